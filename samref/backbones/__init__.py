@@ -1,0 +1,53 @@
+"""Backbones by name: an image encoder with a promptable mask decoder, behind one protocol (backbone.py).
+
+Adding one is one file with a builder and one line in `_BUILDERS`. Importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from samref.backbones.backbone import Backbone
+
+# name → (module, argument of its `build`)
+_BUILDERS: dict[str, tuple[str, str]] = {
+    "tiny": ("samref.backbones.tiny", "tiny"),
+    "sam_vit_b": ("samref.backbones.sam", "vit_b"),
+    "sam_vit_l": ("samref.backbones.sam", "vit_l"),
+    "sam_vit_h": ("samref.backbones.sam", "vit_h"),
+}
+
+
+def names() -> list[str]:
+    """The names that `build` knows."""
+    return list(_BUILDERS)
+
+
+def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbone:
+    """A backbone on the CPU, in evaluation mode.
+
+    Args:
+        name: one of `names()`.
+        checkpoint: file with a state dict under the public checkpoint's names; None: random weights.
+        seed: of the random weights; the global generator is left as it was.
+
+    Raises:
+        CheckpointError: the file cannot be read or is of another shape.
+        ValueError: no such backbone.
+    """
+    import torch
+
+    from samref.backbones.checkpoints import load
+
+    if name not in _BUILDERS:
+        raise ValueError(f"there is no backbone {name!r}; there are {', '.join(_BUILDERS)}")
+    module, argument = _BUILDERS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone: Backbone = importlib.import_module(module).build(argument)
+    if checkpoint is not None:
+        load(backbone, checkpoint)
+    return backbone.eval()

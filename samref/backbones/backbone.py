@@ -1,0 +1,85 @@
+"""The protocol of a backbone.
+
+Legend of dimension letters: B objects, N clicks, S side of the network's input, M side of the low-resolution logits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Multimask = Literal["never", "first", "always"]
+Resize = Literal["stretch", "pad"]
+
+
+class Backbone(nn.Module):
+    """An image encoder that runs once an image, and a decoder that runs at every click."""
+
+    image_size: int
+    """S: side of the square input in px."""
+    mask_size: int
+    """M: side of the low-resolution logits."""
+    feature_channels: dict[str, tuple[int, int]]
+    """Feature name → (channels, side). `embedding` is always there; SAM2 adds high-resolution maps."""
+    threshold: float = 0.0
+    """A pixel belongs to the object if its logit is above this."""
+
+    def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
+        """Features of images (RGB, uint8 or float 0..255, S×S); each B×channels×side×side."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        features: dict[str, Tensor],
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+        previous_B1MM: Tensor | None,
+        *,
+        multimask: Multimask = "never",
+    ) -> Tensor:
+        """Low-resolution logits B×1×M×M of one object an image.
+
+        Args:
+            features: as from `encode`, one entry an object.
+            points_BN2: clicks (x, y) in px of the network's input.
+            labels_BN: 1 positive, 0 negative, -1 no click (padding).
+            previous_B1MM: logits of the interaction before, or None at the first.
+            multimask: at which clicks the best of three masks is taken instead of the single one.
+        """
+        raise NotImplementedError
+
+    def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
+        """The parts that training the encoder, or the decoder, changes."""
+        raise NotImplementedError
+
+    def drop_encoder(self) -> None:
+        """Free the image encoder's memory where embeddings are cached; `encode` fails from then on."""
+        raise NotImplementedError
+
+
+def resize_image(image_3HW: Tensor, size: int, resize: Resize) -> Tensor:
+    """An image as the network sees it: 3×S×S uint8, antialiased bilinear.
+
+    `stretch` scales both sides to S (testing); `pad` scales the longest to S and pads right and below with 0
+    (training, as SAM). Paper: supplement, implementation details.
+    """
+    if resize == "stretch":
+        target = (size, size)
+    else:
+        height, width = image_3HW.shape[-2:]
+        scale = size / max(height, width)
+        target = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if tuple(image_3HW.shape[-2:]) != target:
+        image_3HW = F.interpolate(image_3HW[None], target, mode="bilinear", antialias=True)[0]
+    if target != (size, size):
+        image_3HW = F.pad(image_3HW, (0, size - target[1], 0, size - target[0]))
+    return image_3HW
+
+
+def parameter_counts(module: nn.Module) -> tuple[int, int]:
+    """Parameters, and parameters owned by leaf modules only (the convention of the paper's Table 3, as thop's)."""
+    everything = sum(parameter.numel() for parameter in module.parameters())
+    leaves = (child for child in module.modules() if not any(child.children()))
+    return everything, sum(parameter.numel() for leaf in leaves for parameter in leaf.parameters(recurse=False))

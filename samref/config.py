@@ -1,0 +1,188 @@
+"""The settings of one trial, and where it runs.
+
+A trial has the parts `model`, `train`, `evaluate` and `profile`; whatever stands in them may change a number and
+is hashed into the ids of the stages that it touches. `Runtime` holds what must not change a number (device,
+folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _number_from_text(value: Any) -> Any:
+    # YAML 1.1 reads `1e-4` (no dot) as text; for a number's field its meaning is plain.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number_from_text)]
+Module = Literal["encoder", "decoder", "refiner"]
+Precision = Literal["fp32", "bf16"]
+
+
+class Part(BaseModel):
+    """A frozen, keyword-only part of a trial's configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Part):
+    """Which network: the backbone, its weights, and SAM-REF's refiner on top."""
+
+    backbone: str = "sam_vit_h"
+    """Name of the backbone; `samref.backbones.names()` lists them."""
+    checkpoint: str = "auto"
+    """`auto`: the official weights; `none`: random weights (marked in every table); else a file's path."""
+    freeze_backbone: bool = True
+    """Keep the image encoder as it is and train from cached embeddings; false also trains the encoder."""
+    refiner: Literal["none", "gfr", "gfr+lfr"] = "gfr+lfr"
+    """The refiner on top of the backbone: none, the global stage alone, or global and local (SAM-REF)."""
+    refiner_blocks: int = Field(3, ge=1, le=32)
+    """Residual fusion blocks in each refiner; the paper ablates 1, 3, 5 and 8."""
+    refiner_width: int = Field(64, ge=8, le=512, multiple_of=8)
+    """Channels of the refiner's working grid."""
+    patch_size_px: int = Field(256, ge=32, le=1024, multiple_of=32)
+    """Side of the patch that the local stage refines."""
+    click_radius_px: int = Field(5, ge=1, le=64)
+    """Radius of the click disks that the refiner sees, in pixels of the network's input."""
+    error_threshold: Number = Field(0.5, gt=0, lt=1)
+    """Probability above which a pixel counts as predicted error in R_e."""
+    multimask: Literal["never", "first", "always"] = "never"
+    """At which clicks the decoder offers three masks and the one of best predicted IoU is taken."""
+    precision: Precision = "fp32"
+    """Arithmetic of the image encoder."""
+    embedding_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    """Storage of cached embeddings."""
+    seed: int = Field(0, ge=0)
+    """Seed of random backbone weights, where no checkpoint is loaded."""
+
+
+class TrainConfig(Part):
+    """One training; defaults are the paper's for COCO+LVIS (supplement, training details)."""
+
+    data: str = "coco_lvis"
+    """Dataset to train on; `folder:NAME` takes any pair of folders NAME/images, NAME/masks below the data root."""
+    samples: int | None = Field(None, ge=1)
+    """Use only this many samples, evenly spaced over the dataset; null: all."""
+    resize: Literal["pad", "stretch"] = "pad"
+    """How a training image becomes the network's square input; evaluation always stretches (paper, supplement)."""
+    modules: tuple[Module, ...] = Field(("decoder", "refiner"), strict=False)
+    """What is trained. `model.freeze_backbone: false` adds the encoder."""
+    init: TrainConfig | None = None
+    """An earlier training whose weights this one starts from; it is a stage of its own, shared by equal `init`s."""
+    steps: int = Field(80_000, ge=0)
+    """Optimiser steps; 0 trains nothing."""
+    batch_size: int = Field(16, ge=1)
+    """Samples of one step, over all devices and accumulations."""
+    gamma: Number = Field(0.6, ge=0, le=1)
+    """Click simulation: n extra rounds are drawn with probability proportional to gamma^n (paper, γ)."""
+    max_clicks: int = Field(20, ge=0, le=100)
+    """Largest number n of extra click rounds."""
+    theta: Number = Field(1.1, gt=0)
+    """θ of the selector inside the simulated rounds, whatever θ is evaluated later."""
+    learning_rate: Number = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_learning_rate: Number = Field(1e-6, ge=0)
+    """Learning rate at step 0."""
+    warmup_steps: int = Field(1500, ge=0)
+    """Steps of linear warm-up."""
+    decay_power: Number = Field(1.0, ge=0)
+    """Power of the polynomial decay to zero."""
+    weight_decay: Number = Field(0.05, ge=0)
+    """Decoupled weight decay."""
+    gradient_clip: Number | None = Field(None, gt=0)
+    """Clip the gradient's global norm; null: no clipping."""
+    augment: bool = False
+    """Random flip and resized crop of the training images; impossible with cached embeddings."""
+    precision: Precision = "fp32"
+    """Arithmetic of the training steps (bf16: autocast)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the data order, the simulated clicks, and the refiner's first weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.modules)) != len(self.modules):
+            raise ValueError(f"modules names one twice: {list(self.modules)}")
+        if self.steps and self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}, but there are only {self.steps} steps; "
+                "set it below steps (the learning rate would never reach its peak)"
+            )
+        return self
+
+
+class EvaluateConfig(Part):
+    """One click-loop evaluation; defaults are the published protocol."""
+
+    data: str = "davis"
+    """Dataset to evaluate on; `folder:NAME` as in training."""
+    samples: int | None = Field(None, ge=1)
+    """Use only this many samples, evenly spaced over the dataset; null: all."""
+    theta: Number = Field(1.1, gt=0)
+    """Threshold θ of the dynamic selector: R_e < θ pastes on the global result, else on the previous one."""
+    max_clicks: int = Field(20, ge=1, le=100)
+    """Clicks per sample."""
+    clicker: Literal["ritm", "interformer"] = "ritm"
+    """Whose rule places the next click."""
+    stop_at: Number | None = Field(None, gt=0, le=1)
+    """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random ties of `clicker: interformer`."""
+
+
+class ProfileConfig(Part):
+    """What the model costs (paper, Table 3)."""
+
+    repeats: int = Field(5, ge=1)
+    """Timed repetitions after one warm-up; the median is reported."""
+
+
+class TrialConfig(Part):
+    """One point of a sweep."""
+
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    train: TrainConfig | None = None
+    """The training; null evaluates the weights as they are."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The evaluation."""
+    profile: ProfileConfig | None = ProfileConfig()
+    """The measurement of parameters, speed and memory; null leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where a stage runs. Never in an id: no field may change a number."""
+
+    data_root: Path = Path("data")
+    """Folder that holds the datasets."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
+    threads: int | None = None
+    """CPU threads of torch; None leaves torch's choice."""
+    checkpoint_seconds: float = 60.0
+    """A training saves a checkpoint this often."""
+    checkpoints: Path = field(
+        default_factory=lambda: Path(
+            os.environ.get("SAMREF_CHECKPOINTS", Path.home() / ".cache" / "samref" / "checkpoints")
+        )
+    )
+    """Folder of downloaded checkpoints."""
+
+    def resolve_device(self) -> str:
+        """The device's name with `auto` settled."""
+        if self.device != "auto":
+            return self.device
+        import torch  # slow to import, and plans need no device
+
+        return "cuda" if torch.cuda.is_available() else "cpu"

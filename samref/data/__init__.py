@@ -1,0 +1,21 @@
+"""Datasets of one-object samples: open one by name, read images and truths, fingerprint what a result depends
+on.
+
+Knows nothing of models, embeddings, clicks or sweeps.
+"""
+
+from samref.data.registry import check, names, open_dataset
+from samref.data.sample import DataError, Dataset, Image, Pixels, Sample, Split, Truth
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Image",
+    "Pixels",
+    "Sample",
+    "Split",
+    "Truth",
+    "check",
+    "names",
+    "open_dataset",
+]

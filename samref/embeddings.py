@@ -1,0 +1,89 @@
+"""Embeddings on disk: one memory-mapped array a feature and shard, and the images' names.
+
+Written by the embed stage, read by training and evaluation. An array is `NAME.SHARD.npy`, N×channels×side×side;
+bf16 is kept as the uint16 of its bits, which numpy can name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SHARD_BYTES = 1 << 30
+_TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
+
+
+class EmbeddingWriter:
+    """Writes the features of a known list of images, in any order."""
+
+    def __init__(
+        self, folder: Path, image_keys: Sequence[str], features: Mapping[str, tuple[int, int]], precision: str
+    ) -> None:
+        self._dtype = _TORCH[precision]
+        index: dict[str, object] = {"images": list(image_keys), "precision": precision, "features": {}}
+        self._arrays: dict[str, list[np.memmap]] = {}
+        self._rows: dict[str, int] = {}
+        for name, (channels, side) in features.items():
+            bytes_per_image = channels * side * side * np.dtype(_NUMPY[precision]).itemsize
+            rows = max(1, min(len(image_keys), _SHARD_BYTES // bytes_per_image))
+            self._rows[name] = rows
+            self._arrays[name] = [
+                np.lib.format.open_memmap(
+                    folder / f"{name}.{shard}.npy",
+                    mode="w+",
+                    dtype=_NUMPY[precision],
+                    shape=(min(rows, len(image_keys) - start), channels, side, side),
+                )
+                for shard, start in enumerate(range(0, len(image_keys), rows))
+            ]
+        index["features"] = self._rows
+        (folder / "index.json").write_text(json.dumps(index) + "\n")
+
+    def write(self, position: int, features: Mapping[str, Tensor]) -> None:
+        """Store one image's features, each channels×side×side."""
+        for name, feature in features.items():
+            value = feature.detach().to("cpu", self._dtype).contiguous()
+            array = value.view(torch.uint16).numpy() if self._dtype is torch.bfloat16 else value.numpy()
+            shard, row = divmod(position, self._rows[name])
+            self._arrays[name][shard][row] = array
+
+    def close(self) -> None:
+        """Bring everything to disk."""
+        for arrays in self._arrays.values():
+            for array in arrays:
+                array.flush()
+        self._arrays.clear()
+
+
+class Embeddings:
+    """Reads what EmbeddingWriter wrote; safe to share between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        self._position = {key: i for i, key in enumerate(index["images"])}
+        self._dtype = _TORCH[index["precision"]]
+        self._rows: dict[str, int] = index["features"]
+        self._arrays = {
+            name: [
+                np.load(folder / f"{name}.{shard}.npy", mmap_mode="r")
+                for shard in range(-(-len(index["images"]) // rows))
+            ]
+            for name, rows in self._rows.items()
+        }
+
+    def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
+        """Features of these images, float32, each B×channels×side×side."""
+        batch = {}
+        for name, rows in self._rows.items():
+            places = [divmod(self._position[key], rows) for key in image_keys]
+            stacked = torch.from_numpy(np.stack([self._arrays[name][shard][row] for shard, row in places]))
+            if self._dtype is torch.bfloat16:
+                stacked = stacked.view(torch.bfloat16)
+            batch[name] = stacked.to(device).float()
+        return batch

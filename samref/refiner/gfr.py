@@ -1,0 +1,68 @@
+"""GFR, the global fusion refiner: corrects the coarse mask over the whole image.
+
+Legend: B objects, N clicks, S side of the network's input, M side of the low-resolution logits (the working grid).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samref.refiner.fusion import Fusion, Lateral, blend
+
+
+def click_disks(points_BN2: Tensor, labels_BN: Tensor, size: int, radius: int) -> Tensor:
+    """Binary disks of the clicks, B×2×S×S: positive, negative; a label of -1 draws nothing.
+
+    Args:
+        points_BN2: (x, y) in px of the network's input.
+        labels_BN: 1, 0 or -1.
+        size: S.
+        radius: of a disk, in px.
+    """
+    batch = len(points_BN2)
+    reach = torch.arange(-radius, radius + 1, device=points_BN2.device)
+    dy, dx = torch.meshgrid(reach, reach, indexing="ij")
+    inside = dx**2 + dy**2 <= radius**2
+    x = points_BN2[..., :1].round().long() + dx[inside]
+    y = points_BN2[..., 1:].round().long() + dy[inside]
+    drawn = (labels_BN >= 0)[..., None] & (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    channel = (labels_BN == 0).long()[..., None]
+    sample = torch.arange(batch, device=x.device).view(-1, 1, 1)
+    flat = ((sample * 2 + channel) * size + y) * size + x
+    disks = torch.zeros(batch * 2 * size * size, device=x.device)
+    disks[flat[drawn]] = 1.0
+    return disks.view(batch, 2, size, size)
+
+
+class GlobalFusionRefiner(nn.Module):
+    """Works on the grid of the low-resolution logits: a quarter of the network's input (256² for 1024²)."""
+
+    def __init__(
+        self,
+        embedding_channels: int,
+        *,
+        image_size: int,
+        mask_size: int,
+        width: int,
+        blocks: int,
+        radius: int,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.radius = radius
+        self.fusion = Fusion(embedding_channels, width=width, blocks=blocks, stride=image_size // mask_size)
+
+    def lateral(self, image_B3SS: Tensor, embedding_BChw: Tensor) -> Lateral:
+        """What does not depend on the clicks."""
+        return self.fusion.lateral(image_B3SS, embedding_BChw)
+
+    def forward(
+        self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Refined logits G and error logits E, both B×1×M×M."""
+        disks = click_disks(points_BN2, labels_BN, self.image_size, self.radius)
+        coarse = F.interpolate(coarse_B1MM.sigmoid(), self.image_size, mode="bilinear", align_corners=False)
+        error, detail = self.fusion(lateral, torch.cat([disks, coarse], dim=1))
+        return blend(error, detail, coarse_B1MM), error

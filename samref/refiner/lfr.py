@@ -1,0 +1,202 @@
+"""LFR, the local fusion refiner: one window, at the image's own resolution, where this click changed the mask.
+
+Legend: B objects, H W the frame of masks and clicks (the original image; in training the network's input),
+P side of the patch, M side of the low-resolution logits. A window is (left, top, right, bottom), end exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from samref.clicks import Click
+from samref.refiner.fusion import Fusion
+from samref.refiner.gfr import click_disks
+
+Window = tuple[int, int, int, int]
+
+# The constants of FocalClick's focus crop (Chen et al., CVPR 2022), which method.md takes over.
+_EXPANSION = 1.4
+_SMALLEST_SHARE = 1 / 3
+_CLICK_SHARE = 0.2
+_SMALLEST_AREA = 10
+
+
+def _box(mask: NDArray[np.uint8]) -> Window:
+    if cv2.countNonZero(mask) < _SMALLEST_AREA:
+        return 0, 0, mask.shape[1], mask.shape[0]
+    left, top, width, height = cv2.boundingRect(mask)
+    return left, top, left + width, top + height
+
+
+def focus_window(global_mask: NDArray[np.uint8], previous_mask: NDArray[np.uint8], click: Click) -> Window:
+    """The window to refine: the connected change that holds the newest click, else the largest one.
+
+    An empty previous mask, or no change at all, gives the object's box; a change smaller than a third of the object's
+    height or width gives a square around the click. Expanded by 1.4 about its centre and clipped.
+
+    Args:
+        global_mask: H×W, non-zero inside G_t.
+        previous_mask: H×W, non-zero inside M_{t-1}.
+        click: the newest one, in the masks' frame.
+    """
+    height, width = global_mask.shape
+    left, top, right, bottom = _box(global_mask)
+    object_size = (right - left, bottom - top)
+    if cv2.countNonZero(previous_mask):
+        changed = cv2.bitwise_xor(global_mask, previous_mask)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(changed, connectivity=8)
+        if count > 1:
+            chosen = int(labels[min(click.y, height - 1), min(click.x, width - 1)])
+            chosen = chosen or 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+            x, y, w, h = (int(value) for value in stats[chosen, :4])
+            left, top, right, bottom = x, y, x + w, y + h
+            if w < object_size[0] * _SMALLEST_SHARE or h < object_size[1] * _SMALLEST_SHARE:
+                half = _CLICK_SHARE * max(object_size)
+                left, right = int(click.x - half), int(click.x + half) + 1
+                top, bottom = int(click.y - half), int(click.y + half) + 1
+    center_x, center_y = (left + right) / 2, (top + bottom) / 2
+    half_x, half_y = (right - left) * _EXPANSION / 2, (bottom - top) * _EXPANSION / 2
+    left, right = max(0, int(center_x - half_x)), min(width, int(np.ceil(center_x + half_x)))
+    top, bottom = max(0, int(center_y - half_y)), min(height, int(np.ceil(center_y + half_y)))
+    (left, right), (top, bottom) = _at_least(left, right, width), _at_least(top, bottom, height)
+    return left, top, right, bottom
+
+
+def _at_least(start: int, end: int, limit: int, smallest: int = 8) -> tuple[int, int]:
+    # A window of fewer pixels would be stretched into noise.
+    smallest = min(smallest, limit)
+    if end - start < smallest:
+        start = max(0, min((start + end - smallest) // 2, limit - smallest))
+        end = start + smallest
+    return start, end
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What the local stage makes of one window of each object."""
+
+    windows: Sequence[Window]
+    change_B1PP: Tensor
+    """σ(E)·(D − G): what the patch adds to G_t. Pasting the change leaves sharp what needs no correction."""
+    error_B1PP: Tensor
+    """Error logits of the patch."""
+    refined_B1PP: Tensor
+    """The blended logits: the crop of G_t plus the change."""
+
+
+class LocalFusionRefiner(nn.Module):
+    """The fusion design with weights of its own, on a patch of P×P."""
+
+    def __init__(
+        self,
+        embedding_channels: int,
+        *,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        blocks: int,
+        radius: int,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.radius = radius
+        self.fusion = Fusion(embedding_channels, width=width, blocks=blocks, stride=2)
+
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        embedding_BChw: Tensor,
+        global_B1MM: Tensor,
+        windows: Sequence[Window],
+        frames: Sequence[tuple[int, int]],
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+    ) -> Patch:
+        """Refine one window of each object.
+
+        Args:
+            images: each 3×h×w uint8, at its own resolution, covering the same extent as its frame.
+            embedding_BChw: of the images.
+            global_B1MM: logits of the GFR.
+            windows: in px of the frames.
+            frames: (H, W) of each object's masks and clicks.
+            points_BN2: clicks in px of the network's input.
+            labels_BN: 1, 0 or -1.
+        """
+        size = self.patch_size
+        patches = torch.stack([_crop_image(*item, size) for item in zip(images, windows, frames, strict=True)])
+        boxes_B4 = torch.tensor(
+            [
+                (left / width, top / height, right / width, bottom / height)
+                for (left, top, right, bottom), (height, width) in zip(windows, frames, strict=True)
+            ],
+            device=global_B1MM.device,
+        )
+        crop = sample_boxes(global_B1MM, boxes_B4, size)
+        # Half the working grid's side in embedding cells is what the four-fold upsampler brings to the grid.
+        embedding = sample_boxes(embedding_BChw, boxes_B4, size // 8)
+        offset, extent = boxes_B4[:, None, :2], boxes_B4[:, None, 2:] - boxes_B4[:, None, :2]
+        points = ((points_BN2 + 0.5) / self.image_size - offset) / extent * size - 0.5
+        disks = click_disks(points, labels_BN, size, self.radius)
+        lateral = self.fusion.lateral(patches, embedding)
+        error, detail = self.fusion(lateral, torch.cat([disks, crop.sigmoid()], dim=1))
+        error, detail = (
+            F.interpolate(logits, size, mode="bilinear", align_corners=False) for logits in (error, detail)
+        )
+        change = error.sigmoid() * (detail - crop)
+        return Patch(windows, change, error, crop + change)
+
+
+def _crop_image(image_3hw: Tensor, window: Window, frame: tuple[int, int], size: int) -> Tensor:
+    scale_y, scale_x = image_3hw.shape[1] / frame[0], image_3hw.shape[2] / frame[1]
+    left, right = (
+        int(window[0] * scale_x),
+        max(int(np.ceil(window[2] * scale_x)), int(window[0] * scale_x) + 1),
+    )
+    top, bottom = (
+        int(window[1] * scale_y),
+        max(int(np.ceil(window[3] * scale_y)), int(window[1] * scale_y) + 1),
+    )
+    crop = image_3hw[None, :, top:bottom, left:right]
+    # CUDA has no antialiased resize of bytes (torch 2.15), hence the float.
+    crop = crop.float() if crop.is_cuda else crop
+    return F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0].float()
+
+
+def sample_boxes(maps_BChw: Tensor, boxes_B4: Tensor, size: int) -> Tensor:
+    """Bilinear crops B×C×size×size of one box a map; boxes (left, top, right, bottom) as shares of the sides."""
+    steps = (torch.arange(size, device=maps_BChw.device) + 0.5) / size
+    x = boxes_B4[:, :1] + (boxes_B4[:, 2:3] - boxes_B4[:, :1]) * steps
+    y = boxes_B4[:, 1:2] + (boxes_B4[:, 3:] - boxes_B4[:, 1:2]) * steps
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    return F.grid_sample(
+        maps_BChw,
+        grid.to(maps_BChw.dtype) * 2 - 1,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+
+
+def paste(base_HW: Tensor, global_HW: Tensor, change_PP: Tensor, window: Window) -> Tensor:
+    """A copy of the base whose window shows the refined patch: G plus the patch's change, resized to the window."""
+    left, top, right, bottom = window
+    change = F.interpolate(
+        change_PP[None, None],
+        (bottom - top, right - left),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
+    result = base_HW.clone()
+    result[top:bottom, left:right] = global_HW[top:bottom, left:right] + change[0, 0]
+    return result

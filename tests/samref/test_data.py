@@ -1,0 +1,338 @@
+"""samref.data on files: layouts, masks, fingerprints, and what a broken dataset is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from samref.data import DataError, Dataset, check, names, open_dataset
+from samref.data.hashes import FileHashes
+from samref.data.sample import evenly_spaced
+
+Array = NDArray[Any]
+
+
+def write(path: Path, pixels: Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def photograph(height: int = 20, width: int = 30, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def box_mask(height: int = 20, width: int = 30, value: int = 255) -> Array:
+    mask = np.zeros((height, width), np.uint8)
+    mask[5:12, 8:20] = value
+    return mask
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with the folder `mine` of three images; `b` has two objects."""
+    for seed, stem in enumerate("abc"):
+        write(tmp_path / "mine" / "images" / f"{stem}.png", photograph(seed=seed))
+    for stem in ("a", "b#001", "b#002", "c"):
+        write(tmp_path / "mine" / "masks" / f"{stem}.png", box_mask())
+    return tmp_path
+
+
+def mine(root: Path, **options: Any) -> Dataset:
+    return open_dataset("folder:mine", split="train", data_root=root, **options)
+
+
+def test_folder_pairs_by_stem_and_shares_images(root: Path) -> None:
+    dataset = mine(root)
+    assert [(s.key, s.image_key) for s in dataset.samples] == [
+        ("a", "a"),
+        ("b#001", "b"),
+        ("b#002", "b"),
+        ("c", "c"),
+    ]
+    image, truth = dataset.image("b"), dataset.truth("b#001")
+    assert np.array_equal(image, photograph(seed=1)[:, :, ::-1])  # written BGR, read RGB
+    assert image.dtype == np.uint8
+    assert truth.dtype == np.int8
+    assert np.array_equal(truth, box_mask(value=1))
+    check(dataset)
+
+
+def test_an_absolute_folder(root: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(f"folder:{root / 'mine'}", split="val", data_root=tmp_path / "elsewhere")
+    assert dataset.fingerprint() == mine(root).fingerprint()
+    with pytest.raises(DataError, match="folder:NAME"):
+        open_dataset("folder:", split="val", data_root=root)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        box_mask(value=1),
+        box_mask().astype(np.uint16) // 255,  # a 16-bit label 1
+        np.stack([box_mask(value=0), box_mask(), box_mask(value=0)], axis=2),
+        np.dstack([box_mask(value=3)] * 3 + [np.full((20, 30), 255, np.uint8)]),  # opaque alpha
+    ],
+    ids=["label", "16 bit", "one channel", "alpha"],
+)
+def test_any_mask_that_is_not_zero_is_object(root: Path, pixels: Array) -> None:
+    write(root / "mine" / "masks" / "a.png", pixels)
+    assert np.array_equal(mine(root).truth("a"), box_mask(value=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "level", "expected"),
+    [
+        ("grabcut", ("GrabCut/data_GT/p.JPG", "GrabCut/boundary_GT/p.bmp"), 128, -1),
+        ("berkeley", ("Berkeley/images/p.jpg", "Berkeley/masks/p#001.png"), 128, -1),
+        ("berkeley", ("Berkeley/images/p.jpg", "Berkeley/masks/p.png"), 64, 0),
+        ("davis", ("DAVIS/img/p.jpg", "DAVIS/gt/p.png"), 1, 1),
+        ("ecssd", ("ECSSD/images/p.jpg", "ECSSD/masks/p.png"), 128, 1),
+    ],
+)
+def test_published_layouts(tmp_path: Path, name: str, folders: tuple[str, str], level: int, expected: int) -> None:
+    mask = box_mask()
+    mask[0, :4] = level
+    write(tmp_path / folders[0], photograph())
+    write(tmp_path / folders[1], mask)
+    dataset = open_dataset(name, split="val", data_root=tmp_path)
+    truth = dataset.truth(dataset.samples[0].key)
+    assert truth[0, 0] == expected
+    assert truth[6, 9] == 1
+    assert truth[19, 29] == 0
+    with pytest.raises(DataError, match=rf"no such folder; {name} needs .*https://"):
+        open_dataset(name, split="val", data_root=tmp_path / "empty")
+
+
+def test_exif_orientation_is_ignored(root: Path) -> None:
+    path = root / "mine" / "images" / "a.png"
+    encoded = cv2.imencode(".jpg", photograph())[1].tobytes()
+    orientation = bytes.fromhex("ffe10022457869660000 4d4d002a00000008 0001 0112 0003 00000001 00060000 00000000")
+    path.unlink()
+    path.with_suffix(".jpg").write_bytes(encoded[:2] + orientation + encoded[2:])
+    turned = cv2.imread(str(path.with_suffix(".jpg")))
+    assert turned is not None
+    assert turned.shape == (30, 20, 3)
+    assert mine(root).image("a").shape == (20, 30, 3)
+    assert mine(root).truth("a").shape == (20, 30)
+
+
+def test_other_files_are_passed_over(root: Path) -> None:
+    (root / "mine" / "images" / "Thumbs.db").write_bytes(b"x")
+    (root / "mine" / "masks" / ".DS_Store").write_bytes(b"x")
+    (root / "mine" / "masks" / "._a.png").write_bytes(b"x")
+    assert len(mine(root).samples) == 4
+
+
+def drop(path: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).unlink()
+
+
+def put(path: str, pixels: Array) -> Callable[[Path], None]:
+    return lambda folder: write(folder / path, pixels)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (drop("masks/c.png"), r"1 of 3 images without a mask \(c.png\).*same stems"),
+        (drop("images/c.png"), r"1 of 4 masks without an image \(c.png\).*same stems"),
+        (put("images/a.bmp", photograph()), "a.bmp and a.png are both the image a; keep one"),
+        (put("masks/a.jpg", box_mask()), r"1 masks are of a lossy format \(a.jpg\).*\.png"),
+        (lambda folder: shutil.rmtree(folder / "masks"), "masks: no such folder.*set the data root"),
+        (lambda folder: [path.unlink() for path in folder.glob("*/*")], "hold no images"),
+    ],
+)
+def test_a_wrong_layout_is_found_when_opened(root: Path, harm: Callable[[Path], None], message: str) -> None:
+    harm(root / "mine")
+    with pytest.raises(DataError, match=message) as caught:
+        mine(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_missing_masks_are_counted(root: Path) -> None:
+    for number in range(9):
+        write(root / "mine" / "images" / f"x{number}.png", photograph())
+    with pytest.raises(DataError, match=r"9 of 12 images without a mask \(x0.png, x1.png, x2.png, …\)"):
+        mine(root)
+
+
+def truncate(path: str, share: float) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        content = (folder / path).read_bytes()
+        (folder / path).write_bytes(content[: int(len(content) * share)])
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (truncate("images/c.png", 0.5), "c.png: 9.. bytes that are no complete image; replace"),
+        (truncate("images/c.png", 0), "c.png: 0 bytes that are no complete image"),
+        (truncate("masks/c.png", 0.6), "masks/c.png: .*no complete image"),
+        (drop("masks/c.png"), "masks/c.png: cannot be read"),
+        (put("masks/c.png", box_mask(20, 31)), "the mask is 31×20, its image .* is 30×20; both"),
+        (put("masks/c.png", box_mask(30, 20)), "EXIF orientation is ignored"),
+        (put("masks/c.png", box_mask(value=0)), "masks/c.png: the mask has no object pixel; remove"),
+    ],
+)
+def test_broken_content_is_found_when_read(
+    root: Path, harm: Callable[[Path], None], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = mine(root)
+    harm(root / "mine")
+    with pytest.raises(DataError, match=message) as caught:
+        check(dataset)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""  # OpenCV's own warnings are silenced
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_a_truncated_jpeg_is_no_image(root: Path, share: float) -> None:
+    """OpenCV 4 filled the missing part with grey and said so on stderr only."""
+    (root / "mine" / "images" / "c.png").unlink()
+    write(root / "mine" / "images" / "c.jpg", photograph(200, 300))
+    truncate("images/c.jpg", share)(root / "mine")
+    with pytest.raises(DataError, match="no complete image"):
+        mine(root).image("c")
+
+
+def test_an_unknown_name_lists_all_and_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"davos is not a dataset. Did you mean davis\? There are: berkeley,"):
+        open_dataset("davos", split="val", data_root=tmp_path)
+    with pytest.raises(DataError, match="davis:2017 is not a dataset"):
+        open_dataset("davis:2017", split="val", data_root=tmp_path)
+    with pytest.raises(DataError, match="Did you mean folder:NAME"):
+        open_dataset("folder", split="val", data_root=tmp_path)
+    assert names() == sorted(names())
+    assert {"berkeley", "coco_tiny", "davis", "ecssd", "folder:NAME", "grabcut", "shapes"} <= set(names())
+
+
+@given(st.integers(1, 60), st.data())
+def test_samples_are_evenly_spaced(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, total))
+    picked = evenly_spaced(range(total), count, "x")
+    gaps = np.diff([*picked, total])  # round the circle: the first is 0
+    assert picked[0] == 0
+    assert len(picked) == count
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_too_many_samples_is_an_error(root: Path) -> None:
+    assert [sample.key for sample in mine(root, samples=2).samples] == ["a", "b#002"]
+    with pytest.raises(DataError, match=r"5 samples were asked for, but it has 4; set samples to 1..4"):
+        mine(root, samples=5)
+
+
+def test_fingerprint_is_of_content_and_nothing_else(root: Path, tmp_path: Path) -> None:
+    before = mine(root).fingerprint()
+    shutil.copytree(root / "mine", tmp_path / "moved" / "mine")
+    assert mine(tmp_path / "moved").fingerprint() == before
+    seen = {before, mine(root, samples=2).fingerprint()}
+    changes = [
+        ("images/a.png", "images/a.png", photograph(seed=9)),
+        ("masks/c.png", "masks/c.png", box_mask(value=7)),
+    ]
+    for _, path, pixels in changes:
+        write(root / "mine" / path, pixels)
+        seen.add(mine(root).fingerprint())
+    for kind in ("images", "masks"):
+        (root / "mine" / kind / "c.png").rename(root / "mine" / kind / "d.png")
+    seen.add(mine(root).fingerprint())
+    assert len(seen) == 5
+
+
+def test_fingerprint_tells_how_masks_are_read(tmp_path: Path) -> None:
+    for family in ("Berkeley", "ECSSD"):
+        write(tmp_path / family / "images" / "a.png", photograph())
+        write(tmp_path / family / "masks" / "a.png", box_mask())
+    banded, nonzero = (
+        open_dataset(name, split="val", data_root=tmp_path).fingerprint() for name in ("berkeley", "ecssd")
+    )
+    assert banded != nonzero
+
+
+def age(folder: Path, seconds: float = 60) -> None:
+    for path in folder.glob("*/*"):
+        os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def test_hashes_are_cached_until_a_file_changes(root: Path, tmp_path: Path) -> None:
+    age(root / "mine")
+    cache = tmp_path / "cache" / "hashes"
+    first = mine(root, cache=cache).fingerprint()
+    assert first == mine(root).fingerprint()
+    stored = json.loads((cache / "file_hashes.json").read_text())
+    assert len(stored) == 7
+    assert [path.name for path in cache.iterdir()] == ["file_hashes.json"]
+    # What the cache says is believed while size and time are the same …
+    forged = {name: [size, mtime, "0"] for name, (size, mtime, _) in stored.items()}
+    (cache / "file_hashes.json").write_text(json.dumps(forged))
+    assert mine(root, cache=cache).fingerprint() != first
+    # … and not after the file has changed.
+    age(root / "mine", seconds=30)
+    assert mine(root, cache=cache).fingerprint() == first
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 3}', "not json"])
+def test_a_broken_cache_is_an_empty_one(root: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "file_hashes.json").write_text(content)
+    assert mine(root, cache=tmp_path).fingerprint() == mine(root).fingerprint()
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
+    """It may change again within one tick of its time stamp and keep its size."""
+    (tmp_path / "file").write_bytes(b"one")
+    hashes = FileHashes(tmp_path / "cache")
+    hashes.of(tmp_path / "file")
+    hashes.save()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_writers_of_one_cache_do_not_break_it(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.bin").write_bytes(bytes([number]))
+        os.utime(tmp_path / f"{number}.bin", (0, 0))
+
+    def hash_some(start: int) -> None:
+        for number in range(start, 20, 4):
+            hashes = FileHashes(tmp_path)
+            hashes.of(tmp_path / f"{number}.bin")
+            hashes.save()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hash_some, range(4)))
+    for start in range(4):
+        hash_some(start)  # what was lost in the race is added
+    assert len(json.loads((tmp_path / "file_hashes.json").read_text())) == 20
+
+
+# --- Real photographs (SAMREF_TEST_DATA) ---
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "size"),
+    [("grabcut", 50, None), ("davis", 345, (480, 854)), ("ecssd", 874, None), ("coco_tiny", 228, None)],
+)
+def test_real_datasets(real_data: Path, name: str, count: int, size: tuple[int, int] | None) -> None:
+    assert len(open_dataset(name, split="train", data_root=real_data).samples) == count
+    dataset = open_dataset(name, split="train", data_root=real_data, samples=10)
+    check(dataset)
+    for sample in dataset.samples[:3]:
+        image, truth = dataset.image(sample.image_key), dataset.truth(sample.key)
+        assert image.shape[:2] == truth.shape == (size or truth.shape)
+        assert set(np.unique(truth)) <= {-1, 0, 1}
+    assert len(dataset.fingerprint()) == 64
