@@ -115,5 +115,5 @@ class TestCheckpoints:
         assert of(checkpoint=str(path)) != first
         with pytest.raises(checkpoints.CheckpointError, match="is not a file"):
             of(checkpoint=str(tmp_path / "nowhere.pth"))
-        with pytest.raises(checkpoints.CheckpointError, match="sam_vit_b_01ec64.pth is not in"):
+        with pytest.raises(checkpoints.CheckpointError, match=r"sam_vit_b_01ec64\.pth is not in"):
             checkpoints.locate(ModelConfig(backbone="sam_vit_b"), tmp_path)

@@ -71,7 +71,7 @@ def test_a_refiner_that_has_learned_nothing_does_not_hurt(shapes):
 @torch.inference_mode()
 def test_a_batch_gives_what_each_object_gives_alone(shapes):
     """Objects whose images differ, also in size, do not see each other."""
-    images, truths = shapes
+    images, _ = shapes
     images = [images[0], images[1], images[2].repeat_interleave(2, 1), images[3].repeat_interleave(3, 2)]
     frames = [tuple(image.shape[1:]) for image in images]
     model = build_model(TINY, Runtime(device="cpu"), weights=None)

@@ -1,0 +1,149 @@
+"""What the trials differ in, and which trials repeat one configuration.
+
+Seeds are repetitions; every other setting that differs is an axis, so two configurations are never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from samref_dashboards.load import Results, Trial
+from samref_dashboards.statistics import Summary, summarise
+
+SEEDS = ("train.seed", "evaluate.seed", "model.seed")
+THETA, DATA = "evaluate.theta", "evaluate.data"
+_PARTS = ("model.", "train.", "evaluate.")
+_SYMBOLS = {"theta": "θ", "gamma": "γ", "data": "dataset"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """One configuration: the trials that are equal but for their seeds."""
+
+    values: dict[str, Any]
+    """The value of every axis."""
+    random_weights: bool
+    trials: tuple[Trial, ...]
+    """Done or not: a missing repetition is counted as missing."""
+
+    @cached_property
+    def done(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial["status"] == "done")
+
+    @property
+    def data(self) -> str:
+        return str(self.trials[0][DATA])
+
+    def summary(self, metric: str) -> Summary:
+        """The metric over the repetitions."""
+        return summarise(trial.get(metric) if trial["status"] == "done" else None for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Design:
+    """The axes of one or several sweeps, and their configurations in order."""
+
+    axes: tuple[str, ...]
+    """Dotted settings without seeds; the sweep's own first."""
+    seeds: tuple[str, ...]
+    """The swept seeds."""
+    groups: tuple[Group, ...]
+
+    def label(self, axis: str) -> str:
+        """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
+        short = _short(axis)
+        return axis if [_short(other) for other in self.axes].count(short) > 1 else short
+
+    def levels(self, axis: str) -> list[Any]:
+        """The axis' values in order."""
+        return sorted({group.values[axis] for group in self.groups}, key=_order)
+
+    @cached_property
+    def _decimals(self) -> dict[str, int]:
+        """Decimals that write all of an axis' numbers alike (1.05, 1.10); axes like 1e-4 have none."""
+        found = {}
+        for axis in self.axes:
+            texts = [f"{level:.6g}" for level in self.levels(axis) if is_number(level)]
+            if texts and not any("e" in text for text in texts):
+                found[axis] = max(len(text.partition(".")[2]) for text in texts)
+        return found
+
+    def show(self, axis: str, value: Any) -> str:
+        """An axis' value as text, as many decimals as its neighbours."""
+        if is_number(value) and axis in self._decimals:
+            return f"{value:.{self._decimals[axis]}f}"
+        return show(value)
+
+    def describe(self, values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
+        """`θ 1.1 · γ 0.6`"""
+        parts = [(axis, values[axis]) for axis in self.axes if axis not in leave_out and axis in values]
+        return " · ".join(f"{self.label(axis)} {self.show(axis, value)}" for axis, value in parts)
+
+    def split(self, leave_out: Sequence[str]) -> dict[tuple[Any, ...], list[Group]]:
+        """Groups that are equal in all axes but these (and in having random weights or not)."""
+        blocks: dict[tuple[Any, ...], list[Group]] = {}
+        for group in self.groups:
+            key = tuple(value for axis, value in group.values.items() if axis not in leave_out)
+            blocks.setdefault((*key, group.random_weights), []).append(group)
+        return blocks
+
+
+def find(results: Results) -> Design:
+    """Find the axes and group the trials."""
+    trials = results.trials
+    settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(_PARTS)))
+    declared = dict.fromkeys(axis for sweep in results.sweeps for axis in sweep.axes)
+    axes = [axis for axis in declared if axis in settings and axis not in SEEDS]
+    # A setting that differs without being declared (several sweeps, linked settings) is an axis as well if it
+    # splits configurations that would otherwise be taken for repetitions.
+    distinct = len({_values(trial, axes) for trial in trials})
+    for name in settings:
+        if name not in axes and name not in SEEDS:
+            finer = len({_values(trial, [*axes, name]) for trial in trials})
+            if finer > distinct:
+                axes, distinct = [*axes, name], finer
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: [_order(trial.get(axis)) for axis in axes]):
+        groups.setdefault((*_values(trial, axes), bool(trial["random_weights"])), []).append(trial)
+    return Design(
+        axes=tuple(axes),
+        seeds=tuple(seed for seed in SEEDS if len({trial.get(seed) for trial in trials}) > 1),
+        groups=tuple(
+            Group({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
+            for rows in groups.values()
+        ),
+    )
+
+
+def show(value: Any) -> str:
+    """A setting's value as text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return " + ".join(map(str, value))
+    return str(value)
+
+
+def is_number(value: Any) -> bool:
+    """A number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(axis: str) -> str:
+    last = axis.rsplit(".", 1)[-1]
+    return _SYMBOLS.get(last, last.replace("_", " "))
+
+
+def _values(trial: Trial, axes: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(trial.get(axis) for axis in axes)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    return (0, float(value), "") if is_number(value) else (1, 0.0, show(value))

@@ -1,0 +1,175 @@
+"""Reads results folders: checks them, joins several into one, and opens them to SQL.
+
+A results folder holds `trials.parquet` and beside it `clicks`, `training` and `profile` (docs/results.md
+explains every column). Trials become plain dictionaries; clicks and training curves may be millions of rows
+and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+SCHEMA = 1
+"""The newest `samref.schema` that this package reads."""
+
+COLUMNS = {
+    "trials": "sweep trial status reason stage_train stage_profile device_seconds hardware commit versions "
+    "random_weights started model.backbone model.refiner train.data evaluate.data evaluate.theta "
+    "evaluate.max_clicks num_samples noc_at_90 noc_at_95 clicks_on_global clicks_on_previous",
+    "clicks": "trial dataset sample click x y positive iou pasted_on error_ratio",
+    "training": "stage step metric value",
+    "profile": "stage model refiner device parameters parameters_leaf fps memory_gb encode_seconds click_seconds",
+}
+"""The columns without which a file cannot be shown; others are shown when present."""
+
+Trial = dict[str, Any]
+"""One row of trials.parquet; lists are tuples, NaN is None, `folder` is the index of its results folder."""
+
+
+class ResultsError(ValueError):
+    """Results that cannot be read; the message is one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a results folder says about itself."""
+
+    name: str
+    purpose: str
+    file: str
+    command: str
+    axes: tuple[str, ...]
+    planned: int
+    """Trials in the sweep's plan."""
+    recorded: int
+    """Rows in trials.parquet."""
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """One or several results folders, joined: every trial once."""
+
+    sweeps: tuple[Sweep, ...]
+    trials: tuple[Trial, ...]
+    sql: duckdb.DuckDBPyConnection
+    """Holds the views `clicks` (of done trials), `training` and `profile`."""
+
+
+def load(paths: Sequence[Path]) -> Results:
+    """Read results folders, or folders of them; ResultsError says what is wrong with which file."""
+    folders = [folder for path in paths for folder in _results_folders(path)]
+    sweeps, trials = [], []
+    for index, folder in enumerate(folders):
+        sweep, rows = _read_trials(folder)
+        sweeps.append(sweep)
+        trials += [{**row, "folder": index} for row in rows]
+    unique = _one_row_per_trial(trials)
+    return Results(sweeps=tuple(sweeps), trials=tuple(unique), sql=_open(folders, unique))
+
+
+def _results_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise ResultsError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+    if (path / "trials.parquet").is_file():
+        return [path]
+    below = sorted(file.parent for file in path.glob("*/trials.parquet"))
+    if not below:
+        raise ResultsError(f"{path}: no trials.parquet in it; name a folder that samref-sweep --results wrote")
+    return below
+
+
+def _open_parquet(file: Path, kind: str) -> pa.Schema:
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultsError(f"{file}: not a whole Parquet file ({reason}); run the sweep's command again") from error
+    missing = [name for name in COLUMNS[kind].split() if name not in schema.names]
+    version = (schema.metadata or {}).get(b"samref.schema", b"0").decode()
+    if not version.isdecimal() or int(version) > SCHEMA:
+        raise ResultsError(f"{file}: has schema {version}, this samref-dashboard reads up to {SCHEMA}; upgrade it")
+    if missing:
+        raise ResultsError(f"{file}: columns are missing: {', '.join(missing)}")
+    return schema
+
+
+def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
+    file = folder / "trials.parquet"
+    metadata = _open_parquet(file, "trials").metadata or {}
+    if b"samref.schema" not in metadata or b"samref.sweep" not in metadata:
+        raise ResultsError(f"{file}: not written by samref-sweep (its metadata has no samref.schema, samref.sweep)")
+    try:
+        about = json.loads(metadata[b"samref.sweep"])
+        rows = [{key: _plain(value) for key, value in row.items()} for row in pq.read_table(file).to_pylist()]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ResultsError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
+    sweep = Sweep(
+        name=about.get("name") or folder.name,
+        purpose=about.get("purpose") or "",
+        file=about.get("file") or "",
+        command=about.get("command") or "",
+        axes=tuple(about.get("axes", ())),
+        planned=about.get("planned", len(rows)),
+        recorded=len(rows),
+        folder=folder,
+    )
+    return sweep, rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
+    """The same id is the same work: keep the done one, and name every sweep that has it."""
+    kept: dict[str, Trial] = {}
+    for trial in trials:
+        other = kept.get(trial["trial"])
+        if other is None:
+            kept[trial["trial"]] = trial
+            continue
+        better = trial if trial["status"] == "done" and other["status"] != "done" else other
+        names = dict.fromkeys([*other["sweep"].split(" + "), trial["sweep"]])
+        kept[trial["trial"]] = {**better, "sweep": " + ".join(names)}
+    return list(kept.values())
+
+
+def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
+    sql = duckdb.connect()
+    for kind in ("clicks", "training", "profile"):
+        parts = []
+        for index, folder in enumerate(folders):
+            if (file := folder / f"{kind}.parquet").is_file():
+                _open_parquet(file, kind)
+                # An Arrow dataset, because DuckDB's own reader takes `[` and `*` in a path for a glob.
+                sql.register(f"{kind}_{index}", ds.dataset(file))
+                columns = ", ".join(COLUMNS[kind].split())
+                parts.append(f"SELECT {index}::BIGINT AS folder, {columns} FROM {kind}_{index}")
+        if not parts:
+            columns = ", ".join(f"NULL AS {name}" for name in COLUMNS[kind].split())
+            parts.append(f"SELECT 0::BIGINT AS folder, {columns} WHERE false")
+        sql.execute(f"CREATE VIEW all_{kind} AS {' UNION ALL '.join(parts)}")
+    done = [trial for trial in trials if trial["status"] == "done"]
+    fields: dict[str, pa.DataType] = {"trial": pa.string(), "folder": pa.int64()}
+    kept = {"trial": [trial["trial"] for trial in done], "folder": [trial["folder"] for trial in done]}
+    sql.register("kept", pa.table(kept, schema=pa.schema(fields)))
+    sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
+    for kind in ("training", "profile"):
+        first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"
+        sql.execute(f"CREATE VIEW {kind} AS SELECT a.* FROM all_{kind} a JOIN {first} USING (stage, folder)")
+    return sql

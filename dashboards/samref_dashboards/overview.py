@@ -1,0 +1,125 @@
+"""What a report says first and last: coverage, the best configurations, provenance. Plain data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from samref_dashboards import metrics, queries
+from samref_dashboards.axes import DATA, Design
+from samref_dashboards.load import SCHEMA, Results, Trial
+
+STATUSES = ("done", "failed", "stopped", "not run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of what was planned is there."""
+
+    counts: dict[str, int]
+    """Trials of each status, in the order of STATUSES; statuses that nobody has are left out."""
+    reasons: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """(status, reason, ids of the trials) of all that is not done."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Best:
+    """The configuration with the lowest NoC90 on one dataset."""
+
+    data: str
+    value: str
+    configuration: str
+    n: str
+
+
+def coverage(results: Results) -> Coverage:
+    """Count statuses and gather reasons; trials that a plan names and no row records are `not run`."""
+    counts = Counter(trial["status"] for trial in results.trials)
+    unrecorded = sum(max(0, sweep.planned - sweep.recorded) for sweep in results.sweeps)
+    counts["not run"] += unrecorded
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for trial in results.trials:
+        if trial["status"] != "done":
+            reason = trial["reason"] or "no reason recorded"
+            reasons.setdefault((trial["status"], reason), []).append(trial["trial"])
+    if unrecorded:
+        reasons["not run", f"{unrecorded} planned, not in the results"] = []
+    order = {status: index for index, status in enumerate(STATUSES)}
+    ranked = sorted(reasons.items(), key=lambda item: (order.get(item[0][0], 9), -len(item[1])))
+    known = [status for status in STATUSES if counts[status]]
+    other = [status for status in counts if status not in STATUSES]
+    return Coverage(
+        counts={status: counts[status] for status in [*known, *other]},
+        reasons=tuple((status, reason, tuple(ids)) for (status, reason), ids in ranked),
+    )
+
+
+def best(design: Design) -> list[Best]:
+    """The best configuration of every dataset; random weights never win."""
+    winners = []
+    for data in dict.fromkeys(group.data for group in design.groups):
+        measured = [
+            (summary.mean, group, summary)
+            for group in design.groups
+            if group.data == data and not group.random_weights
+            if (summary := group.summary("noc_at_90")).mean is not None
+        ]
+        if measured:
+            _, group, summary = min(measured, key=lambda item: item[0])
+            value = metrics.NOC_90.write_summary(summary)
+            n = f"n = {summary.n}" if summary.n == summary.planned else f"n = {summary.n} of {summary.planned}"
+            winners.append(Best(data, value, design.describe(group.values, leave_out=[DATA]), n))
+    return winners
+
+
+def provenance(results: Results) -> list[tuple[str, list[str]]]:
+    """(name, values) of everything needed to make the results again."""
+    trials = results.trials
+    started = sorted(trial["started"] for trial in trials if trial["started"] is not None)
+    rows = [
+        ("sweep file", [sweep.file for sweep in results.sweeps]),
+        ("command", [sweep.command for sweep in results.sweeps]),
+        ("results", [str(sweep.folder) for sweep in results.sweeps]),
+        ("commit", _distinct(trials, "commit")),
+        ("hardware", _distinct(trials, "hardware")),
+        ("training data", _distinct(trials, "train.data")),
+        ("evaluation data", _distinct(trials, "evaluate.data")),
+        ("checkpoint", _distinct(trials, "model.checkpoint")),
+        ("clicker", _distinct(trials, "evaluate.clicker")),
+        ("versions", _versions(trials)),
+        ("started", [f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC"] if started else []),
+        ("check", [_recomputed(results)]),
+        ("schema", [str(SCHEMA)]),
+    ]
+    return [(name, kept) for name, values in rows if (kept := [value for value in dict.fromkeys(values) if value])]
+
+
+def _distinct(trials: Iterable[Trial], column: str) -> list[str]:
+    return sorted({str(trial[column]) for trial in trials if trial.get(column) is not None})
+
+
+def _versions(trials: Iterable[Trial]) -> list[str]:
+    found: dict[str, set[str]] = {}
+    for text in {trial["versions"] for trial in trials if trial["versions"]}:
+        for package, version in json.loads(text).items():
+            found.setdefault(package, set()).add(str(version))
+    return [f"{package} {', '.join(sorted(versions))}" for package, versions in sorted(found.items())]
+
+
+def _recomputed(results: Results) -> str:
+    """NoC90 from the clicks beside NoC90 as recorded: a reader should not have to trust the headline."""
+    recomputed = queries.noc_90(results.sql)
+    recorded = {trial["trial"]: trial["noc_at_90"] for trial in results.trials if trial["noc_at_90"] is not None}
+    both = [trial for trial in recomputed if trial in recorded]
+    differ = [trial for trial in both if abs(recomputed[trial] - recorded[trial]) > 5e-3]
+    if not both:
+        return ""
+    if differ:
+        return f"NoC90 recomputed from the clicks differs in {len(differ)} trials: {', '.join(differ[:5])}"
+    return f"NoC90 recomputed from the clicks equals the recorded one in all {len(both)} trials that have both"

@@ -1,0 +1,31 @@
+// Charts: one bundle, one config; colours are CSS variables, so a change of scheme needs no redrawing.
+const read = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null");
+const config = read("chart-config");
+for (const [index, spec] of (read("specs") ?? []).entries()) {
+  const place = document.querySelector(`[data-chart="${index}"]`);
+  // `ast` interprets expressions: the page's policy forbids eval.
+  await window.vegaEmbed(place, spec, { config, renderer: "svg", actions: false, ast: true });
+}
+
+// Sorting: the headings are buttons, so the keyboard reaches them. Missing values stay last in both directions.
+const value = (row, column) => {
+  const cell = row.cells[column];
+  const text = cell.dataset.v ?? cell.firstChild?.textContent.trim() ?? "";
+  const number = Number(text.replaceAll(",", ""));
+  return text === "" || text === "–" ? null : Number.isNaN(number) ? text : number;
+};
+const compare = (a, b) =>
+  typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+for (const button of document.querySelectorAll(".sortable th button")) {
+  button.addEventListener("click", () => {
+    const heading = button.closest("th");
+    const ascending = heading.getAttribute("aria-sort") !== "ascending";
+    for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    const body = heading.closest("table").tBodies[0];
+    const rows = [...body.rows].map((row) => [value(row, heading.cellIndex), row]);
+    rows.sort(([a], [b]) => (a === null) - (b === null) || (a === null ? 0 : compare(a, b) * (ascending ? 1 : -1)));
+    body.append(...rows.map(([, row]) => row));
+  });
+}
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,151 @@
+"""What is asked of the clicks and the training curves, in SQL: only aggregates leave DuckDB.
+
+A sample may make fewer clicks than the others (`evaluate.stop_at`, or nothing left to correct); its last IoU
+then stands for the clicks that it did not make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from samref_dashboards.axes import Group
+
+CURVE_POINTS = 300
+"""Points of one training curve; more are averaged in buckets."""
+
+Curve = list[tuple[float, float]]
+"""(x, y) in order of x."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardObject:
+    """One object, over all configurations."""
+
+    dataset: str
+    sample: str
+    noc_90: float
+    final_iou: float
+    """Mean IoU after the last click, 0 to 1."""
+    worst_iou: float
+    reached: int
+    """Trials that reached IoU 0.9."""
+    trials: int
+    curve: Curve
+    """Mean IoU after each click."""
+
+
+def prepare(sql: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> None:
+    """One pass over the clicks makes `objects`: a row per trial and object, with its group's index."""
+    rows = [
+        {
+            "trial": trial["trial"],
+            "grp": index,
+            "max_clicks": trial["evaluate.max_clicks"],
+            "random": group.random_weights,
+        }
+        for index, group in enumerate(groups)
+        for trial in group.done
+    ]
+    fields: dict[str, pa.DataType] = {
+        "trial": pa.string(),
+        "grp": pa.int64(),
+        "max_clicks": pa.int64(),
+        "random": pa.bool_(),
+    }
+    sql.register("grouped", pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+    sql.execute("""
+        CREATE TEMP TABLE objects AS
+        SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
+               min(click) FILTER (iou >= 0.9) AS first_90, any_value(max_clicks) AS max_clicks,
+               any_value(grp) AS grp, any_value(random) AS random
+        FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
+
+
+def noc_90(sql: duckdb.DuckDBPyConnection) -> dict[str, float]:
+    """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
+    rows = sql.execute("SELECT trial, avg(coalesce(first_90, max_clicks)) FROM objects GROUP BY trial").fetchall()
+    return {str(trial): float(value) for trial, value in rows}
+
+
+def miou_curves(sql: duckdb.DuckDBPyConnection) -> dict[int, Curve]:
+    """Mean IoU after each click for every group (its index): the mean over objects, then over repetitions."""
+    rows = sql.execute("""
+        WITH made AS (SELECT trial, click, sum(iou) AS total FROM clicks GROUP BY trial, click),
+             whole AS (SELECT trial, any_value(grp) AS grp, count(*) AS n FROM objects GROUP BY trial),
+             ended AS (SELECT trial, clicks, sum(final_iou) AS total FROM objects GROUP BY trial, clicks),
+             curve AS (
+                SELECT made.trial, click, any_value(grp) AS grp,
+                       (any_value(made.total) + coalesce(sum(ended.total), 0)) / any_value(n) AS miou
+                FROM made JOIN whole USING (trial)
+                LEFT JOIN ended ON ended.trial = made.trial AND ended.clicks < made.click
+                GROUP BY made.trial, click)
+        SELECT grp, click, avg(miou) FROM curve GROUP BY grp, click ORDER BY grp, click""").fetchall()
+    curves: dict[int, Curve] = {}
+    for group, click, miou in rows:
+        curves.setdefault(int(group), []).append((int(click), float(miou)))
+    return curves
+
+
+def hardest(sql: duckdb.DuckDBPyConnection, limit: int) -> list[HardObject]:
+    """The objects that need most clicks; trials with random weights count only where there are no others."""
+    rows = sql.execute(
+        """
+        WITH counted AS (SELECT * FROM objects WHERE NOT random OR (SELECT bool_and(random) FROM objects)),
+             hard AS (
+                SELECT dataset, sample, avg(coalesce(first_90, max_clicks)) AS noc, avg(final_iou) AS final,
+                       min(final_iou) AS worst, count(first_90) AS reached, count(*) AS trials
+                FROM counted GROUP BY dataset, sample ORDER BY noc DESC, final, dataset, sample LIMIT ?),
+             curve AS (
+                SELECT dataset, sample, click, avg(iou) AS iou
+                FROM clicks JOIN (SELECT trial, dataset, sample FROM counted) USING (trial, dataset, sample)
+                WHERE (dataset, sample) IN (SELECT (dataset, sample) FROM hard)
+                GROUP BY dataset, sample, click)
+        SELECT dataset, sample, noc, final, worst, reached, trials,
+               list(click ORDER BY click), list(iou ORDER BY click)
+        FROM hard JOIN curve USING (dataset, sample) GROUP BY ALL
+        ORDER BY noc DESC, final, dataset, sample""",
+        [limit],
+    ).fetchall()
+    return [
+        HardObject(
+            dataset=dataset,
+            sample=sample,
+            noc_90=noc,
+            final_iou=final,
+            worst_iou=worst,
+            reached=reached,
+            trials=trials,
+            curve=list(zip(clicks, ious, strict=True)),
+        )
+        for dataset, sample, noc, final, worst, reached, trials, clicks, ious in rows
+    ]
+
+
+def training_curves(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Curve]]:
+    """metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
+    rows = sql.execute(
+        """
+        WITH finite AS (SELECT stage, metric, step, value FROM training WHERE isfinite(value)),
+             bounds AS (SELECT stage, metric, min(step) AS lo, max(step) AS hi FROM finite GROUP BY ALL)
+        SELECT metric, stage, avg(step) AS x, avg(value)
+        FROM finite JOIN bounds USING (stage, metric)
+        GROUP BY metric, stage, ((step - lo) * $points) // (hi - lo + 1)
+        ORDER BY metric NOT LIKE '%loss%', metric, stage, x""",
+        {"points": CURVE_POINTS},
+    ).fetchall()
+    curves: dict[str, dict[str, Curve]] = {}
+    for metric, stage, step, value in rows:
+        curves.setdefault(metric, {}).setdefault(stage, []).append((float(step), float(value)))
+    return curves
+
+
+def profiles(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, object]]:
+    """The row of profile.parquet of every profile stage."""
+    cursor = sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device")
+    names = [str(column[0]) for column in cursor.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return {str(row["stage"]): row for row in rows}

@@ -1,0 +1,201 @@
+"""samref-dashboard: pages from good results, one clear line from bad ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from samref_dashboards import axes, queries, tables, theme
+from samref_dashboards.load import load
+from samref_dashboards.report import main
+
+Writer = Callable[..., list[dict[str, Any]]]
+
+
+def page(folder: Path, *more: str) -> str:
+    assert main([str(folder), "--no-open", *more]) == 0
+    return (folder / "dashboard.html").read_text(encoding="utf-8")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a call that is refused."""
+    assert main([*arguments, "--no-open"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def text_of(html: str, section: str) -> str:
+    """A section's words, without markup."""
+    inside = html.split(f'id="{section}"')[1].split("</section>")[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", inside))
+
+
+def test_page_is_whole_and_asks_nobody(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path, failed=[1], not_run=[2])
+    html = page(tmp_path)
+    assert "<b>6</b> of 8 trials done" in html
+    assert "CUDA out of memory" in html
+    assert "default-src 'none'" in html
+    assert not re.search(r"""<(script|link|img)[^>]+(src|href)=["']?http""", html)
+    for section in ("theta", "trials", "cost", "hardest", "provenance"):
+        assert f'id="{section}"' in html
+    assert "equals the recorded one in all 6 trials" in html
+    assert len(html.encode()) < 5_000_000
+
+
+def test_theta_table_has_the_papers_layout(write_results: Writer, tmp_path: Path) -> None:
+    grid = {"evaluate.theta": (1.05, 1.1), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
+    trials = write_results(tmp_path, axes=grid, failed=[1])
+    table = tables.theta(axes.find(load([tmp_path])))
+    assert table is not None
+    assert [column.label for column in table.columns if not column.paper] == [
+        "θ", "on Gₜ", "on Mₜ₋₁", "NoC90", "NoC95", "n",
+    ]  # fmt: skip
+    assert [block.caption for block in table.blocks] == ["davis · γ 0.6", "davis · γ 0.9"]
+    first, second = table.blocks[0].rows
+    assert first.cells[5].text == "1 of 2"
+    assert first.cells[3].text == f"{trials[0]['noc_at_90']:.2f}"
+    mean = (trials[4]["noc_at_90"] + trials[5]["noc_at_90"]) / 2
+    assert second.cells[3].text.startswith(f"{mean:.2f} ± ")
+    assert [cell.text for cell in second.cells[6:]] == ["9.44", "10.56", "4.54", "9.10"]
+
+
+def test_noc_from_clicks_equals_the_headline(write_results: Writer, tmp_path: Path) -> None:
+    trials = write_results(tmp_path)
+    results = load([tmp_path])
+    queries.prepare(results.sql, axes.find(results).groups)
+    assert queries.noc_90(results.sql) == pytest.approx({t["trial"]: t["noc_at_90"] for t in trials})
+
+
+def test_curves_equal_the_headline_also_after_an_early_stop(write_results: Writer, tmp_path: Path) -> None:
+    trials = write_results(tmp_path, axes={"evaluate.theta": (1.1,)})
+    clicks = pq.read_table(tmp_path / "clicks.parquet")
+    stopped = [row for row in clicks.to_pylist() if not (row["sample"].startswith("bear") and row["click"] > 3)]
+    pq.write_table(pa.Table.from_pylist(stopped, schema=clicks.schema), tmp_path / "clicks.parquet")
+    results = load([tmp_path])
+    queries.prepare(results.sql, axes.find(results).groups)
+    curve = dict(queries.miou_curves(results.sql)[0])
+    assert curve[3] == pytest.approx(trials[0]["miou_at_3"])
+    last = {row["sample"]: row["iou"] for row in stopped}
+    assert curve[20] == pytest.approx(sum(last.values()) / len(last))
+
+
+def test_seeds_are_repetitions_and_other_differences_are_axes(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "a", axes={"evaluate.theta": (1.1, 1.2), "train.seed": (0, 1, 2)})
+    write_results(tmp_path / "b", axes={"evaluate.theta": (1.1, 1.2)}, settings={"train.steps": 800})
+    design = axes.find(load([tmp_path]))
+    assert design.axes == ("evaluate.theta", "train.steps")
+    assert design.seeds == ("train.seed",)
+    assert [len(group.trials) for group in design.groups] == [3, 1, 3, 1]
+
+
+def test_same_trial_in_two_sweeps_is_one_row_and_the_done_one(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "a", axes={"evaluate.theta": (1.1, 1.2)}, failed=[0], name="first")
+    write_results(tmp_path / "b", axes={"evaluate.theta": (1.1, 1.3)}, name="second")
+    out = tmp_path / "both.html"
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out), "--no-open"]) == 0
+    html = out.read_text(encoding="utf-8")
+    assert "<b>3</b> of 3 trials done" in html
+    assert "first + second" in text_of(html, "trials")
+    assert "equals the recorded one in all 3" in html
+
+
+def test_random_weights_are_marked_and_never_best(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "real")
+    write_results(tmp_path / "random", random_weights=True, name="quickstart")
+    html = page(tmp_path)
+    assert "8 of 16 trials ran a backbone with random weights" in html
+    assert html.count(tables.RANDOM) > 8
+    assert not re.search(r'class="random [^\n]*best', html)
+    assert "No result." in page(tmp_path / "random")
+
+
+def test_baselines_without_training_or_refiner(write_results: Writer, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "train.data": None,
+        "train.gamma": None,
+        "train.steps": None,
+        "train.seed": None,
+    }
+    write_results(tmp_path, axes={"model.backbone": ("sam_vit_b", "sam_vit_h")}, settings=settings)
+    html = page(tmp_path)
+    assert 'id="theta"' not in html
+    assert "Number of clicks against backbone" in html
+
+
+def test_empty_sweep_and_all_failed_are_pages(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "empty", axes={})
+    html = page(tmp_path / "empty")
+    assert "This sweep has no trials." in html
+    assert "vegaEmbed" not in html.replace("window.vegaEmbed(", "")
+    write_results(tmp_path / "failed", failed=range(8))
+    html = page(tmp_path / "failed")
+    assert "<b>0</b> of 8 trials done" in html
+    assert "No trial has measured it." in html
+    assert "0 of 1" in text_of(html, "theta")
+
+
+def test_names_with_markup_are_escaped(write_results: Writer, tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    settings = {"model.backbone": evil, "evaluate.data": evil}
+    write_results(tmp_path, name=evil, purpose=evil, settings=settings)
+    html = page(tmp_path)
+    assert evil not in html
+    assert "<img src=x" not in html
+    assert "<script>alert" not in html
+
+
+def test_no_such_folder_and_no_parquet(
+    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such folder" in refusal(capsys, str(tmp_path / "nowhere"))
+    assert "no trials.parquet" in refusal(capsys, str(tmp_path))
+
+
+def test_newer_schema_is_refused_by_name(
+    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path, schema=2)
+    assert "trials.parquet: has schema 2, this samref-dashboard reads up to 1" in refusal(capsys, str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["trials", "clicks", "training", "profile"])
+def test_truncated_file_is_named(
+    write_results: Writer, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path)
+    file = tmp_path / f"{kind}.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert f"{kind}.parquet: not a whole Parquet file" in refusal(capsys, str(tmp_path))
+
+
+def test_damaged_pages_are_one_line(write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path)
+    file = tmp_path / "clicks.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:40] + bytes(len(whole) - 40 - 6000) + whole[-6000:])
+    assert "clicks" in refusal(capsys, str(tmp_path))
+
+
+def test_foreign_parquet_is_named(write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "trials.parquet")
+    assert "columns are missing: sweep, trial" in refusal(capsys, str(tmp_path))
+
+
+def test_several_folders_need_a_name_for_the_page(
+    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path / "a")
+    assert "--out FILE" in refusal(capsys, str(tmp_path / "a"), str(tmp_path / "a"))
+
+
+def test_every_colour_exists_on_both_grounds() -> None:
+    assert set(theme.LIGHT) == set(theme.DARK)
+    names = re.findall(r"var\(--([\w-]+)\)", " ".join([*theme.colours(9, True), *theme.colours(9, False)]))
+    assert set(names) <= set(theme.LIGHT)
