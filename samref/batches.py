@@ -1,7 +1,9 @@
 """Training batches: which samples, in which order, read in the background.
 
 The order is a function of the seed and the step alone, so that a training goes on from any step as if it had never
-stopped. Legend: B samples, S side of the network's input, h w an image's own size.
+stopped; and what is drawn for a sample is a function of its position in the batch, so that it does not matter in how
+many parts, or on how many processes, a batch is worked.
+Legend: B samples, S side of the network's input, h w an image's own size.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Lock
 
 import cv2
@@ -27,22 +30,56 @@ _AHEAD = 3
 # Random resized crops keep at least this share of each side.
 _SMALLEST_CROP = 0.5
 
+# What a training draws, each from a random stream of its own: [seed, stream, ...].
+ORDER = 0  # of the samples: [seed, ORDER, epoch]
+ROUNDS = 1  # number of simulated click rounds: [seed, ROUNDS, step]
+CLICKS = 2  # of one sample: [seed, CLICKS, step, position in the batch]
+AUGMENTATION = 3  # of one sample: [seed, AUGMENTATION, step, position in the batch]
+
 
 @dataclass(frozen=True)
 class Batch:
     """The pixels of B samples; masks and clicks live in the network's S×S frame."""
 
     samples: tuple[Sample, ...]
+    positions: tuple[int, ...]  # in the whole batch of the step
     images: list[Tensor]  # each 3×h×w uint8, padded to a square where the network's input is
     images_B3SS: Tensor  # uint8
     truth_BSS: NDArray[np.int8]  # -1 also where padded
 
+    def split(self, parts: int) -> list[Batch]:
+        """The same in consecutive parts, of one size where the number divides; never an empty one."""
+        count = len(self.samples)
+        parts = min(parts, count)
+        edges = [part * count // parts for part in range(parts + 1)]
+        return [
+            Batch(
+                self.samples[start:end],
+                self.positions[start:end],
+                self.images[start:end],
+                self.images_B3SS[start:end],
+                self.truth_BSS[start:end],
+            )
+            for start, end in pairwise(edges)
+        ]
+
 
 class Batches:
-    """Iterates over the batches of steps first, first + 1, …, last - 1."""
+    """Iterates over the batches of steps first, first + 1, …, last - 1.
+
+    `positions` are those of each batch that are read: all, or one process's share.
+    """
 
     def __init__(
-        self, dataset: Dataset, *, size: int, resize: Resize, batch_size: int, seed: int, augment: bool
+        self,
+        dataset: Dataset,
+        *,
+        size: int,
+        resize: Resize,
+        batch_size: int,
+        seed: int,
+        augment: bool,
+        positions: range | None = None,
     ) -> None:
         self._dataset = dataset
         self._size = size
@@ -50,18 +87,28 @@ class Batches:
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
+        self._positions = range(batch_size) if positions is None else positions
+        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         self._cache: OrderedDict[str, Pixels] = OrderedDict()
         self._cached_bytes = 0
         self._lock = Lock()
 
     def indices(self, step: int) -> list[int]:
-        """The samples of a step: every epoch is a permutation of its own, drawn from the seed."""
+        """The samples of a step's whole batch: every epoch is a permutation of its own, drawn from the seed."""
         count = len(self._dataset.samples)
-        chosen = []
-        for position in range(step * self._batch_size, (step + 1) * self._batch_size):
-            epoch, place = divmod(position, count)
-            chosen.append(int(np.random.default_rng([self._seed, epoch]).permutation(count)[place]))
-        return chosen
+        places = (divmod(place, count) for place in range(step * self._batch_size, (step + 1) * self._batch_size))
+        return [int(self._permutation(epoch)[place]) for epoch, place in places]
+
+    def keys(self, step: int) -> list[str]:
+        """The names of a step's samples, those of all processes."""
+        return [self._dataset.samples[index].key for index in self.indices(step)]
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        known, permutation = self._epoch
+        if known != epoch:  # COCO+LVIS has over a million samples: permuted once an epoch, not once a sample
+            permutation = np.random.default_rng([self._seed, ORDER, epoch]).permutation(len(self._dataset.samples))
+            self._epoch = (epoch, permutation)
+        return permutation
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
         """The batches, read ahead in a background thread."""
@@ -76,13 +123,15 @@ class Batches:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step, or this process's share of it."""
         samples, images, inputs, truths = [], [], [], []
-        for place, index in enumerate(self.indices(step)):
-            sample = self._dataset.samples[index]
+        indices = self.indices(step)
+        for position in self._positions:
+            sample = self._dataset.samples[indices[position]]
             image, truth = self._pixels(sample)
             if self._augment:
-                image, truth = _augment(image, truth, np.random.default_rng([self._seed, step, place]))
+                rng = np.random.default_rng([self._seed, AUGMENTATION, step, position])
+                image, truth = _augment(image, truth, rng)
             image_3hw = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             samples.append(sample)
             inputs.append(resize_image(image_3hw, self._size, self._resize))
@@ -91,7 +140,7 @@ class Batches:
                 side = max(image_3hw.shape[1:])
                 image_3hw = F.pad(image_3hw, (0, side - image_3hw.shape[2], 0, side - image_3hw.shape[1]))
             images.append(image_3hw)
-        return Batch(tuple(samples), images, torch.stack(inputs), np.stack(truths))
+        return Batch(tuple(samples), tuple(self._positions), images, torch.stack(inputs), np.stack(truths))
 
     def _pixels(self, sample: Sample) -> Pixels:
         with self._lock:

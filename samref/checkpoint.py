@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 
 class CurvePoint(TypedDict):
@@ -28,6 +28,8 @@ class Progress:
 
     step: int = 0
     """Optimiser steps made."""
+    accumulation: int = 1
+    """Parts in which a process works its samples of a step; grows where memory runs out."""
     sums: dict[str, float] = field(default_factory=dict)
     """Each metric summed over the steps since the last point."""
     count: int = 0
@@ -52,38 +54,53 @@ class Progress:
         return next(point["value"] for point in reversed(self.curve) if point["metric"] == metric)
 
 
-def save(
-    scratch: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
+@dataclass
+class State:
+    """All that a training changes: what a checkpoint holds."""
+
+    parameters: dict[str, nn.Parameter]
+    """Those that are trained, by their names in the model."""
+    optimizer: torch.optim.Optimizer
+    averages: dict[str, Tensor] | None
+    """The parameters' exponential moving averages, float32, or None where there are none."""
+    progress: Progress
+
+    def average(self, decay: float) -> None:
+        """Move the averages, if any, towards the parameters after a step."""
+        # Early steps forget faster, or a short training would end near its first weights (as TensorFlow's
+        # ExponentialMovingAverage does with num_updates).
+        decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
+        for name, average in (self.averages or {}).items():
+            average.lerp_(self.parameters[name].detach(), 1 - decay)
+
+
+def save(scratch: Path, state: State) -> None:
     """Keep a checkpoint in `scratch`, and then remove those before it."""
-    aside, final = scratch / "writing", scratch / f"step-{progress.step:09d}"
+    aside, final = scratch / "writing", scratch / f"step-{state.progress.step:09d}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(
-        {name: parameter.detach().cpu() for name, parameter in parameters.items()},
-        aside / "weights.safetensors",
-    )
-    torch.save(optimizer.state_dict(), aside / "optimizer.pt")
-    (aside / "progress.json").write_text(json.dumps(asdict(progress)))
+    for file, tensors in (("weights", state.parameters), ("averages", state.averages)):
+        if tensors is not None:
+            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(kept, aside / f"{file}.safetensors")
+    torch.save(state.optimizer.state_dict(), aside / "optimizer.pt")
+    (aside / "progress.json").write_text(json.dumps(asdict(state.progress)))
     aside.rename(final)
     for other in scratch.glob("step-*"):
         if other != final:
             shutil.rmtree(other)
 
 
-def restore(
-    scratch: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, device: str
-) -> Progress:
-    """Load the newest checkpoint of `scratch` into parameters and optimiser; without one, start at step 0."""
+def restore(scratch: Path, state: State, device: str) -> None:
+    """Load the newest checkpoint of `scratch`; without one, the state stays as it is."""
     found = sorted(scratch.glob("step-*"))
     if not found:
-        return Progress()
-    kept = load_file(found[-1] / "weights.safetensors", device=device)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(kept[name])
-    optimizer.load_state_dict(torch.load(found[-1] / "optimizer.pt", map_location=device, weights_only=True))
-    return Progress(**json.loads((found[-1] / "progress.json").read_text()))
+        return
+    for file, tensors in (("weights", state.parameters), ("averages", state.averages)):
+        if tensors is not None:
+            kept = load_file(found[-1] / f"{file}.safetensors", device=device)
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    tensor.copy_(kept[name])
+    state.optimizer.load_state_dict(torch.load(found[-1] / "optimizer.pt", map_location=device, weights_only=True))
+    state.progress = Progress(**json.loads((found[-1] / "progress.json").read_text()))

@@ -49,7 +49,7 @@ class ModelConfig(Part):
     """The refiner on top of the backbone: none, the global stage alone, or global and local (SAM-REF)."""
     refiner_blocks: int = Field(3, ge=1, le=32)
     """Residual fusion blocks in each refiner; the paper ablates 1, 3, 5 and 8."""
-    refiner_width: int = Field(64, ge=8, le=512, multiple_of=8)
+    refiner_width: int = Field(64, ge=16, le=512, multiple_of=16)
     """Channels of the refiner's working grid."""
     patch_size_px: int = Field(256, ge=32, le=1024, multiple_of=32)
     """Side of the patch that the local stage refines."""
@@ -84,6 +84,8 @@ class TrainConfig(Part):
     """Optimiser steps; 0 trains nothing."""
     batch_size: int = Field(16, ge=1)
     """Samples of one step, over all devices and accumulations."""
+    accumulation: int = Field(1, ge=1)
+    """Equal parts in which each process works its samples of a step, one after the other, to save memory."""
     gamma: Number = Field(0.6, ge=0, le=1)
     """Click simulation: n extra rounds are drawn with probability proportional to gamma^n (paper, γ)."""
     max_clicks: int = Field(20, ge=0, le=100)
@@ -102,6 +104,8 @@ class TrainConfig(Part):
     """Decoupled weight decay."""
     gradient_clip: Number | None = Field(None, gt=0)
     """Clip the gradient's global norm; null: no clipping."""
+    ema: Number | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is written; null: none."""
     augment: bool = False
     """Random flip and resized crop of the training images; impossible with cached embeddings."""
     precision: Precision = "fp32"
@@ -113,6 +117,11 @@ class TrainConfig(Part):
     def _check(self) -> Self:
         if len(set(self.modules)) != len(self.modules):
             raise ValueError(f"modules names one twice: {list(self.modules)}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation is {self.accumulation}, which does not divide batch_size {self.batch_size}; "
+                "every part of a batch must be of one size"
+            )
         if self.steps and self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}, but there are only {self.steps} steps; "
@@ -158,6 +167,20 @@ class TrialConfig(Part):
     """The evaluation."""
     profile: ProfileConfig | None = ProfileConfig()
     """The measurement of parameters, speed and memory; null leaves it out."""
+
+    @model_validator(mode="after")
+    def _check_augment(self) -> Self:
+        # A cached embedding is of one view of its image for ever, whatever a step then does to the image.
+        train, key, frozen = self.train, "train", self.model.freeze_backbone
+        while train is not None:
+            if train.augment and train.steps and frozen and "encoder" not in train.modules:
+                unfreeze = "set model.freeze_backbone: false" if key == "train" else f"add encoder to {key}.modules"
+                raise ValueError(
+                    f"{key}.augment is true, but this training keeps the encoder and reads cached embeddings, which "
+                    f"augmentation cannot change; set {key}.augment: false, or train the encoder too ({unfreeze})"
+                )
+            train, key, frozen = train.init, f"{key}.init", True
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from samref import metrics, weights
 from samref.backbones.backbone import resize_image
 from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
-from samref.data import Dataset, Sample, open_dataset
+from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
 from samref.refiner.model import Context
@@ -71,6 +71,8 @@ class _Node:
 class Wave:
     """The samples that are in memory together."""
 
+    first: int
+    """Position in the dataset of its first sample."""
     truths: list[NDArray[np.int8]]
     context: Context
 
@@ -93,7 +95,7 @@ def evaluate(
         inputs: `embeddings`, and `weights` where there was a training.
         outs: one empty folder a configuration.
         runtime: device and data.
-        report: called with the number of samples done.
+        report: called with samples × clicks done, and `clicks`, the decoder calls that took.
 
     Returns:
         The headline metrics of each configuration; one that cannot be known (an early stop below it) is left out.
@@ -111,29 +113,33 @@ def evaluate(
     clock = time.perf_counter()
     with ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="clicks") as pool:
         loop = ClickLoop(network, config, thetas, pool)
+        rounds = 0
+
+        def progress(samples: int) -> None:
+            nonlocal rounds
+            rounds += samples
+            report(rounds, {"total": len(dataset.samples) * config.max_clicks, "clicks": loop.clicks_made})
+
         for start in range(0, len(dataset.samples), _WAVE):
-            samples = dataset.samples[start : start + _WAVE]
-            wave = load_wave(dataset, samples, network, embeddings, device)
-            for own, records in zip(paths, loop.run(wave), strict=True):
+            wave = load_wave(dataset, start, network, embeddings, device)
+            for own, records in zip(paths, loop.run(wave, progress), strict=True):
                 own.extend(records)
-            report(start + len(samples), {"total": len(dataset.samples)})
     seconds = (time.perf_counter() - clock) / max(1, loop.clicks_made)
     for out, own in zip(outs, paths, strict=True):
         _write(out, [sample.key for sample in dataset.samples], own)
     return [{**headline(own, config), "seconds_per_click": seconds} for own in paths]
 
 
-def load_wave(
-    dataset: Dataset, samples: Sequence[Sample], network: SamRef, embeddings: Embeddings, device: str
-) -> Wave:
-    """Read samples, and compute once what all their clicks share."""
+def load_wave(dataset: Dataset, first: int, network: SamRef, embeddings: Embeddings, device: str) -> Wave:
+    """Read the samples from this position on, and compute once what all their clicks share."""
+    samples = dataset.samples[first : first + _WAVE]
     truths = [dataset.truth(sample.key) for sample in samples]
     pictures = [dataset.image(sample.image_key).transpose(2, 0, 1) for sample in samples]
     images = [torch.from_numpy(np.ascontiguousarray(picture)) for picture in pictures]
     images_B3SS = torch.stack([resize_image(image, network.backbone.image_size, "stretch") for image in images])
     features = embeddings.read([sample.image_key for sample in samples], device)
     context = network.prepare(features, images_B3SS.to(device), [image.to(device) for image in images])
-    return Wave(truths, context)
+    return Wave(first, truths, context)
 
 
 class ClickLoop:
@@ -149,8 +155,13 @@ class ClickLoop:
         self.clicks_made = 0
         """Decoder calls so far, counted in nodes."""
 
-    def run(self, wave: Wave) -> list[list[tuple[Record, ...]]]:
-        """For each θ, for each sample of the wave, its clicks in order."""
+    def run(self, wave: Wave, progress: Callable[[int], None]) -> list[list[tuple[Record, ...]]]:
+        """For each θ, for each sample of the wave, its clicks in order.
+
+        Args:
+            wave: the samples.
+            progress: called after every round with the number of samples.
+        """
         nodes = [_Node(i, tuple(range(len(self._thetas)))) for i in range(len(wave.truths))]
         finished = []
         for _ in range(self._config.max_clicks):
@@ -163,6 +174,7 @@ class ClickLoop:
             if (stop_at := self._config.stop_at) is not None:
                 finished += [node for node in nodes if node.records[-1].iou >= stop_at]
                 nodes = [node for node in nodes if node.records[-1].iou < stop_at]
+            progress(len(wave.truths))
         found: list[list[tuple[Record, ...]]] = [[()] * len(wave.truths) for _ in self._thetas]
         for node in finished + nodes:
             for theta in node.thetas:
@@ -174,7 +186,7 @@ class ClickLoop:
         mask = node.mask_HW if node.mask_HW is not None else np.zeros(truth.shape, np.uint8)
         clicks = [record.click for record in node.records]
         # Drawn ties hang on the sample and the click alone, not on the order of the work.
-        rng = np.random.default_rng([self._config.seed, node.sample, len(clicks)])
+        rng = np.random.default_rng([self._config.seed, wave.first + node.sample, len(clicks)])
         return next_click(truth, mask, clicks, clicker=self._config.clicker, rng=rng)
 
     def _advance(self, wave: Wave, live: Sequence[tuple[_Node, Click]]) -> list[_Node]:

@@ -1,9 +1,10 @@
-"""Training: InterFormer's simulated clicks, then one step with gradient.
+"""Training: steps of AdamW over batches, in one process or several, with checkpoints.
 
-Paper: supplement, training details; method.md §2. Knows nothing of sweeps, trackers or the store: it calls
-`report(step, metrics)` and writes into the folder that it is given.
+Paper: supplement, training details; method.md §2; what one step learns from is in `step.py`. Knows nothing of sweeps,
+trackers or the store: it calls `report(step, metrics)` and writes into the folder that it is given.
 
-    weights.safetensors   all that this training, and the one it started from, changed beyond the checkpoint
+    weights.safetensors   all that this training, and the one it started from, changed beyond the checkpoint; where
+                          train.ema is set, the averages of what this one changed
     training.jsonl        {"step", "metric", "value"}, averaged over the steps since the line before
 
 In `scratch` it keeps a checkpoint, from which a killed training goes on, to the same weights bit by bit.
@@ -12,9 +13,13 @@ In `scratch` it keeps a checkpoint, from which a killed training goes on, to the
 from __future__ import annotations
 
 import json
+import logging
 import math
+import resource
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,28 +27,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samref import checkpoint, weights
-from samref.batches import Batch, Batches
-from samref.clicks import Click, num_rounds, simulate_click
+from samref import checkpoint, parallel, weights
+from samref.batches import ROUNDS, Batch, Batches
+from samref.checkpoint import Progress, State
+from samref.clicks import num_rounds
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
-from samref.losses import (
-    binary_cross_entropy,
-    dice_loss,
-    error_target,
-    error_weight,
-    normalized_focal_loss,
-)
-from samref.refiner import Interaction, SamRef
-from samref.refiner.lfr import Window
-from samref.refiner.model import Context
-from samref.refiner.selector import error_ratio, paste_on_global
+from samref.refiner import SamRef
+from samref.step import training_step
 
 if TYPE_CHECKING:
     from samref.trial import Report
 
+_LOG = logging.getLogger(__name__)
 _RECORDS = 200  # points of each curve
+_HALVINGS = 3  # of a step's parts, where memory runs out
 
 
 class TrainingError(RuntimeError):
@@ -68,35 +67,46 @@ def train(
     scratch: Path,
     runtime: Runtime,
     report: Report,
-) -> dict[str, float]:
-    """Run one training.
+) -> dict[str, float | int]:
+    """Run one training, alone or, where a torch.distributed process group is up, as one of its processes.
 
     Args:
         model: the network.
         config: the training; `modules` are exactly those that change.
         inputs: `init` (the training to start from) and `embeddings` (unless the encoder is trained), if any.
         out: empty folder for the outputs.
-        scratch: folder that outlives a killed attempt at this training.
+        scratch: folder that outlives a killed attempt at this training; the same one for all processes.
         runtime: device and data.
         report: called after steps with the metrics so far and `total` steps.
 
+    Returns:
+        loss (the curve's last point), steps_per_second (missing where a checkpoint left nothing to do), accumulation
+        (the one that it ended with), peak_memory_gb (of the process so far, in 10⁹ bytes), and on CUDA
+        device_peak_memory_gb. Memory is that of one process.
+
     Raises:
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss that is not finite, or memory that does not suffice for the smallest parts.
+        ValueError: a batch that cannot be divided over the processes.
     """
     device = runtime.resolve_device()
-    embeddings = Embeddings(inputs["embeddings"]) if "embeddings" in inputs else None
+    group = parallel.group(device)
+    if config.batch_size % (group.size * config.accumulation):
+        raise ValueError(
+            f"train.batch_size is {config.batch_size}, which {group.size} processes with train.accumulation "
+            f"{config.accumulation} cannot divide; make it a multiple of {group.size * config.accumulation}"
+        )
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     if "refiner" not in config.modules:
         model = model.model_copy(update={"refiner": "none"})
+    embeddings = Embeddings(inputs["embeddings"]) if "embeddings" in inputs else None
     network = weights.build_model(
         model, runtime, weights=inputs.get("init"), refiner_seed=config.seed, encoder=embeddings is None
     )
-    parameters = weights.parts(network, config.modules)
-    network.requires_grad_(False)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay
-    )
+    state = _first_state(network, config)
+    checkpoint.restore(scratch, state, device)
+    if not group.same(state.progress.step):
+        raise TrainingError(f"the processes found different checkpoints in {scratch}; it must be one folder for all")
     dataset = open_dataset(config.data, split="train", data_root=runtime.data_root, samples=config.samples)
     batches = Batches(
         dataset,
@@ -105,141 +115,133 @@ def train(
         batch_size=config.batch_size,
         seed=config.seed,
         augment=config.augment,
+        positions=group.share(config.batch_size),
     )
-    progress = checkpoint.restore(scratch, parameters, optimizer, device)
+    work = _Work(network, embeddings, config, device, group)
+    steps, seconds = _steps(work, state, batches, scratch, runtime, report)
+    if group.rank == 0:
+        written: Mapping[str, Tensor] = state.parameters if state.averages is None else state.averages
+        weights.save({**weights.inherited(inputs.get("init")), **written}, out)
+        with (out / "training.jsonl").open("w") as curve:
+            curve.writelines(json.dumps(line) + "\n" for line in state.progress.curve)
+    rate = {"steps_per_second": steps / seconds} if steps else {}
+    return {"loss": state.progress.last("loss"), **rate, "accumulation": state.progress.accumulation, **_peaks(device)}
+
+
+def _first_state(network: SamRef, config: TrainConfig) -> State:
+    parameters = weights.parts(network, config.modules)
+    network.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay
+    )
+    averages = {name: p.detach().clone() for name, p in parameters.items()} if config.ema is not None else None
+    return State(parameters, optimizer, averages, Progress(accumulation=config.accumulation))
+
+
+def _steps(
+    work: _Work, state: State, batches: Batches, scratch: Path, runtime: Runtime, report: Report
+) -> tuple[int, float]:
+    """Make the steps that are left; their number, and the seconds they took."""
+    config, first = work.config, state.progress.step
     every = max(1, config.steps // _RECORDS)
     clock = saved = time.perf_counter()
-    first = progress.step
     for batch in batches.iterate(first, config.steps):
-        step = progress.step
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        rng = np.random.default_rng([config.seed, 1, step])
-        losses = training_step(network, batch, embeddings, config, rng, device)
-        loss = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(loss.item()):
-            names = ", ".join(sample.key for sample in batch.samples)
+        step = state.progress.step
+        losses = work.gradients(batch, state)
+        if not math.isfinite(losses["loss"]):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {step}, learning rate {learning_rate(config, step):.2e}, "
-                f"samples {names}; a lower train.learning_rate or train.gradient_clip often helps"
+                f"the loss is {losses['loss']} at step {step}, learning rate {learning_rate(config, step):.2e}, "
+                f"samples {', '.join(batches.keys(step))}; a lower train.learning_rate or train.gradient_clip often "
+                "helps"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for settings in state.optimizer.param_groups:
+            settings["lr"] = learning_rate(config, step)
         if config.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), config.gradient_clip)
-        optimizer.step()
-        progress.add({"loss": loss.item(), **{name: value.item() for name, value in losses.items()}})
-        if progress.step % every == 0 or progress.step == config.steps:
-            report(progress.step, {"total": config.steps, **progress.record()})
+            torch.nn.utils.clip_grad_norm_(state.parameters.values(), config.gradient_clip)
+        state.optimizer.step()
+        if config.ema is not None:
+            state.average(config.ema)
+        state.progress.add(losses)
+        recorded = state.progress.step % every == 0 or state.progress.step == config.steps
+        metrics = state.progress.record() if recorded else {}
+        if work.group.rank > 0:
+            continue
+        if recorded:
+            report(state.progress.step, {"total": config.steps, **metrics})
         if time.perf_counter() - saved > runtime.checkpoint_seconds:
-            checkpoint.save(scratch, parameters, optimizer, progress)
+            checkpoint.save(scratch, state)
             saved = time.perf_counter()
-    seconds = time.perf_counter() - clock
-    weights.save({**weights.inherited(inputs.get("init")), **parameters}, out)
-    with (out / "training.jsonl").open("w") as curve:
-        curve.writelines(json.dumps(line) + "\n" for line in progress.curve)
-    return {"steps_per_second": (config.steps - first) / seconds, "loss": progress.last("loss")}
+    return config.steps - first, time.perf_counter() - clock
 
 
-def training_step(
-    network: SamRef,
-    batch: Batch,
-    embeddings: Embeddings | None,
-    config: TrainConfig,
-    rng: np.random.Generator,
-    device: str,
-) -> dict[str, Tensor]:
-    """The losses of one step, by name: click rounds without gradient, then one interaction with it."""
-    images_B3SS = batch.images_B3SS.to(device)
-    images = [image.to(device) for image in batch.images]
-    size = network.backbone.image_size
-    frames = [(size, size)] * len(images)
+@dataclass(frozen=True)
+class _Work:
+    """What a step needs besides the state that it changes."""
 
-    autocast = torch.autocast(device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16")
-    with autocast:
-        if embeddings is not None:
-            features = embeddings.read([sample.image_key for sample in batch.samples], device)
-        else:
-            features = network.backbone.encode(images_B3SS.float())
-        context = network.prepare(features, images_B3SS, images)
-        clicks, coarse, results = _simulate_rounds(network, context, batch, config, rng)
-        interaction = network(context, clicks, coarse, results, frames)
-    truth_BSS = torch.from_numpy(batch.truth_BSS).to(device)
-    return interaction_losses(network, interaction, truth_BSS, config)
+    network: SamRef
+    embeddings: Embeddings | None
+    config: TrainConfig
+    device: str
+    group: parallel.Group
 
+    def gradients(self, batch: Batch, state: State) -> dict[str, float]:
+        """Fill in the gradients of a step's whole batch, and give its mean losses.
 
-@torch.no_grad()
-def _simulate_rounds(
-    network: SamRef, context: Context, batch: Batch, config: TrainConfig, rng: np.random.Generator
-) -> tuple[list[list[Click]], Tensor | None, list[Tensor] | None]:
-    """Clicks, S_{t-1} and M_{t-1} that the step with gradient starts from."""
-    size = network.backbone.image_size
-    frames = [(size, size)] * len(batch.truth_BSS)
-    clicks: list[list[Click]] = [[] for _ in frames]
-    _add_clicks(clicks, batch, [np.zeros((size, size), np.uint8)] * len(frames), rng)
-    coarse: Tensor | None = None
-    results: list[Tensor] | None = None
-    areas = torch.full((len(frames),), -1, device=context.features["embedding"].device)
-    for _ in range(num_rounds(config.gamma, config.max_clicks, rng)):
-        interaction: Interaction = network(context, clicks, coarse, results, frames)
-        ratios = [math.nan] * len(frames)
-        if interaction.error_area_B is not None:
-            ratios = error_ratio(interaction.error_area_B, areas).tolist()
-            areas = interaction.error_area_B
-        results = [
-            network.paste(
-                interaction,
-                i,
-                None if results is None or paste_on_global(ratio, config.theta) else results[i],
-                frames[i],
+        Where CUDA's memory runs out, on any process, all start the step again with parts half as large: until the
+        optimiser's step nothing but gradients has changed. (That step takes the same memory whatever the parts, so
+        running out there is final.)
+        """
+        while True:
+            state.optimizer.zero_grad(set_to_none=True)
+            losses: dict[str, Tensor] | None = None
+            try:
+                losses = self._accumulate(batch, state.progress)
+            except torch.OutOfMemoryError as error:
+                _LOG.warning("out of memory at step %d: %s", state.progress.step, error)
+            # Out of the except block, so that no traceback holds the failed part's tensors any more.
+            failed = self.group.any(losses is None)
+            if losses is not None and not failed:
+                break
+            self._halve(state.progress, len(batch.samples))
+        gradients = [parameter.grad for parameter in state.parameters.values() if parameter.grad is not None]
+        means = torch.stack(list(losses.values()))
+        self.group.sum_([*gradients, means])
+        named = dict(zip(losses, means.tolist(), strict=True))
+        return {"loss": sum(named.values()), **named}
+
+    def _accumulate(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Add up the gradients of this process's parts; each counts by its share of the whole batch."""
+        config, step = self.config, progress.step
+        # One n for the whole batch (method.md §2), however it is divided.
+        rounds = num_rounds(config.gamma, config.max_clicks, np.random.default_rng([config.seed, ROUNDS, step]))
+        sums: dict[str, Tensor] = {}
+        for part in batch.split(progress.accumulation):
+            losses = training_step(self.network, part, self.embeddings, config, step, rounds, self.device)
+            share = len(part.samples) / config.batch_size
+            (torch.stack(list(losses.values())).sum() * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * share
+        return sums
+
+    def _halve(self, progress: Progress, count: int) -> None:
+        parts = min(progress.accumulation, count)
+        if parts == count or progress.accumulation >= self.config.accumulation << _HALVINGS:
+            raise TrainingError(
+                f"out of memory at step {progress.step} with {-(-count // parts)} of {count} samples at a time, after "
+                f"train.accumulation {self.config.accumulation} became {progress.accumulation}; train on a device with "
+                "more memory, with train.precision: bf16, or with a smaller train.batch_size"
             )
-            for i, ratio in enumerate(ratios)
-        ]
-        coarse = interaction.coarse_B1MM
-        masks = torch.stack(results) > network.backbone.threshold
-        _add_clicks(clicks, batch, list(masks.to(torch.uint8).cpu().numpy()), rng)
-    return clicks, coarse, results
+        progress.accumulation = min(2 * progress.accumulation, count)
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()  # blocks of the larger parts' sizes would split the memory up
+        _LOG.warning("step %d again, and on, with accumulation %d", progress.step, progress.accumulation)
 
 
-def _add_clicks(clicks: list[list[Click]], batch: Batch, masks: list[np.ndarray], rng: np.random.Generator) -> None:
-    for own, truth, mask in zip(clicks, batch.truth_BSS, masks, strict=True):
-        click = simulate_click(truth, mask, own, rng)
-        if click is not None:
-            own.append(click)
-
-
-def interaction_losses(
-    network: SamRef, interaction: Interaction, truth_BSS: Tensor, config: TrainConfig
-) -> dict[str, Tensor]:
-    """The loss terms of one interaction; which, follows from the modules that are trained (method.md §2)."""
-    size, threshold = truth_BSS.shape[-1], network.backbone.threshold
-
-    def upscale(logits: Tensor) -> Tensor:
-        full = torch.nn.functional.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-        return full[:, 0]
-
-    losses = {}
-    coarse = upscale(interaction.coarse_B1MM)
-    if "decoder" in config.modules or "encoder" in config.modules:
-        losses["decoder_nfl"] = normalized_focal_loss(coarse, truth_BSS)
-        losses["decoder_dice"] = dice_loss(coarse, truth_BSS)
-    if interaction.error_B1MM is not None:
-        wrong = error_target(coarse, truth_BSS, threshold)
-        losses["global_error"] = binary_cross_entropy(upscale(interaction.error_B1MM), wrong)
-        refined = upscale(interaction.result_B1MM)
-        losses["global_nfl"] = normalized_focal_loss(refined, truth_BSS, error_weight(wrong == 1))
-    if interaction.patch is not None:
-        change, refined = interaction.patch.change_B1PP[:, 0].float(), interaction.patch.refined_B1PP[:, 0].float()
-        truth = _crop_truth(truth_BSS, interaction.patch.windows, refined.shape[-1])
-        wrong = error_target(refined - change, truth, threshold)
-        losses["local_error"] = binary_cross_entropy(interaction.patch.error_B1PP[:, 0].float(), wrong)
-        losses["local_nfl"] = normalized_focal_loss(refined, truth, error_weight(wrong == 1))
-    return losses
-
-
-def _crop_truth(truth_BSS: Tensor, windows: Sequence[Window], size: int) -> Tensor:
-    crops = []
-    for truth, (left, top, right, bottom) in zip(truth_BSS, windows, strict=True):
-        crop = truth[None, None, top:bottom, left:right].float()
-        crops.append(torch.nn.functional.interpolate(crop, (size, size), mode="nearest-exact")[0, 0])
-    return torch.stack(crops).to(truth_BSS.dtype)
+def _peaks(device: str) -> dict[str, float]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peaks = {"peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}  # macOS counts bytes, Linux KiB
+    if device.startswith("cuda"):
+        peaks["device_peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return peaks

@@ -55,13 +55,14 @@ def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, and 1.0 written as 1, so that equal settings give equal text."""
 
     def plain(item: Any) -> Any:
-        if isinstance(item, float) and item.is_integer():
-            return int(item)
+        kind = type(item)  # exact types first: a plan of ten thousand trials comes here a million times
+        if kind is float:
+            return int(item) if item.is_integer() else item
+        if kind is str or kind is int or kind is bool or item is None:
+            return item
         if isinstance(item, Mapping):
             return {str(key): plain(entry) for key, entry in item.items()}
-        if isinstance(item, list | tuple):
-            return [plain(entry) for entry in item]
-        return item
+        return [plain(entry) for entry in item]
 
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -253,6 +254,8 @@ def run(
         For each stage the summary that was also written to its `summary.json`.
     """
     # Imported here: each verb imports torch, and plans need none of it.
+    from samref import parallel
+
     started = datetime.now(UTC)
     clock = time.perf_counter()
     first = stages[0]
@@ -294,7 +297,8 @@ def run(
             "versions": _versions(),
             "started": started.isoformat(timespec="microseconds"),
         }
-        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        if parallel.group(runtime.resolve_device()).rank == 0:
+            (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         summaries.append(summary)
     return summaries
 

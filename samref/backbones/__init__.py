@@ -18,6 +18,14 @@ _BUILDERS: dict[str, tuple[str, str]] = {
     "sam_vit_b": ("samref.backbones.sam", "vit_b"),
     "sam_vit_l": ("samref.backbones.sam", "vit_l"),
     "sam_vit_h": ("samref.backbones.sam", "vit_h"),
+    "sam2_hiera_t": ("samref.backbones.sam2", "sam2_hiera_t"),
+    "sam2_hiera_s": ("samref.backbones.sam2", "sam2_hiera_s"),
+    "sam2_hiera_b+": ("samref.backbones.sam2", "sam2_hiera_b+"),
+    "sam2_hiera_l": ("samref.backbones.sam2", "sam2_hiera_l"),
+    "sam2.1_hiera_t": ("samref.backbones.sam2", "sam2.1_hiera_t"),
+    "sam2.1_hiera_s": ("samref.backbones.sam2", "sam2.1_hiera_s"),
+    "sam2.1_hiera_b+": ("samref.backbones.sam2", "sam2.1_hiera_b+"),
+    "sam2.1_hiera_l": ("samref.backbones.sam2", "sam2.1_hiera_l"),
 }
 
 

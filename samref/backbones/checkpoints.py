@@ -18,7 +18,18 @@ OFFICIAL = {
     "sam_vit_b": "sam_vit_b_01ec64.pth",
     "sam_vit_l": "sam_vit_l_0b3195.pth",
     "sam_vit_h": "sam_vit_h_4b8939.pth",
+    "sam2_hiera_t": "sam2_hiera_tiny.pt",
+    "sam2_hiera_s": "sam2_hiera_small.pt",
+    "sam2_hiera_b+": "sam2_hiera_base_plus.pt",
+    "sam2_hiera_l": "sam2_hiera_large.pt",
+    "sam2.1_hiera_t": "sam2.1_hiera_tiny.pt",
+    "sam2.1_hiera_s": "sam2.1_hiera_small.pt",
+    "sam2.1_hiera_b+": "sam2.1_hiera_base_plus.pt",
+    "sam2.1_hiera_l": "sam2.1_hiera_large.pt",
 }
+
+# Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
+PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
 
 
 class CheckpointError(ValueError):
@@ -31,7 +42,7 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
     Raises:
         CheckpointError: the file is not there.
     """
-    if model.checkpoint == "none" or (model.checkpoint == "auto" and model.backbone not in OFFICIAL):
+    if model.checkpoint == "none":
         return None
     if model.checkpoint != "auto":
         path = Path(model.checkpoint).expanduser()
@@ -40,6 +51,8 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
                 f"model.checkpoint: {path} is not a file; give a file, auto, or none (random weights)"
             )
         return path
+    if model.backbone in PACKAGED:
+        return PACKAGED[model.backbone]
     path = folder / OFFICIAL[model.backbone]
     if not path.is_file():
         raise CheckpointError(
@@ -55,13 +68,10 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
     Raises:
         CheckpointError: `model.checkpoint` names a file that is not there.
     """
-    if model.checkpoint == "none" or (model.checkpoint == "auto" and model.backbone not in OFFICIAL):
-        return f"random:{model.seed}"
-    if model.checkpoint == "auto":
-        return OFFICIAL[model.backbone]
+    if model.checkpoint == "auto" and model.backbone in OFFICIAL:
+        return OFFICIAL[model.backbone]  # the same whether it is here yet or not
     path = locate(model, folder)
-    assert path is not None
-    return f"sha256:{_sha256(path)}"
+    return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
 
 
 def load(backbone: Backbone, path: Path) -> None:
@@ -86,6 +96,8 @@ def load(backbone: Backbone, path: Path) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict")
     state = state.get("model", state)
+    unused = getattr(backbone, "unused_in_checkpoint", ())  # SAM2's memory, which images do not need
+    state = {name: value for name, value in state.items() if name.partition(".")[0] not in unused}
     own = inner.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:

@@ -1,7 +1,7 @@
-"""A SAM of half a million parameters at 256×256, for quick starts, tests and debugging on a laptop.
+"""A SAM of 0.6 million parameters at 256×256, for quick starts, tests and debugging on a laptop.
 
-segment-anything's own encoder, prompt encoder and mask decoder at small size. There is no checkpoint: it starts
-from random weights, so `auto` means `none`, and a training must teach it.
+segment-anything's own encoder, prompt encoder and mask decoder at small size. Its checkpoint comes with the package:
+trained by this project from nothing, on drawn shapes (sweeps/tiny.yaml).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _PATCH_SIZE = 16
 
 
 class TinyBackbone(SamBackbone):
-    """SAM at small size; its prompt encoder is random too, so it is trained with the decoder."""
+    """SAM at small size."""
 
     def modules_of(self, name: str) -> nn.ModuleList:
-        """Unlike SAM's, the prompt encoder has never been trained: it learns with the decoder."""
+        """Unlike SAM's, the prompt encoder was not trained on a billion masks: it learns with the decoder."""
         if name == "encoder":
             return nn.ModuleList([self.sam.image_encoder])
         return nn.ModuleList([self.sam.prompt_encoder, self.sam.mask_decoder])

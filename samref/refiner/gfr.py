@@ -5,6 +5,8 @@ Legend: B objects, N clicks, S side of the network's input, M side of the low-re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class GlobalFusionRefiner(nn.Module):
 
     def __init__(
         self,
-        embedding_channels: int,
+        feature_channels: Mapping[str, int],
         *,
         image_size: int,
         mask_size: int,
@@ -52,11 +54,11 @@ class GlobalFusionRefiner(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.radius = radius
-        self.fusion = Fusion(embedding_channels, width=width, blocks=blocks, stride=image_size // mask_size)
+        self.fusion = Fusion(feature_channels, width=width, blocks=blocks, stride=image_size // mask_size)
 
-    def lateral(self, image_B3SS: Tensor, embedding_BChw: Tensor) -> Lateral:
+    def lateral(self, image_B3SS: Tensor, features: Mapping[str, Tensor]) -> Lateral:
         """What does not depend on the clicks."""
-        return self.fusion.lateral(image_B3SS, embedding_BChw)
+        return self.fusion.lateral(image_B3SS, features)
 
     def forward(
         self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor

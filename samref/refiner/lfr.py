@@ -6,7 +6,7 @@ P side of the patch, M side of the low-resolution logits. A window is (left, top
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -97,7 +97,7 @@ class LocalFusionRefiner(nn.Module):
 
     def __init__(
         self,
-        embedding_channels: int,
+        feature_channels: Mapping[str, int],
         *,
         image_size: int,
         patch_size: int,
@@ -109,12 +109,12 @@ class LocalFusionRefiner(nn.Module):
         self.image_size = image_size
         self.patch_size = patch_size
         self.radius = radius
-        self.fusion = Fusion(embedding_channels, width=width, blocks=blocks, stride=2)
+        self.fusion = Fusion(feature_channels, width=width, blocks=blocks, stride=2)
 
     def forward(
         self,
         images: Sequence[Tensor],
-        embedding_BChw: Tensor,
+        features: Mapping[str, Tensor],
         global_B1MM: Tensor,
         windows: Sequence[Window],
         frames: Sequence[tuple[int, int]],
@@ -125,7 +125,7 @@ class LocalFusionRefiner(nn.Module):
 
         Args:
             images: each 3×h×w uint8, at its own resolution, covering the same extent as its frame.
-            embedding_BChw: of the images.
+            features: of the images.
             global_B1MM: logits of the GFR.
             windows: in px of the frames.
             frames: (H, W) of each object's masks and clicks.
@@ -142,12 +142,17 @@ class LocalFusionRefiner(nn.Module):
             device=global_B1MM.device,
         )
         crop = sample_boxes(global_B1MM, boxes_B4, size)
-        # Half the working grid's side in embedding cells is what the four-fold upsampler brings to the grid.
-        embedding = sample_boxes(embedding_BChw, boxes_B4, size // 8)
+        # A quarter of the working grid's side in embedding cells is what the four-fold upsampler brings to the grid;
+        # high-resolution features keep their ratio to the embedding.
+        cells = features["embedding"].shape[-1]
+        crops = {
+            name: sample_boxes(feature, boxes_B4, size // 8 * feature.shape[-1] // cells)
+            for name, feature in features.items()
+        }
         offset, extent = boxes_B4[:, None, :2], boxes_B4[:, None, 2:] - boxes_B4[:, None, :2]
         points = ((points_BN2 + 0.5) / self.image_size - offset) / extent * size - 0.5
         disks = click_disks(points, labels_BN, size, self.radius)
-        lateral = self.fusion.lateral(patches, embedding)
+        lateral = self.fusion.lateral(patches, crops)
         error, detail = self.fusion(lateral, torch.cat([disks, crop.sigmoid()], dim=1))
         error, detail = (
             F.interpolate(logits, size, mode="bilinear", align_corners=False) for logits in (error, detail)

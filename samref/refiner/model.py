@@ -64,7 +64,7 @@ class SamRef(nn.Module):
         self.backbone = backbone
         self.multimask = config.multimask
         self.error_threshold = config.error_threshold
-        channels = backbone.feature_channels["embedding"][0]
+        channels = {name: channels for name, (channels, _) in backbone.feature_channels.items()}
         shape = {
             "width": config.refiner_width,
             "blocks": config.refiner_blocks,
@@ -89,7 +89,7 @@ class SamRef(nn.Module):
             images_B3SS: RGB 0..255 as the encoder saw them.
             images: the same, each 3×h×w uint8 at its own resolution.
         """
-        lateral = self.gfr.lateral(images_B3SS, features["embedding"]) if self.gfr else None
+        lateral = self.gfr.lateral(images_B3SS, features) if self.gfr else None
         return Context(features, images, lateral)
 
     def forward(
@@ -120,8 +120,7 @@ class SamRef(nn.Module):
         patch = None
         if self.lfr is not None:
             windows = self._windows(refined, results, clicks, frames)
-            embedding = context.features["embedding"]
-            patch = self.lfr(context.images, embedding, refined.detach(), windows, frames, points, labels)
+            patch = self.lfr(context.images, context.features, refined.detach(), windows, frames, points, labels)
         return Interaction(coarse, refined, error, error_area(error, self.error_threshold), patch)
 
     def _points(

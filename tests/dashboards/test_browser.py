@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from samref_dashboards.report import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

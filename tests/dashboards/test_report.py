@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from samref_dashboards import axes, queries, tables, theme
 from samref_dashboards.load import load
 from samref_dashboards.report import main

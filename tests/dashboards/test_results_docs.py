@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from samref_dashboards import load
 
 DOCS = Path(__file__).parents[2] / "docs" / "results.md"

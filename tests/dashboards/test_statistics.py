@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from samref_dashboards.statistics import best, summarise
 
 

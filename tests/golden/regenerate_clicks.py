@@ -27,9 +27,7 @@ def squared_distances(inside: np.ndarray) -> np.ndarray:
     return out
 
 
-def published_click(
-    truth: np.ndarray, mask: np.ndarray, not_clicked: np.ndarray
-) -> tuple[int, int, bool] | None:
+def published_click(truth: np.ndarray, mask: np.ndarray, not_clicked: np.ndarray) -> tuple[int, int, bool] | None:
     """RITM's rule, step by step: (x, y, positive); None where it would click without an error."""
     false_negative = np.logical_and(np.logical_and(truth == 1, ~mask), truth != -1)
     false_positive = np.logical_and(np.logical_and(truth == 0, mask), truth != -1)

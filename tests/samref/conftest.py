@@ -8,7 +8,7 @@ from samref import trial
 from samref.config import Runtime, TrialConfig
 
 SETTINGS = {
-    "model": {"backbone": "tiny", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
+    "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
     "train": {
         "data": "shapes",
         "samples": 12,

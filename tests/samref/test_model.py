@@ -49,6 +49,7 @@ def test_parameters_on_vit_h_match_table_3():
     assert 0.6e6 < leaf_refined - leaf < 0.8e6
     assert abs(leaf_refined / 1e6 - 636.3) < 0.1
     assert parameter_counts(bare)[0] == 641_090_608
+    assert not any("high_res" in name for name in refined.state_dict())  # those are SAM2's (test_sam2.py)
 
 
 @torch.inference_mode()

@@ -1,0 +1,24 @@
+# The verbs of this project; `just` lists them. CI runs .ci/run, which is `check` and `test`.
+
+default:
+    @just --list
+
+# Style, types and who may import whom
+check:
+    uv run ruff check
+    uv run ruff format --check
+    uv run mypy
+    uv run lint-imports
+
+# All tests; real photographs too where SAMREF_TEST_DATA names their folder
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# The first sweep of the README
+quickstart:
+    uv run samref-sweep sweeps/quickstart.yaml
+
+# Golden files, after a change that is meant to change them
+golden:
+    uv run python tests/golden/regenerate_clicks.py
+    uv run python tests/golden/regenerate_loss_curve.py

@@ -1,0 +1,85 @@
+"""Fingerprints of what a sweep names (datasets, checkpoints), and the check that all of it can be read.
+
+Reading is dear, so each dataset is opened once, its hashes are kept in the store's `fingerprints` folder, and what
+was checked with a fingerprint is not checked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import samref.backbones
+import samref.data
+from samref.backbones import checkpoints
+from samref.config import ModelConfig, Runtime
+from samref.data import DataError, Dataset
+
+Split = Literal["train", "val"]
+
+
+class Contents:
+    """`samref.trial.Fingerprints` of files on this machine."""
+
+    def __init__(self, runtime: Runtime, cache: Path | None) -> None:
+        self.missing: dict[str, str] = {}
+        """Dataset that cannot be opened → why; it has a placeholder for a fingerprint, good for a plan only."""
+        self._runtime = runtime
+        self._cache = cache
+        self._datasets: dict[str, Dataset] = {}
+        self._data: dict[tuple[str, Split, int | None], str] = {}
+        self._checkpoints: dict[ModelConfig, str] = {}
+
+    def data(self, name: str, split: Split, samples: int | None) -> str:
+        """Fingerprint of a dataset's chosen samples, or `missing:…`, which `missing` explains."""
+        key = (name, split, samples)
+        if key not in self._data:
+            try:
+                dataset = samref.data.open_dataset(
+                    name, split=split, data_root=self._runtime.data_root, samples=samples, cache=self._cache
+                )
+                self._data[key] = dataset.fingerprint()
+                self._datasets[self._data[key]] = dataset
+            except DataError as error:
+                self.missing.setdefault(name, str(error))
+                self._data[key] = f"missing:{name}:{split}:{samples}"
+        return self._data[key]
+
+    def checkpoint(self, model: ModelConfig) -> str:
+        """Fingerprint of the backbone's first weights."""
+        if model not in self._checkpoints:
+            self._checkpoints[model] = checkpoints.fingerprint(model, self._runtime.checkpoints)
+        return self._checkpoints[model]
+
+    def check(self, models: Iterable[ModelConfig]) -> None:
+        """Read every dataset that was asked for and the checkpoints of `models`, before time is spent on them.
+
+        Raises:
+            ValueError: something is missing or broken; one line that names the file.
+        """
+        for reason in self.missing.values():
+            raise DataError(reason)
+        for fingerprint, dataset in self._datasets.items():
+            if self._first_time(fingerprint):
+                samref.data.check(dataset)
+                self._remember(fingerprint)
+        for model in dict.fromkeys(models):
+            path = checkpoints.locate(model, self._runtime.checkpoints)
+            key = f"{model.backbone} {self.checkpoint(model)}"
+            if path is not None and self._first_time(key):
+                samref.backbones.build(model.backbone, checkpoint=path)
+                self._remember(key)
+
+    def _marker(self, key: str) -> Path | None:
+        name = f"checked-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        return self._cache / name if self._cache else None
+
+    def _first_time(self, key: str) -> bool:
+        marker = self._marker(key)
+        return marker is None or not marker.exists()
+
+    def _remember(self, key: str) -> None:
+        if marker := self._marker(key):
+            marker.write_text(key + "\n")

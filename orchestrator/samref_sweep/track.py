@@ -1,0 +1,237 @@
+"""MLflow as the live view of a sweep: a parent run per sweep, a child per trial, both found again by a tag.
+
+All calls are made by one thread of the driver, from what the store holds: a trial that was not logged (the server was
+away, the driver was killed) is logged by the next run of the same command. An error here is a warning, never the
+sweep's. The only module that imports mlflow (written for MLflow 3.17; `MlflowClient` only, no fluent state).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+# Before the import, which reads them. A server that is away must not hold up the end of a sweep.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from samref.trial import Trial
+from samref_sweep.plan import Outcome, Plan, leaves
+from samref_sweep.results import settings_row
+from samref_sweep.stages import Event
+from samref_sweep.store import Store
+
+EXPERIMENT = "samref-sweep"
+CLOSE_SECONDS = 60
+LATER = "the sweep goes on, and the same command logs later what is missing"
+TRAINING_POINTS = 200
+MAX_PARAM_CHARACTERS = 500
+MAX_BATCH_METRICS = 1000
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def default_uri(store: Store) -> str:
+    """A SQLite file in the store: needs no server."""
+    return f"sqlite:///{store.root / 'mlflow.db'}"
+
+
+class Tracker:
+    """Logs a plan's trials as they are completed."""
+
+    def __init__(self, plan: Plan, store: Store, uri: str, warn: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._store = store
+        self._uri = uri
+        self._warn = warn
+        self._by_leaf: dict[str, list[Trial]] = {}
+        for trial in plan.trials:
+            for stage in leaves(trial):
+                self._by_leaf.setdefault(stage.id, []).append(trial)
+        self._tasks: queue.SimpleQueue[Callable[[_Log], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
+
+    def start(self) -> None:
+        """Begin, with the trials that were done before; a sweep that is refused never gets here."""
+        if not self._thread.ident:
+            self._thread.start()
+            self._complete(self._plan.trials)
+
+    def on_event(self, event: Event) -> None:
+        """Log the trials that this event completed."""
+        self.start()
+        if event.kind == "done":
+            self._complete(trial for stage in event.work.stages for trial in self._by_leaf.get(stage.id, ()))
+
+    def close(self, outcomes: Sequence[Outcome], *, interrupted: bool) -> None:
+        """Log what failed, end the sweep's run, and wait for the thread, but not for ever."""
+        self.start()
+        failed = [(trial, o) for trial, o in zip(self._plan.trials, outcomes, strict=True) if o.status == "failed"]
+        for trial, outcome in failed:
+            self._tasks.put(partial(_Log.fail, trial=trial, outcome=outcome))
+        status: RunStatus = "KILLED" if interrupted else "FAILED" if failed else "FINISHED"
+        self._tasks.put(partial(_Log.end, status=status))
+        self._tasks.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._warn(f"MLflow ({self._uri}) is slow; {LATER}")
+
+    def _complete(self, trials: Iterable[Trial]) -> None:
+        done = self._store.done()
+        for trial in trials:
+            if all(stage.id in done for stage in leaves(trial)):
+                self._tasks.put(partial(_Log.record, trial=trial))
+
+    def _work(self) -> None:
+        try:
+            log = _Log(self._plan, self._store, self._uri)
+            while (task := self._tasks.get()) is not None:
+                task(log)
+        except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
+            text = " ".join(str(error).split())[:200]
+            self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
+
+
+class _Log:
+    """The runs of one sweep in MLflow."""
+
+    def __init__(self, plan: Plan, store: Store, uri: str) -> None:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._store = store
+        self._sweep = plan.sweep.name
+        self._client = MlflowClient(tracking_uri=uri)
+        # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
+        artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
+        self._experiment = self._find_experiment(artifacts)
+        self._runs: dict[str, tuple[str, str]] = {}  # trial id → run id, status
+        self._parent = ""
+        for run in self._search(f"tags.`samref.sweep` = '{self._sweep}'"):
+            trial = run.data.tags.get("samref.trial")
+            if trial:
+                self._runs[trial] = (run.info.run_id, run.info.status)
+            else:
+                self._parent = run.info.run_id
+        if self._parent:
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            tags = {"samref.sweep": self._sweep, "mlflow.runName": self._sweep}
+            if plan.sweep.purpose:
+                tags["mlflow.note.content"] = plan.sweep.purpose
+            self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+
+    def record(self, trial: Trial) -> None:
+        """Log a completed trial; one that was logged to the end is left alone."""
+        run_id, status = self._runs.get(trial.id, ("", ""))
+        if status == "FINISHED":
+            return
+        run_id = run_id or self._create(trial)
+        summaries: dict[str, dict[str, Any]] = {
+            stage.kind: self._store.summary(stage.id) for stage in trial.stages if self._store.has(stage.id)
+        }
+        # The stage's own time, so that logging a trial again writes the same points and not new ones.
+        started = summaries[leaves(trial)[0].kind]["started"]
+        stamp = int(datetime.fromisoformat(started).timestamp() * 1000)
+        metrics = [Metric(name, value, stamp, step) for name, value, step in self._metrics(trial, summaries)]
+        for first in range(0, len(metrics), MAX_BATCH_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[first : first + MAX_BATCH_METRICS])
+        for kind, summary in summaries.items():
+            self._client.log_dict(run_id, summary, f"{kind}.json")
+        self._client.log_dict(run_id, trial.config.model_dump(mode="json"), "trial.json")
+        self._finish(trial, run_id, "FINISHED")
+
+    def fail(self, trial: Trial, outcome: Outcome) -> None:
+        """Log that a trial failed, and why; a later success takes its place."""
+        run_id = self._runs.get(trial.id, ("", ""))[0] or self._create(trial)
+        self._client.set_tag(run_id, "samref.reason", (outcome.reason or "")[:MAX_PARAM_CHARACTERS])
+        self._finish(trial, run_id, "FAILED")
+
+    def end(self, status: RunStatus) -> None:
+        self._client.set_terminated(self._parent, status)
+
+    def _create(self, trial: Trial) -> str:
+        tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "mlflow.parentRunId": self._parent}
+        run_id: str = self._client.create_run(self._experiment, run_name=trial.id, tags=tags).info.run_id
+        self._runs[trial.id] = (run_id, "RUNNING")
+        params = [Param(key, _clip(value)) for key, value in settings_row(trial.config).items() if value is not None]
+        self._client.log_batch(
+            run_id,
+            params=params,
+            tags=[RunTag("samref.stages", json.dumps([s.id for s in trial.stages])[:5000])],
+        )
+        return run_id
+
+    def _finish(self, trial: Trial, run_id: str, status: RunStatus) -> None:
+        self._client.set_terminated(run_id, status)
+        self._runs[trial.id] = (run_id, status)
+
+    def _metrics(self, trial: Trial, summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
+        for kind in ("evaluate", "profile"):
+            for name, value in summaries.get(kind, {}).get("metrics", {}).items():
+                if isinstance(value, int | float) and not name.startswith("miou_at_"):
+                    yield name, value, 0
+        evaluate, train = trial.stage("evaluate"), trial.stage("train")
+        if evaluate and "evaluate" in summaries:
+            for click, value in enumerate(miou_per_click(self._store.folder(evaluate.id)), start=1):
+                yield "miou_at_click", value, click
+        if train and "train" in summaries:
+            yield from _training_curve(self._store.folder(train.id))
+
+    def _find_experiment(self, artifacts: Path | None) -> str:
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = artifacts.as_uri() if artifacts else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _search(self, query: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def miou_per_click(folder: Path) -> list[float]:
+    """Mean IoU after each click; a sample that ended early keeps its last IoU."""
+    with np.load(folder / "clicks.npz") as arrays:
+        sample, click, iou = arrays["sample"], arrays["click"], arrays["iou"]
+    if not len(click):
+        return []
+    table = np.full((int(sample.max()) + 1, int(click.max())), np.nan)
+    table[sample, click - 1] = iou
+    for column in range(1, table.shape[1]):
+        table[:, column] = np.where(np.isnan(table[:, column]), table[:, column - 1], table[:, column])
+    return [float(value) for value in np.nanmean(table, axis=0)]
+
+
+def _training_curve(folder: Path) -> Iterator[tuple[str, float, int]]:
+    """What a training reported, thinned evenly to a curve that MLflow's page can draw."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in (folder / "training.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        curves.setdefault(point["metric"], []).append((point["step"], point["value"]))
+    for metric, points in curves.items():
+        every = -(-len(points) // TRAINING_POINTS)
+        for step, value in points[::every]:
+            yield f"train/{metric}", value, step
+
+
+def _clip(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_PARAM_CHARACTERS else text[: MAX_PARAM_CHARACTERS - 1] + "…"

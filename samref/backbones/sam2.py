@@ -1,0 +1,131 @@
+"""SAM2 on single images (sam2 1.1), unchanged, behind the backbone protocol.
+
+Ravi et al., SAM 2: Segment Anything in Images and Videos, arXiv 2408.00714. What `SAM2ImagePredictor` uses is kept
+(image encoder, prompt encoder, mask decoder, `no_mem_embed`); the memory of the video predictor is dropped. Differs
+from the predictor in that every object of a batch may have an image of its own, and in one detail of the resize:
+samref.backbones.backbone.resize_image rounds to uint8, the predictor resizes floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from sam2.build_sam import build_sam2
+from torch import Tensor, nn
+
+from samref.backbones.backbone import Backbone, Multimask
+
+# What SAM2ImagePredictor clamps its low-resolution logits to, before a user feeds them back.
+_LARGEST_LOGIT = 32.0
+# ImageNet's, for colours in 0..1 (sam2.utils.transforms).
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The 1×1 convolutions of the decoder that the encoder applies to the high-resolution maps.
+_HIGH_RES_CONVOLUTIONS = ("conv_s0", "conv_s1")
+
+
+class Sam2Backbone(Backbone):
+    """Wraps a `sam2.modeling.sam2_base.SAM2Base`; its state dict keeps the public checkpoints' names."""
+
+    unused_in_checkpoint = (
+        "memory_attention",
+        "memory_encoder",
+        "mask_downsample",
+        "maskmem_tpos_enc",
+        "no_mem_pos_enc",
+        "no_obj_embed_spatial",
+        "no_obj_ptr",
+        "obj_ptr_proj",
+        "obj_ptr_tpos_proj",
+    )
+    """Attributes of SAM2Base that only video needs: dropped here, passed over in a checkpoint."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, sam: Any) -> None:
+        super().__init__()
+        for name in self.unused_in_checkpoint:
+            setattr(sam, name, None)
+        self.sam = sam
+        self.image_size = sam.image_size
+        channels, side = sam.hidden_dim, sam.sam_image_embedding_size
+        self.mask_size = 4 * side
+        self.feature_channels = {
+            "embedding": (channels, side),
+            "high_res_0": (channels // 8, 4 * side),
+            "high_res_1": (channels // 4, 2 * side),
+        }
+        # Not persistent: public checkpoints do not have them.
+        self.register_buffer("pixel_mean", torch.tensor(_MEAN).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(_STD).view(-1, 1, 1), persistent=False)
+
+    def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
+        """Float32 also under autocast; at 1024 px:
+
+        - `embedding`, B×256×64×64, with `no_mem_embed` added as the predictor does;
+        - `high_res_0`, B×32×256×256, and `high_res_1`, B×64×128×128, through the decoder's conv_s0 and conv_s1.
+        """
+        sam = self.sam
+        encoded = sam.forward_image((images_B3SS / 255 - self.pixel_mean) / self.pixel_std)
+        high_res_0, high_res_1, embedding = (feature.float() for feature in encoded["backbone_fpn"])
+        if sam.directly_add_no_mem_embed:
+            embedding = embedding + sam.no_mem_embed.view(1, -1, 1, 1)
+        return {"embedding": embedding, "high_res_0": high_res_0, "high_res_1": high_res_1}
+
+    def decode(
+        self,
+        features: dict[str, Tensor],
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+        previous_B1MM: Tensor | None,
+        *,
+        multimask: Multimask = "never",
+    ) -> Tensor:
+        """Logits clamped to ±32, as the predictor returns them.
+
+        In evaluation mode a single mask that is not stable is replaced by the best of three, by SAM2's own decoder
+        (`dynamic_multimask_via_stability`, on in `build_sam2`); in training mode it is not.
+        """
+        prompt = self.sam.sam_prompt_encoder
+        sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
+        best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
+        masks, quality, _, _ = self.sam.sam_mask_decoder(
+            image_embeddings=features["embedding"],
+            image_pe=prompt.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=best_of_three,
+            repeat_image=False,
+            high_res_features=[features["high_res_0"], features["high_res_1"]],
+        )
+        if best_of_three:
+            masks = masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+        return torch.clamp(masks, -_LARGEST_LOGIT, _LARGEST_LOGIT)
+
+    def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
+        """The prompt encoder belongs to neither (paper, supplement).
+
+        The decoder's conv_s0 and conv_s1 run in `encode`, so they are the encoder's: cached embeddings already went
+        through them, and training the decoder must not move them.
+        """
+        decoder = dict(self.sam.sam_mask_decoder.named_children())
+        shared = [decoder.pop(convolution) for convolution in _HIGH_RES_CONVOLUTIONS]
+        return nn.ModuleList([self.sam.image_encoder, *shared] if name == "encoder" else decoder.values())
+
+    def drop_encoder(self) -> None:
+        """As the protocol says."""
+        self.sam.image_encoder = None
+
+
+def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
+    """One of sam2's own configurations, random weights.
+
+    Args:
+        name: `sam2_hiera_t`, `sam2.1_hiera_b+` and so on: the configuration file's name.
+        overrides: of its values, in hydra's notation (`model.image_size=256`); tests build small networks with them.
+    """
+    config = f"configs/{name.partition('_')[0]}/{name}.yaml"
+    device = torch.get_default_device()  # the CPU, unless a caller counts parameters on `meta`
+    return Sam2Backbone(build_sam2(config, device=device, hydra_overrides_extra=list(overrides)))

@@ -1,0 +1,172 @@
+"""The commands: exit codes, one-line errors, and a real small sweep from start to end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from samref_sweep.cli import main, trial_main
+
+SMALL = """
+purpose: a real sweep in seconds
+trial:
+  model: {backbone: tiny, checkpoint: none, refiner_width: 16, refiner_blocks: 1}
+  train: {data: shapes, samples: 4, steps: 2, warmup_steps: 1, batch_size: 2, max_clicks: 1}
+  evaluate: {data: shapes, samples: 2, max_clicks: 3}
+  profile: null
+parameters:
+  evaluate.theta: [1.05, 1.2]
+resources: {train: {cpu: 1, gpu: 0}, embed: {cpu: 1, gpu: 0}, evaluate: {cpu: 1, gpu: 0}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a sweep file and a dataset of two images."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL)
+    for kind in ("images", "masks"):
+        (tmp_path / "data/own" / kind).mkdir(parents=True)
+    for name in "ab":
+        write_sample(name)
+    return tmp_path
+
+
+def write_sample(name: str, mask_size: int = 32, value: int = 255) -> None:
+    mask = np.zeros((mask_size, mask_size), np.uint8)
+    mask[8:16, 8:16] = value
+    cv2.imwrite(f"data/own/images/{name}.jpg", np.full((32, 32, 3), 90, np.uint8))
+    cv2.imwrite(f"data/own/masks/{name}.png", mask)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a refused command says; it is one line, and nothing was written but an empty store."""
+    assert main(["small.yaml", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert not Path("results").exists()
+    assert not list(Path("runs").glob("stages/*"))
+    return line
+
+
+OWN = ("--set", "evaluate.data=folder:own", "--set", "evaluate.samples=null")
+
+
+def test_a_setting_that_does_not_exist_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean theta?" in refused(capsys, "--set", "evaluate.treshold=1")
+    assert not Path("runs").exists()
+
+
+def test_a_missing_dataset_is_refused_but_can_be_planned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "DAVIS" in refused(capsys, "--set", "evaluate.data=davis")
+    shutil.rmtree("runs")
+    assert main(["small.yaml", "--set", "evaluate.data=davis", "--plan"]) == 0
+    assert "DAVIS" in capsys.readouterr().out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (lambda: Path("data/own/images/b.jpg").write_bytes(b"no image"), "b.jpg"),
+        (lambda: write_sample("b", mask_size=31), "b.png"),
+        (lambda: write_sample("b", value=0), "b.png"),
+        (lambda: Path("data/own/masks/b.png").unlink(), "b"),
+    ],
+    ids=["undecodable", "mask of another size", "empty mask", "no mask"],
+)
+def test_broken_data_is_found_before_anything_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str], damage: object, file: str
+) -> None:
+    damage()  # type: ignore[operator]
+    assert file in refused(capsys, *OWN)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, "other.pth")
+    assert "other.pth" in refused(capsys, "--set", "model.checkpoint=other.pth")
+
+
+def test_a_store_that_cannot_be_written_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be used as a store" in refused(capsys, "--store", "small.yaml/runs")
+
+
+def test_a_sweep_of_several_trials_asks_which_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial_main(["small.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "2 trials fit; choose one with --trial ID" in said
+    assert said.count("trial-") == 2
+
+
+def test_a_trial_alone_imports_neither_ray_nor_mlflow(folder: Path) -> None:
+    code = (
+        "import sys; from samref_sweep.cli import trial_main; trial_main(['small.yaml', '--trial', 'x']);"
+        "assert not {'ray', 'mlflow', 'pyarrow', 'torch'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def sweep(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "import sys; from samref_sweep.cli import main; sys.exit(main())"]
+    return subprocess.Popen(
+        [*command, "small.yaml", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def rows(table: str) -> list[dict[str, object]]:
+    run = {"device_seconds", "started", "seconds_per_click"}
+    read = pq.read_table(f"results/small/{table}.parquet").to_pylist()
+    return [{key: value for key, value in row.items() if key not in run} for row in read]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Path) -> None:
+    process = sweep()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("done    train"):
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.stat().st_ino for path in Path("runs/stages").iterdir()}
+    assert any(name.startswith("train") for name in before)
+
+    process = sweep()
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "samref-dashboard results/small" in said
+    after = {path.name: path.stat().st_ino for path in Path("runs/stages").iterdir()}
+    assert before.items() <= after.items()  # what was done is the same folder still
+    assert [row["status"] for row in rows("trials")] == ["done", "done"]
+    clicks = rows("clicks")
+    assert len(clicks) == 2 * 2 * 3
+
+    for row in rows("trials"):
+        assert trial_main(["small.yaml", "--trial", str(row["trial"]), "--out", "alone"]) == 0
+        with (
+            np.load(f"alone/stages/{row['stage_evaluate']}/clicks.npz") as alone,
+            np.load(f"runs/stages/{row['stage_evaluate']}/clicks.npz") as together,
+        ):
+            assert all(np.array_equal(alone[name], together[name], equal_nan=True) for name in together.files)
+
+    # One more θ is one evaluation.
+    process = sweep("--set", "evaluate.theta=[1.05, 1.2, 1.5]")
+    said, _ = process.communicate(timeout=300)
+    assert "3 evaluations: 2 done, 1 to do" in said
+    assert len(rows("trials")) == 3
+    assert len(list(Path("runs/stages").iterdir())) == len(after) + 1
+
+
+@pytest.mark.slow
+def test_a_request_that_no_node_can_serve_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.yaml").write_text(SMALL.replace("train: {cpu: 1, gpu: 0}", "train: {cpu: 1, gpu: 1000}"))
+    assert "resources.train asks for 1 CPU and 1000 GPU, which no node has" in refused(capsys)

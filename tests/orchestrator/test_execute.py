@@ -1,0 +1,150 @@
+"""Real Ray, toy stages: order, failures, resuming, lost workers, interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import toy_plan, write_toy_stage
+
+from samref.config import Runtime
+from samref.trial import Report, Stage
+from samref_sweep.execute import ResourceError, execute, resolve
+from samref_sweep.plan import Plan
+from samref_sweep.spec import Resources
+from samref_sweep.stages import Event
+from samref_sweep.store import Store
+
+
+def break_gamma(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Path],
+    outs: Sequence[Path],
+    *,
+    scratch: Path,
+    runtime: Runtime,
+    report: Report,
+) -> None:
+    """The training of γ 0.6 raises; the first worker that profiles is killed."""
+    report(1, {"total": 2, "loss": 0.5})
+    stage = stages[0]
+    if stage.kind == "train" and stage.config["train"]["gamma"] == 0.6:
+        print("about to fail")
+        raise RuntimeError("γ is broken\non two lines")
+    marker = scratch.parent / "was-killed"
+    if stage.kind == "profile" and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+
+
+def run(planned: Plan, store: Store, runner: Any) -> tuple[Any, list[Event]]:
+    events: list[Event] = []
+    lock = threading.Lock()  # Tune pickles what it is given; a display's lock cannot be
+
+    def on_event(event: Event) -> None:
+        with lock:
+            events.append(event)
+
+    result = execute(planned, store, runtime=Runtime(), on_event=on_event, runner=runner, jobs=2)
+    return result, events
+
+
+@pytest.mark.slow
+def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missing(store: Store) -> None:
+    planned = toy_plan(store)
+    result, events = run(planned, store, break_gamma)
+
+    done_at = {s.id: n for n, event in enumerate(events) if event.kind == "done" for s in event.work.stages}
+    started = [(n, event.work) for n, event in enumerate(events) if event.kind == "started"]
+    assert all(done_at[need] < n for n, work in started for need in work.needs.values())
+    assert not result.interrupted
+    assert any(event.kind == "progress" and event.metrics["loss"] == 0.5 for event in events)
+
+    outcomes = planned.outcomes(store.done(), result.failures)
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "done", "done"]
+    assert outcomes[0].reason is not None
+    assert outcomes[0].reason.startswith("train: RuntimeError: γ is broken on two lines (log: ")
+    (failure,) = result.failures.values()
+    log = Path(failure.log).read_text()
+    assert "about to fail" in log
+    assert "Traceback" in log
+    assert not list((store.root / ".partial").glob("tune*"))
+
+    again = toy_plan(store)
+    assert sorted((work.kind, len(work.stages)) for work in again.works) == [("evaluate", 2), ("train", 1)]
+    result, events = run(again, store, write_toy_stage)
+    assert [event.work.kind for event in events if event.kind == "done"] == ["train", "evaluate"]
+    assert result.failures == {}
+    assert toy_plan(store).works == ()
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from toys import toy_plan, write_toy_stage
+from samref.config import Runtime
+from samref_sweep.execute import execute
+from samref_sweep.store import Store
+
+def slow(stages, inputs, outs, **rest):
+    time.sleep(30 if stages[0].kind == "evaluate" else 0)
+    write_toy_stage(stages, inputs, outs, **rest)
+
+store = Store(Path(sys.argv[1]))
+show = lambda event: print(event.kind, event.work.kind, flush=True)
+result = execute(toy_plan(store), store, runtime=Runtime(), on_event=show, runner=slow)
+print("interrupted" if result.interrupted else "complete", result.failures, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_within_seconds_and_keeps_what_is_done(store: Store) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(store.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "started evaluate\n":
+            break
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=20)
+    assert rest.splitlines()[-1] == "interrupted {}", rest
+    kinds = {work.kind for work in toy_plan(store).works}
+    assert kinds == {"evaluate"}
+
+
+NODES = [{"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "expected"),
+    [
+        (Resources(), NODES[:1], (1, 0)),
+        (Resources(), NODES, (8, 1)),
+        (Resources(cpu="all"), NODES[:1], (8, 0)),
+        (Resources(cpu="all"), NODES, (32, 1)),
+        (Resources(cpu=3, gpu=0.5), NODES, (3, 0.5)),
+    ],
+)
+def test_auto_and_all_are_what_the_nodes_have(
+    asked: Resources, nodes: list[Mapping[str, float]], expected: tuple[float, float]
+) -> None:
+    request = resolve("train", asked, nodes)
+    assert (request.cpu, request.gpu) == expected
+
+
+@pytest.mark.parametrize("asked", [Resources(cpu=33), Resources(gpu=5), Resources(cpu=9, gpu=8)])
+def test_a_request_that_no_node_can_serve_is_refused_by_name(asked: Resources) -> None:
+    with pytest.raises(ResourceError, match=r"resources.train asks for .* which no node has \(nodes: 8 CPU, 0 GPU; 32"):
+        resolve("train", asked, NODES)

@@ -1,0 +1,117 @@
+"""The tables: declared columns and types, from stage folders that the real store holds."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from toys import NamedContents, toy_plan, toy_sweep
+
+from samref.config import TrainConfig, TrialConfig
+from samref.trial import build
+from samref_sweep import results
+from samref_sweep.plan import Failure, Plan
+from samref_sweep.store import Store
+
+
+@pytest.fixture
+def tables(finished: tuple[Plan, Store], tmp_path: Path) -> Path:
+    planned, store = finished
+    results.write(planned, store, {}, tmp_path / "results", "samref-sweep toy.yaml")
+    return tmp_path / "results"
+
+
+def test_every_table_has_its_declared_schema_and_version(tables: Path) -> None:
+    assert {path.name for path in tables.iterdir()} == {f"{name}.parquet" for name in results.SCHEMAS}
+    for name, schema in results.SCHEMAS.items():
+        written = pq.read_schema(tables / f"{name}.parquet")
+        assert written.equals(schema), name
+        assert written.metadata[b"samref.schema"] == results.VERSION.encode()
+
+
+def test_a_finished_trial_has_its_settings_metrics_and_origin(tables: Path) -> None:
+    rows = pq.read_table(tables / "trials.parquet").to_pylist()
+    assert [(row["train.gamma"], row["evaluate.theta"]) for row in rows] == [
+        (0.6, 1.05), (0.6, 1.1), (0.9, 1.05), (0.9, 1.1),
+    ]  # fmt: skip
+    row = rows[0]
+    assert row["status"] == "done"
+    assert row["reason"] is None
+    assert row["train.modules"] == "decoder,refiner"
+    assert row["noc_at_90"] == 1.05
+    assert row["parameters"] == 7
+    assert row["noc_at_95"] is None  # not measured, so not 0
+    assert row["device_seconds"] == 1.5 * 5  # two embeddings would be shared, shapes has two splits
+    assert row["random_weights"] is True
+    assert row["started"] == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert row["stage_train"] == rows[1]["stage_train"] != rows[2]["stage_train"]
+
+
+def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
+    sweep = json.loads(pq.read_schema(tables / "trials.parquet").metadata[b"samref.sweep"])
+    assert sweep == {
+        "name": "toy",
+        "purpose": "a toy",
+        "file": "toy.yaml",
+        "command": "samref-sweep toy.yaml",
+        "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
+        "planned": 4,
+    }
+
+
+def test_clicks_keep_the_trajectory(tables: Path) -> None:
+    rows = pq.read_table(tables / "clicks.parquet").to_pylist()
+    assert len(rows) == 4 * 3
+    assert [(row["sample"], row["click"], row["pasted_on"], row["error_ratio"]) for row in rows[:3]] == [
+        ("a", 1, "global", None), ("a", 2, "previous", 1.25), ("b", 1, None, None),
+    ]  # fmt: skip
+    assert rows[0]["dataset"] == "shapes"
+    assert rows[0]["iou"] == 0.5
+
+
+def test_trainings_and_profiles_stand_once(tables: Path) -> None:
+    training = pq.read_table(tables / "training.parquet").to_pylist()
+    assert len(training) == 2 * 500
+    profile = pq.read_table(tables / "profile.parquet").to_pylist()
+    assert [(row["model"], row["refiner"], row["parameters"], row["click_seconds"]) for row in profile] == [
+        ("tiny", "gfr+lfr", 7, None)
+    ]
+
+
+def test_what_failed_and_what_did_not_run_are_rows_with_a_reason(store: Store, tmp_path: Path) -> None:
+    planned = toy_plan(store, thetas=(1.1,))
+    train = planned.trials[0].stage("train")
+    assert train is not None
+    results.write(planned, store, {train.id: Failure("boom", "x.log")}, tmp_path, "")
+    rows = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["failed", "not run"]
+    assert rows[0]["reason"] == "train: boom (log: x.log)"
+    assert rows[0]["noc_at_90"] is None
+    assert rows[0]["device_seconds"] is None
+    assert pq.read_table(tmp_path / "clicks.parquet").num_rows == 0
+
+
+def test_a_damaged_stage_has_no_numbers(finished: tuple[Plan, Store], tmp_path: Path) -> None:
+    planned, store = finished
+    evaluate = planned.trials[0].stage("evaluate")
+    assert evaluate is not None
+    (store.folder(evaluate.id) / "clicks.npz").write_bytes(b"")
+    results.write(planned, store, {}, tmp_path, "")
+    assert pq.read_table(tmp_path / "trials.parquet").to_pylist()[0]["noc_at_90"] is None
+
+
+def test_every_setting_is_a_column_also_with_a_chain_of_trainings_or_none() -> None:
+    config = toy_sweep().configs[0]
+    chain = TrialConfig(model=config.model, train=TrainConfig(init=TrainConfig(modules=("decoder",))))
+    row = results.settings_row(chain)
+    assert json.loads(row["train.init"])["modules"] == ["decoder"]
+    assert set(row) | {"profile.repeats"} <= set(results.SCHEMAS["trials"].names)
+    assert not any(name.startswith("train.") for name in results.settings_row(TrialConfig()))
+
+
+def test_weights_are_random_until_a_training_changes_the_encoder() -> None:
+    frozen = build(toy_sweep().configs[0], NamedContents())
+    trained = build(toy_sweep(freeze_backbone=False).configs[0], NamedContents())
+    official = build(TrialConfig(), NamedContents())
+    assert [results.random_weights(trial) for trial in (frozen, trained, official)] == [True, False, False]

@@ -1,0 +1,80 @@
+"""MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from toys import toy_plan
+
+from samref_sweep.plan import Failure, Plan
+from samref_sweep.store import Store
+from samref_sweep.track import Tracker, default_uri, miou_per_click
+
+pytestmark = pytest.mark.slow  # making the database takes seconds
+
+
+def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:
+    warnings: list[str] = []
+    tracker = Tracker(planned, store, uri or default_uri(store), warnings.append)
+    tracker.close(planned.outcomes(store.done(), failures or {}), interrupted=False)
+    return warnings
+
+
+def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    assert track(planned, store) == []
+    assert track(planned, store) == []
+
+    client = MlflowClient(tracking_uri=default_uri(store))
+    experiment = client.get_experiment_by_name("samref-sweep")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "samref.trial" not in run.data.tags]
+    children = {run.data.tags["samref.trial"]: run for run in runs if "samref.trial" in run.data.tags}
+    assert parent.info.status == "FINISHED"
+    assert set(children) == {trial.id for trial in planned.trials}
+    assert len(runs) == 5
+
+    run = children[planned.trials[0].id]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.params["evaluate.theta"] == "1.05"
+    assert run.data.metrics["noc_at_90"] == 1.05
+    assert run.data.metrics["parameters"] == 7
+    curve = client.get_metric_history(run.info.run_id, "miou_at_click")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.75), (2, 0.875)]
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) <= 200
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"trial.json", "evaluate.json"}
+    assert (store.root / "mlflow-artifacts").is_dir()
+
+
+def test_a_failed_trial_says_why_and_becomes_finished_when_it_is(finished: tuple[Plan, Store], tmp_path: Path) -> None:
+    planned, full = finished
+    empty = Store(tmp_path / "empty")
+    planned = toy_plan(empty)
+    train = planned.trials[0].stage("train")
+    assert train is not None
+    uri = default_uri(full)
+    assert track(planned, empty, {train.id: Failure("boom")}, uri) == []
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("samref-sweep").experiment_id
+    query = f"tags.`samref.trial` = '{planned.trials[0].id}'"
+    (run,) = client.search_runs([experiment], query)
+    assert (run.info.status, run.data.tags["samref.reason"]) == ("FAILED", "train: boom")
+
+    assert track(planned, full, {}, uri) == []
+    (run,) = client.search_runs([experiment], query)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_database_that_cannot_be_written_is_one_warning(finished: tuple[Plan, Store], tmp_path: Path) -> None:
+    planned, store = finished
+    (tmp_path / "a-file").write_text("")
+    (warning,) = track(planned, store, uri=f"sqlite:///{tmp_path}/a-file/mlflow.db")
+    assert "\n" not in warning
+    assert warning.endswith("the sweep goes on, and the same command logs later what is missing")
+
+
+def test_a_sample_that_ended_early_keeps_its_last_iou(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    evaluate = planned.trials[0].stage("evaluate")
+    assert evaluate is not None
+    assert miou_per_click(store.folder(evaluate.id)) == [0.75, 0.875]

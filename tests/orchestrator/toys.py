@@ -1,0 +1,99 @@
+"""Toy sweeps: real plans and stores, stages that write a few bytes instead of using a network."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
+from samref.trial import Report, Stage
+from samref_sweep.plan import Plan, plan
+from samref_sweep.spec import Resources, Sweep
+from samref_sweep.store import Store
+
+
+class NamedContents:
+    """Fingerprints that are the names themselves."""
+
+    def data(self, name: str, split: str, samples: int | None) -> str:
+        return f"{name}:{split}:{samples}"
+
+    def checkpoint(self, model: ModelConfig) -> str:
+        return f"random:{model.seed}" if model.checkpoint != "auto" else "official"
+
+
+def toy_sweep(gammas: Iterable[float] = (0.6, 0.9), thetas: Iterable[float] = (1.05, 1.1), **model: Any) -> Sweep:
+    """γ × θ on the tiny backbone."""
+    axes = {"train.gamma": tuple(gammas), "evaluate.theta": tuple(thetas)}
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    configs = [
+        TrialConfig(
+            model=ModelConfig(backbone="tiny", checkpoint="none", **model),
+            train=TrainConfig(data="shapes", gamma=point["train.gamma"]),
+            evaluate=EvaluateConfig(data="shapes", theta=point["evaluate.theta"]),
+            profile=ProfileConfig(repeats=1),
+        )
+        for point in points
+    ]
+    resources = {kind: Resources(cpu=1, gpu=0) for kind in ("embed", "train", "evaluate", "profile")}
+    return Sweep("toy", "a toy", Path("toy.yaml"), axes, tuple(points), tuple(configs), resources)
+
+
+def toy_plan(store: Store, **sweep: Any) -> Plan:
+    return plan(toy_sweep(**sweep), NamedContents(), store.done())
+
+
+def write_toy_stage(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Path],
+    outs: Sequence[Path],
+    *,
+    scratch: Path,
+    runtime: Runtime,
+    report: Report,
+) -> None:
+    """A runner that writes what real stages write, with made-up numbers."""
+    assert all((folder / "summary.json").exists() for folder in inputs.values())
+    for stage, out in zip(stages, outs, strict=True):
+        metrics: dict[str, float] = {}
+        if stage.kind == "train":
+            lines = [{"step": step, "metric": "loss", "value": 1 / step} for step in range(1, 501)]
+            (out / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        elif stage.kind == "evaluate":
+            metrics = {"num_samples": 2, "noc_at_90": stage.config["evaluate"]["theta"], "miou_at_1": 0.5}
+            (out / "samples.json").write_text(json.dumps(["a", "b"]))
+            np.savez(
+                out / "clicks.npz",
+                sample=np.array([0, 0, 1], np.int32),
+                click=np.array([1, 2, 1], np.int16),
+                x=np.array([3, 4, 5], np.int32),
+                y=np.array([6, 7, 8], np.int32),
+                positive=np.array([True, False, True]),
+                iou=np.array([0.5, 0.75, 1.0], np.float32),
+                pasted_on=np.array([1, 2, 0], np.int8),
+                error_ratio=np.array([np.nan, 1.25, np.nan], np.float32),
+            )
+        elif stage.kind == "profile":
+            metrics = {
+                "parameters": 7,
+                "parameters_leaf": 6,
+                "fps": 2.0,
+                "memory_gb": 0.5,
+                "encode_seconds": 0.25,
+            }
+        summary = {
+            "id": stage.id,
+            "stage": stage.to_json(),
+            "metrics": metrics,
+            "device_seconds": 1.5,
+            "device": "cpu",
+            "hardware": "toy",
+            "versions": {"toy": "1"},
+            "started": "2026-01-02T03:04:05.000006+00:00",
+        }
+        (out / "summary.json").write_text(json.dumps(summary))
