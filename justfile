@@ -22,3 +22,7 @@ quickstart:
 golden:
     uv run python tests/golden/regenerate_clicks.py
     uv run python tests/golden/regenerate_loss_curve.py
+
+# docs/settings.md from the code
+docs:
+    COLUMNS=100 uv run python docs/generate.py

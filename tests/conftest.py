@@ -19,3 +19,11 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"SAMREF_TEST_DATA is {folder}, which is no folder")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Under CI nothing may be skipped for want of photographs or a browser: say so and fail."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped and os.environ.get("CI"):
+        terminalreporter.section("skipped under CI: a failure", red=True)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

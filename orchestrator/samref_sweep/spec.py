@@ -248,7 +248,7 @@ class _Draft:
         place = self.place(key)
         at = "" if key in point or not point else f" (at {', '.join(f'{k}={v}' for k, v in point.items())})"
         if first["type"] == "value_error":  # our own words, about a whole part
-            return SpecError(f"{place}: {key}: {_message(first)}{at}")
+            return SpecError(f"{place}: {f'{key}: ' if key else ''}{_message(first)}{at}")
         return SpecError(f"{place}: {key} is {first['input']!r}: {_message(first)}{at}")
 
 

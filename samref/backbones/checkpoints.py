@@ -91,8 +91,9 @@ def load(backbone: Backbone, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format fails in its own ways; the user needs the file's name
-        text = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({text}); fetch it again") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is cut off, or another kind of file; fetch it again"
+        ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict")
     state = state.get("model", state)

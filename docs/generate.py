@@ -1,0 +1,96 @@
+"""Writes docs/settings.md from the code: settings, keys of a sweep file, and the commands' help.
+
+uv run python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from samref import backbones, data
+from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
+from samref_sweep.cli import sweep_parser, trial_parser
+from samref_sweep.spec import Resources, SweepFile
+
+PAGE = Path(__file__).with_name("settings.md")
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [
+        "# Settings",
+        "Written by `docs/generate.py` from the code; a test compares them. Any setting can stand under `trial:` of a "
+        "sweep file, be an axis under `parameters:`, or be given with `--set KEY=VALUE`.",
+        "What a change of it reruns: `evaluate.*` evaluations; `train.*` trainings and their evaluations; `model.*` "
+        "all that use it.",
+    ]
+    for name, part in [
+        ("model", ModelConfig),
+        ("train", TrainConfig),
+        ("evaluate", EvaluateConfig),
+        ("profile", ProfileConfig),
+    ]:
+        parts += [f"## `{name}`", first_line(part), *table(part, f"{name}.")]
+    parts += ["## Keys of a sweep file", *table(SweepFile, "")]
+    parts += ["### `resources.KIND`", first_line(Resources), *table(Resources, "")]
+    parts += ["## Names", f"Backbones: {', '.join(f'`{name}`' for name in backbones.names())}."]
+    parts += [f"Datasets: {', '.join(f'`{name}`' for name in data.names())}."]
+    parts += ["## Commands"]
+    for parser in (sweep_parser(), trial_parser()):
+        parts += [f"```\n{parser.format_help().strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(part: type[BaseModel], prefix: str) -> Iterator[str]:
+    """One table of a part's fields."""
+    rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in part.model_fields.items():
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        rows.append(f"| `{prefix}{name}` | {type_name(field.annotation)} | {default(field)} | {meaning} |")
+    yield "\n".join(rows)
+
+
+def first_line(part: type[BaseModel]) -> str:
+    """The summary of a part's docstring."""
+    return (part.__doc__ or "").strip().splitlines()[0]
+
+
+def default(field: FieldInfo) -> str:
+    """A field's default as YAML would have it."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
+    plain = {None: "null", True: "true", False: "false"}
+    text = plain.get(value, value) if isinstance(value, bool | None) else value
+    return f"`{text}`" if text != "" else ""
+
+
+def type_name(annotation: Any) -> str:
+    """A type in a reader's words."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return " or ".join(type_name(each) for each in get_args(annotation))
+    if origin is Literal:
+        return " \\| ".join(f"`{each}`" for each in get_args(annotation))
+    if origin in (tuple, list):
+        return f"list of {type_name(get_args(annotation)[0])}"
+    if origin is dict:
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return type_name(get_args(annotation)[0])
+    names = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "anything"}
+    return names.get(annotation, "mapping")
+
+
+if __name__ == "__main__":
+    os.environ["COLUMNS"] = "100"
+    PAGE.write_text(page())
