@@ -197,7 +197,7 @@ class TestClicks:
             seen.append((torch.is_grad_enabled(), [list(own) for own in found]))
 
         planned = runner.build(train={"gamma": 0.9, "steps": 8, "seed": 3})
-        runner.run_stages([s for s in planned.stages if s.kind == "embed"][:1])
+        runner.run(runner.build())  # the embeddings
         with watching(note):
             runner.run_stages([planned.stage("train")], root=tmp_path)
         dataset = open_dataset("shapes", split="train", data_root=Path(), samples=12)
@@ -310,7 +310,7 @@ class TestParts:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         planned = runner.build(train={"batch_size": batch_size})
-        runner.run_stages([s for s in planned.stages if s.kind == "embed"][:1], root=tmp_path / "embed")
+        runner.run(runner.build())  # the embeddings
         message = r"out of memory at step 0 with \d of \d+ samples at a time, after train.accumulation 1 became"
         with watching(full), pytest.raises(train_module.TrainingError, match=message):
             runner.run_stages([planned.stage("train")], root=tmp_path)
@@ -328,7 +328,6 @@ def interrupt(runner, planned, root, *, at):
         if step == at:
             raise InterruptedTrainingError
 
-    runner.run(runner.build())  # the embeddings
     always = type(runner)(runner.root, Runtime(data_root=Path(), device="cpu", checkpoint_seconds=0))
     stage = planned.stage("train")
     with pytest.raises(InterruptedTrainingError):

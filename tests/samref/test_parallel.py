@@ -1,0 +1,193 @@
+"""One training in two real processes (gloo on 127.0.0.1) against the same in one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from samref.config import Runtime
+from samref.parallel import Group, group
+
+# One of the processes. Its jobs run one after the other: the first makes its process group itself, for the others one
+# is up, as in Ray Train's workers.
+PROGRAM = textwrap.dedent(
+    """
+    import json, os, sys
+    from pathlib import Path
+    import torch
+    from samref import parallel, trial
+    from samref.config import Runtime
+    from samref.refiner import SamRef
+
+    torch.set_num_threads(1)
+    jobs, ports, target = json.loads(sys.argv[1])
+    rank, calls = int(os.environ["RANK"]), 0
+
+    def run(job):
+        steps = []
+        inputs = {role: Path(folder) for role, folder in job["inputs"].items()}
+        out = Path(job["out"] if rank == 0 else job["out"] + ".of-rank-1")
+        out.mkdir(parents=True)
+        try:
+            (summary,) = parallel.run(
+                [trial.Stage.from_json(job["stage"])], inputs, [out], scratch=Path(job["scratch"]),
+                runtime=Runtime(device="cpu", checkpoint_seconds=0), report=lambda step, metrics: steps.append(step),
+            )
+            return {"metrics": summary["metrics"], "reported": steps, "written": sorted(p.name for p in out.iterdir())}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    def full(module, arguments, output):
+        global calls
+        calls += isinstance(module, SamRef) and torch.is_grad_enabled()
+        if calls == 3 and rank == 1:  # the third step of this process, whose parts are whole until then
+            calls += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    results = []
+    os.environ["MASTER_PORT"] = str(ports[0])
+    results.append(run(jobs[0]))
+    os.environ["MASTER_PORT"] = str(ports[1])
+    torch.distributed.init_process_group("gloo")
+    for job in jobs[1:]:
+        calls = 0
+        handle = torch.nn.modules.module.register_module_forward_hook(full) if job["full"] else None
+        results.append(run(job))
+        if handle:
+            handle.remove()
+    torch.distributed.destroy_process_group()
+    Path(f"{target}.{rank}").write_text(json.dumps(results))
+    """
+)
+SETTINGS = {"batch_size": 4, "gamma": 0.9, "ema": 0.9, "gradient_clip": 1.0}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def losses(folder):
+    lines = (folder / "training.jsonl").read_text().splitlines()
+    return [point["value"] for point in map(json.loads, lines) if point["metric"] == "loss"]
+
+
+@pytest.fixture(scope="module")
+def one_process(runner):
+    """The same training in one process, with accumulation 2."""
+    return runner.run(runner.build(train={**SETTINGS, "accumulation": 2}))["train"]
+
+
+@pytest.fixture(scope="module")
+def two_processes(runner, tmp_path_factory):
+    """What each rank says of each job, and the jobs' folders."""
+    root = tmp_path_factory.mktemp("parallel")
+    planned = runner.build(train=SETTINGS)
+    runner.run(runner.build())  # the embeddings
+    resumed = begin(runner, planned, root / "resumed")
+    jobs = [
+        job(runner, planned, root / "plain"),
+        job(runner, planned, root / "resumed", scratch=resumed),
+        job(runner, planned, root / "full", full=True),
+        job(runner, runner.build(train={**SETTINGS, "batch_size": 3}), root / "odd"),
+    ]
+    argument = json.dumps([jobs, [free_port(), free_port()], str(root / "results")])
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, argument], env={**environment, "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    results = [json.loads((root / f"results.{rank}").read_text()) for rank in range(2)]
+    names = ("plain", "resumed", "full", "odd")
+    return {name: (root / name / "out", *ranks) for name, *ranks in zip(names, *results, strict=True)}
+
+
+def job(runner, planned, folder, *, scratch=None, full=False):
+    stage = planned.stage("train")
+    inputs = {role: str(runner.root / needed) for role, needed in stage.needs.items()}
+    scratch = str(scratch or folder / "scratch")
+    return {"stage": stage.to_json(), "inputs": inputs, "out": str(folder / "out"), "scratch": scratch, "full": full}
+
+
+def begin(runner, planned, root):
+    """A training in one process that ends after three steps; its scratch folder."""
+
+    def report(step, metrics):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    always = type(runner)(runner.root, Runtime(data_root=Path(), device="cpu", checkpoint_seconds=0))
+    stage = planned.stage("train")
+    with pytest.raises(KeyboardInterrupt):
+        always.run_stages([stage], report, root=root)
+    return root / f"{stage.id}.scratch"
+
+
+@pytest.mark.slow
+def test_two_processes_are_accumulation_two(one_process, two_processes):
+    out, first, second = two_processes["plain"]
+    assert losses(out) == pytest.approx(losses(one_process), rel=1e-4)
+    assert first["metrics"]["loss"] == second["metrics"]["loss"]
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (out, one_process))
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-3  # learning rate 3e-3
+
+
+@pytest.mark.slow
+def test_rank_0_alone_writes_and_reports(two_processes):
+    _, first, second = two_processes["plain"]
+    assert first["reported"] == [1, 2, 3, 4, 5, 6]
+    assert first["written"] == ["summary.json", "training.jsonl", "weights.safetensors"]
+    assert second["reported"] == second["written"] == []
+
+
+@pytest.mark.slow
+def test_both_go_on_from_a_checkpoint(one_process, two_processes):
+    out, first, _ = two_processes["resumed"]
+    assert first["reported"] == [4, 5, 6]
+    assert losses(out) == pytest.approx(losses(one_process), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_on_one_makes_all_parts_smaller(one_process, two_processes):
+    out, first, second = two_processes["full"]
+    assert first["metrics"]["accumulation"] == second["metrics"]["accumulation"] == 2
+    assert losses(out) == pytest.approx(losses(one_process), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_is_refused(two_processes):
+    _, *ranks = two_processes["odd"]
+    expected = "ValueError: train.batch_size is 3, which 2 processes with train.accumulation 1 cannot divide; "
+    assert [each["error"] for each in ranks] == [expected + "make it a multiple of 2"] * 2
+
+
+def test_a_process_on_its_own_is_a_group_of_one():
+    alone = group("cpu")
+    assert alone == Group(0, 1, "cpu")
+    assert alone.share(5) == range(5)
+    assert alone.any(True)
+    assert not alone.any(False)
+    assert alone.same(7)
+    tensor = torch.ones(2)
+    alone.sum_([tensor])
+    assert tensor.tolist() == [1, 1]
+
+
+def test_shares_are_the_batch():
+    for size in (1, 2, 3, 4):
+        shares = [list(Group(rank, size, "cpu").share(7)) for rank in range(size)]
+        assert [position for share in shares for position in share] == list(range(7))
