@@ -21,24 +21,23 @@ def test_settings_page_is_the_codes(monkeypatch):
     assert (ROOT / "docs" / "settings.md").read_text() == generate["page"](), "run: just docs"
 
 
-def tree_names():
-    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "samref/   " in block)
-    return set(re.findall(r"[\w/]+(?:\.py|\.md|/)", tree))
-
-
 def test_the_tree_names_every_module_and_nothing_else():
-    named = tree_names()
-    folder = ROOT / "samref"
-    modules = {path.name for path in folder.glob("*.py")} | {
-        f"{path.parent.name}/" for path in folder.glob("*/__init__.py")
+    tree = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
+    folders, named = [], set()
+    for line in tree.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name.rstrip("/")] if name.endswith("/") else []
+        named.add("/".join([*folders[:depth], name.rstrip("/")]))
+    packages = ("samref", "orchestrator/samref_sweep", "dashboards/samref_dashboards")
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
     }
-    modules |= {path.name for path in (ROOT / "orchestrator" / "samref_sweep").glob("*.py")}
-    assert modules - {"__init__.py"} <= named
-    everything = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts} | {"results.md", "settings.md"}
-    files = {name for name in named if not name.endswith("/")}
-    assert files <= everything
-    for name in named - files:
-        assert list(ROOT.glob(f"**/{name}")), name
+    assert modules - named == set()
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_option_in_the_readme_exists():

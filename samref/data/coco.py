@@ -1,12 +1,16 @@
-"""Datasets of COCO annotations: polygons and run lengths, decoded here.
+"""Datasets of COCO and LVIS annotations: polygons and run lengths, decoded here.
 
-Expects FOLDER/annotations/instances_SPLIT2017.json and FOLDER/SPLIT2017/ with the images. One sample is one
-annotated object; crowds (several objects in one mask) are left out, and so are tiny objects.
+coco: FOLDER/annotations/instances_SPLIT2017.json. coco_lvis: FOLDER/annotations/lvis_v1_SPLIT.json on the same images.
+The images are in FOLDER/train2017/ and FOLDER/val2017/. One sample is one annotated object; crowds (several objects in
+one mask) are left out, and so are tiny objects.
+
+COCO+LVIS is here LVIS v1's objects on COCO's images. RITM, whose name it is, merges both files and adds the COCO masks
+that no LVIS mask covers; which ones only its published pickle tells, so they are left out. LVIS's val split has images
+of both folders, most of them in train2017/: never evaluate on it what was trained on all of `coco`.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samref.data.annotations import Index, read_index, read_object
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes, digest
 from samref.data.sample import DataError, Dataset, Request, Sample, Truth, evenly_spaced
@@ -30,59 +35,99 @@ fills the
 outline too: on the pixel grid areas come out 4.4 % too large on average (over COCO's own `area`), on this one
 1.7 %."""
 
-SOURCE = "get train2017 and its annotations from https://cocodataset.org/#download"
+SOURCE = "https://cocodataset.org/#download (train2017, val2017, annotations)"
+LVIS_SOURCE = f"https://www.lvisdataset.org/dataset (lvis_v1_train.json, lvis_v1_val.json) and {SOURCE}"
 
 
 def open_coco_tiny(request: Request) -> Dataset:
     """`coco_tiny`: DATA_ROOT/COCO_tiny, any small cut of COCO in its published layout."""
-    return open_coco(request, request.data_root / "COCO_tiny")
+    return _open(request, request.data_root / "COCO_tiny", f"instances_{request.split}2017.json", SOURCE)
 
 
-def open_coco(request: Request, folder: Path) -> Dataset:
-    """The dataset in `folder`; its JSON is read and checked, no image is."""
+def open_coco(request: Request) -> Dataset:
+    """`coco`: DATA_ROOT/COCO, the whole of it."""
+    return _open(request, request.data_root / "COCO", f"instances_{request.split}2017.json", SOURCE)
+
+
+def open_coco_lvis(request: Request) -> Dataset:
+    """`coco_lvis`: LVIS v1's objects on the images of DATA_ROOT/COCO."""
+    return _open(request, request.data_root / "COCO", f"lvis_v1_{request.split}.json", LVIS_SOURCE)
+
+
+def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
+    """The dataset of `folder`/annotations/`file`, which is read and checked; no image is."""
+    annotations = folder / "annotations" / file
     part = f"{request.split}2017"
-    annotations, images = folder / "annotations" / f"instances_{part}.json", folder / part
-    for needed in (annotations, images):
+    for needed in (annotations, folder / part):
         if not needed.exists():
             raise DataError(
-                f"{needed}: does not exist; {request.name} ({request.split}) needs "
-                f"annotations/{annotations.name} and {part}/ in {folder}: {SOURCE}, or set the data root"
+                f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{file} and {part}/ in "
+                f"{folder}: get it from {source}, or set the data root"
             )
-    names, objects = _index(annotations)
-    kept = {
-        f"{Path(names[entry.image_id]).stem}#{entry.mask.identity}": entry
-        for entry in objects
-        if entry.area >= MIN_AREA_PX
+    index = read_index(annotations)
+    # LVIS names an image by folder and file, COCO by file.
+    image_files = {identity: _image_file(folder, part, image["name"]) for identity, image in index.images.items()}
+    stems = {identity: path.stem for identity, path in image_files.items()}
+    rows = {
+        f"{stems[index.image_ids[row]]}#{index.identities[row]}": row
+        for row, area in enumerate(index.areas)
+        if area >= MIN_AREA_PX
     }
-    if not kept:
-        raise DataError(f"{annotations}: none of its {len(objects)} objects has {MIN_AREA_PX} pixels or more")
-    image_files = {Path(name).stem: images / name for name in names.values()}
-    every = [Sample(key, Path(names[kept[key].image_id]).stem) for key in sorted(kept)]
-    missing = sorted({s.image_key for s in every if not image_files[s.image_key].is_file()})
-    if missing:
-        raise DataError(
-            f"{images}: {len(missing)} images that {annotations.name} names are not there (first: "
-            f"{image_files[missing[0]].name}); {SOURCE}"
-        )
-    samples = evenly_spaced(every, request.samples, request.name)
+    if not rows:
+        raise DataError(f"{annotations}: none of its {len(index.areas)} objects has {MIN_AREA_PX} pixels or more")
+    _require_images({image_files[index.image_ids[row]] for row in rows.values()}, annotations, source)
+    keys = evenly_spaced(sorted(rows), request.samples, request.name)
+    samples = tuple(Sample(key, key.rpartition("#")[0]) for key in keys)
+    chosen = [rows[key] for key in keys]
     return FileDataset(
         name=request.name,
         samples=samples,
-        image_files={sample.image_key: image_files[sample.image_key] for sample in samples},
-        masks={sample.key: kept[sample.key].mask for sample in samples},
+        image_files={
+            sample.image_key: image_files[index.image_ids[row]] for sample, row in zip(samples, chosen, strict=True)
+        },
+        masks={key: _mask(annotations, index, row) for key, row in zip(keys, chosen, strict=True)},
         cache=request.cache,
     )
 
 
-@dataclass(frozen=True)
+def _image_file(folder: Path, part: str, name: str) -> Path:
+    return folder / name if "/" in name else folder / part / name
+
+
+def _require_images(files: set[Path], annotations: Path, source: str) -> None:
+    # A folder is listed once: a hundred thousand single questions take minutes on a network disk.
+    folders = {file.parent for file in files}
+    present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    missing = sorted(files - present)
+    if missing:
+        raise DataError(
+            f"{missing[0].parent}: {len(missing)} images that {annotations.name} names are not there (first: "
+            f"{missing[0].name}); get them from {source}"
+        )
+
+
+def _mask(annotations: Path, index: Index, row: int) -> CocoMask:
+    image = index.images[index.image_ids[row]]
+    return CocoMask(
+        file=annotations,
+        identity=index.identities[row],
+        start=index.starts[row],
+        length=index.lengths[row],
+        height=image["height"],
+        width=image["width"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CocoMask:
-    """One annotation's segmentation."""
+    """One annotation's segmentation, read from its place in the file when it is asked for."""
 
     file: Path
     identity: int
     """The annotation's id."""
-    segmentation: Any
-    """List of polygons [x, y, x, y, …], or {"size": [H, W], "counts": list or compressed text}."""
+    start: int
+    length: int
+    """Where its JSON lies in the file, in bytes."""
     height: int
     width: int
 
@@ -91,45 +136,22 @@ class CocoMask:
         return f"{self.file}: annotation {self.identity}"
 
     def read(self) -> Truth:
+        segmentation = self._segmentation()
         try:
-            if isinstance(self.segmentation, list):
-                return fill_polygons(self.segmentation, self.height, self.width)
-            return decode_run_lengths(self.segmentation)
+            if isinstance(segmentation, list):
+                return fill_polygons(segmentation, self.height, self.width)
+            return decode_run_lengths(segmentation)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise DataError(
                 f"{self.place}: its segmentation cannot be decoded ({error}); correct or remove it"
             ) from error
 
     def content(self, hashes: FileHashes) -> str:
-        return digest([self.segmentation, self.height, self.width])
+        return digest([self._segmentation(), self.height, self.width])
 
-
-@dataclass(frozen=True)
-class _Object:
-    image_id: int
-    area: float
-    mask: CocoMask
-
-
-def _index(annotations: Path) -> tuple[dict[int, str], list[_Object]]:
-    """File names by image id, and all objects that are no crowd."""
-    try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-        images = {image["id"]: image for image in content["images"]}
-        objects = []
-        for entry in content["annotations"]:
-            if entry.get("iscrowd", 0):
-                continue
-            image = images[entry["image_id"]]
-            size = (int(image["height"]), int(image["width"]))
-            mask = CocoMask(annotations, int(entry["id"]), entry["segmentation"], *size)
-            objects.append(_Object(entry["image_id"], float(entry["area"]), mask))
-        return {identity: str(image["file_name"]) for identity, image in images.items()}, objects
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{annotations}: no COCO instances ({type(error).__name__}: {error}); it needs images "
-            "(id, file_name, height, width) and annotations (id, image_id, segmentation, area)"
-        ) from error
+    def _segmentation(self) -> Any:
+        """List of polygons [x, y, x, y, …], or {"size": [H, W], "counts": list or compressed text}."""
+        return read_object(self.file, self.start, self.length, self.identity)["segmentation"]
 
 
 def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth:

@@ -7,21 +7,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from samref.data.coco import open_coco_tiny
+from samref.data import coco, hqseg, sbd
 from samref.data.pairs import BERKELEY, DAVIS, ECSSD, GRABCUT, open_folder
-from samref.data.sample import DataError, Dataset, Request, Sample, Split
+from samref.data.sample import DataError, Dataset, Family, Request, Sample, Split
 from samref.data.shapes import open_shapes
 
-FAMILIES: dict[str, Callable[[Request], Dataset]] = {
-    "berkeley": BERKELEY.open,
-    "coco_tiny": open_coco_tiny,
-    "davis": DAVIS.open,
-    "ecssd": ECSSD.open,
-    "folder:NAME": open_folder,
-    "grabcut": GRABCUT.open,
-    "shapes": open_shapes,
+BOTH: dict[Split, int | None] = {"train": None, "val": None}
+"""Two splits without a published number: for COCO no paper tells how many objects `coco.MIN_AREA_PX` leaves."""
+
+FAMILIES: dict[str, Family] = {
+    "berkeley": Family(open=BERKELEY.open, source=BERKELEY.source, published={"val": 100}),
+    "coco": Family(open=coco.open_coco, source=coco.SOURCE, published=BOTH),
+    "coco_lvis": Family(open=coco.open_coco_lvis, source=coco.LVIS_SOURCE, published=BOTH),
+    "coco_tiny": Family(open=coco.open_coco_tiny, source=coco.SOURCE, published={"train": None}),
+    "davis": Family(open=DAVIS.open, source=DAVIS.source, published={"val": 345}),
+    "ecssd": Family(open=ECSSD.open, source=ECSSD.source, published={"train": 1000}),
+    "folder:NAME": Family(open=open_folder, source="your own images/ and masks/ in DATA_ROOT/NAME", published={}),
+    "grabcut": Family(open=GRABCUT.open, source=GRABCUT.source, published={"val": 50}),
+    "hqseg44k": Family(open=hqseg.open_hqseg44k, source=hqseg.SOURCE, published=hqseg.PUBLISHED),
+    "sbd": Family(open=sbd.open_sbd, source=sbd.SOURCE, published=sbd.PUBLISHED),
+    "shapes": Family(open=open_shapes, source="drawn on the fly, nothing to get", published=BOTH),
 }
-"""Opener of each family; a name with a colon takes an argument after it."""
+"""All families; a name with a colon takes an argument after it."""
 
 CHECK_THREADS = 2
 
@@ -40,19 +47,28 @@ def open_dataset(
     over the sorted dataset; None: all. cache: folder that keeps file hashes for `fingerprint`.
     Raises DataError for an unknown name, missing or unpaired files, and more samples than there are.
     """
-    family, colon, argument = name.partition(":")
+    argument = name.partition(":")[2]
+    return family_of(name).open(
+        Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
+    )
+
+
+def family_of(name: str) -> Family:
+    """The family of a dataset's name; DataError, with the nearest name, where there is none."""
+    family, colon, _ = name.partition(":")
     key = f"{family}:NAME" if colon else family
     if key not in FAMILIES:
         near = difflib.get_close_matches(key, FAMILIES, n=1)
         suggestion = f" Did you mean {near[0]}?" if near else ""
         raise DataError(f"{name} is not a dataset.{suggestion} There are: {', '.join(names())}.")
-    return FAMILIES[key](
-        Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
-    )
+    return FAMILIES[key]
 
 
-def check(dataset: Dataset) -> None:
-    """Read every image and mask, in two threads; DataError of the first broken one in the dataset's order."""
+def check(dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Read every image and mask, in two threads; DataError of the first broken one in the dataset's order.
+
+    progress: told after each image how many were read, of how many.
+    """
 
     def read(of_image: list[Sample]) -> None:
         dataset.image(of_image[0].image_key)
@@ -64,8 +80,8 @@ def check(dataset: Dataset) -> None:
         by_image.setdefault(sample.image_key, []).append(sample)
     with ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check") as pool:
         try:
-            for _ in pool.map(read, by_image.values()):
-                pass
+            for done, _ in enumerate(pool.map(read, by_image.values()), start=1):
+                progress(done, len(by_image))
         except DataError:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -69,6 +69,18 @@ class Request:
     data_root: Path
     samples: int | None
     cache: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A line of the registry: how a dataset is opened, and what `samref-data` tells of it."""
+
+    open: Callable[[Request], Dataset]
+    source: str
+    """Where to get it."""
+    published: Mapping[Split, int | None]
+    """Its splits and how many samples each has in the papers; None: no such number. Sets of one list name one split,
+    though both open."""
 
 
 def evenly_spaced(items: Sequence[Item], count: int | None, name: str) -> tuple[Item, ...]:

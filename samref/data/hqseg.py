@@ -1,0 +1,90 @@
+"""`hqseg44k`: HQSeg-44K of HQ-SAM (https://github.com/SysCV/sam-hq), seven and four sets under one name.
+
+Expects the released folders in DATA_ROOT/HQSeg44K. Every .jpg is a sample and needs the .png of its stem; in
+cascade_psp/ both lie side by side. A .png without a .jpg is passed over, as HQ-SAM does: the released fss_all has six
+files more than its 10 000 pairs. Any value above zero is object, as in SegNext.
+
+ECSSD shares some photographs with Berkeley and GrabCut. The published results train on them all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from samref.data.decode import read_nonzero_mask
+from samref.data.files import FileDataset, MaskFile
+from samref.data.sample import DataError, Dataset, Request, Sample, Split, evenly_spaced
+
+SOURCE = "https://huggingface.co/sam-hq-team/sam-hq-training/tree/main/data (unpack it in DATA_ROOT/HQSeg44K)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the sets."""
+
+    name: str
+    images: str
+    masks: str
+    published: int
+    """Its images; they sum to the 44 320 and 1537 of the papers."""
+
+
+THIN = "thin_object_detection"
+PARTS: dict[Split, tuple[Part, ...]] = {
+    "train": (
+        Part("DIS5K-TR", "DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt", 3000),
+        Part("ThinObject5K-TR", f"{THIN}/ThinObject5K/images_train", f"{THIN}/ThinObject5K/masks_train", 4748),
+        Part("FSS", "cascade_psp/fss_all", "cascade_psp/fss_all", 10000),
+        Part("DUTS-TR", "cascade_psp/DUTS-TR", "cascade_psp/DUTS-TR", 10553),
+        Part("DUTS-TE", "cascade_psp/DUTS-TE", "cascade_psp/DUTS-TE", 5019),
+        Part("ECSSD", "cascade_psp/ecssd", "cascade_psp/ecssd", 1000),
+        Part("MSRA10K", "cascade_psp/MSRA_10K", "cascade_psp/MSRA_10K", 10000),
+    ),
+    "val": (
+        Part("DIS5K-VD", "DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt", 470),
+        Part("ThinObject5K-TE", f"{THIN}/ThinObject5K/images_test", f"{THIN}/ThinObject5K/masks_test", 500),
+        Part("COIFT", f"{THIN}/COIFT/images", f"{THIN}/COIFT/masks", 280),
+        Part("HRSOD", f"{THIN}/HRSOD/images", f"{THIN}/HRSOD/masks_max255", 287),
+    ),
+}
+PUBLISHED: dict[Split, int | None] = {split: sum(part.published for part in PARTS[split]) for split in PARTS}
+
+
+def open_hqseg44k(request: Request) -> Dataset:
+    """The dataset; all its parts must be there, nothing is decoded. A sample's key is PART/STEM."""
+    root = request.data_root / "HQSeg44K"
+    pairs = {key: pair for part in PARTS[request.split] for key, *pair in _pairs(request, root, part)}
+    keys = evenly_spaced(list(pairs), request.samples, request.name)
+    return FileDataset(
+        name=request.name,
+        samples=tuple(Sample(key, key) for key in keys),
+        image_files={key: pairs[key][0] for key in keys},
+        masks={key: MaskFile(pairs[key][1], read_nonzero_mask) for key in keys},
+        cache=request.cache,
+    )
+
+
+def _pairs(request: Request, root: Path, part: Part) -> Iterator[tuple[str, Path, Path]]:
+    """Key, image and mask of the part's samples, sorted by stem."""
+    images, masks = root / part.images, root / part.masks
+    for needed in (images, masks):
+        if not needed.is_dir():
+            names = ", ".join(part.name for part in PARTS[request.split])
+            raise DataError(
+                f"{needed}: no such folder; {request.name} ({request.split}) needs all of {names} in {root}, here "
+                f"{part.name}: get it from {SOURCE}, or set the data root"
+            )
+    stems = sorted(path.stem for path in images.iterdir() if path.suffix == ".jpg" and not path.name.startswith("."))
+    present = {path.name for path in masks.iterdir()}
+    lost = [stem for stem in stems if f"{stem}.png" not in present]
+    if lost:
+        raise DataError(
+            f"{masks}: {len(lost)} of {len(stems)} images without a mask (first: {lost[0]}.png); {part.name} needs a "
+            f".png for every .jpg: get it from {SOURCE}"
+        )
+    if not stems:
+        raise DataError(f"{images}: holds no .jpg; get {part.name} from {SOURCE}")
+    for stem in stems:
+        yield f"{part.name}/{stem}", images / f"{stem}.jpg", masks / f"{stem}.png"
