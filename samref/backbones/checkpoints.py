@@ -83,7 +83,6 @@ def load(backbone: Backbone, path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    inner = getattr(backbone, "sam", backbone)
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -99,7 +98,7 @@ def load(backbone: Backbone, path: Path) -> None:
     state = state.get("model", state)
     unused = getattr(backbone, "unused_in_checkpoint", ())  # SAM2's memory, which images do not need
     state = {name: value for name, value in state.items() if name.partition(".")[0] not in unused}
-    own = inner.state_dict()
+    own = backbone.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:
         raise CheckpointError(
@@ -112,7 +111,7 @@ def load(backbone: Backbone, path: Path) -> None:
                 f"{path} is another backbone's checkpoint: {name} has shape {list(state[name].shape)}, "
                 f"needed is {list(value.shape)}"
             )
-    inner.load_state_dict(state)
+    backbone.load_state_dict(state)
 
 
 def _sha256(path: Path) -> str:

@@ -22,8 +22,7 @@ def main(weights: Path) -> None:
     unknown = backbone.load_state_dict(trained, strict=False).unexpected_keys
     if unknown:
         raise SystemExit(f"{weights} is not of a training of tiny's backbone alone: {unknown[0]}")
-    inner = getattr(backbone, "sam")  # noqa: B009
-    state = {name: value.to(torch.float16).contiguous() for name, value in inner.state_dict().items()}
+    state = {name: value.to(torch.float16).contiguous() for name, value in backbone.state_dict().items()}
     save_file(state, PACKAGED["tiny"])
     print(f"{PACKAGED['tiny']}: {PACKAGED['tiny'].stat().st_size / 1e6:.2f} MB")
 

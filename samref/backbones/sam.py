@@ -16,11 +16,19 @@ from samref.backbones.backbone import Backbone, Multimask
 
 
 class SamBackbone(Backbone):
-    """Wraps a `segment_anything.modeling.Sam`; its state dict keeps the public checkpoints' names."""
+    """The modules of a `segment_anything.modeling.Sam`; the state dict has the public checkpoints' names."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, sam: Any) -> None:
         super().__init__()
-        self.sam = sam
+        self.image_encoder = sam.image_encoder
+        self.prompt_encoder = sam.prompt_encoder
+        self.mask_decoder = sam.mask_decoder
+        # Not persistent: public checkpoints do not have them.
+        self.register_buffer("pixel_mean", sam.pixel_mean, persistent=False)
+        self.register_buffer("pixel_std", sam.pixel_std, persistent=False)
         self.image_size = sam.image_encoder.img_size
         side = sam.prompt_encoder.image_embedding_size[0]
         self.mask_size = 4 * side
@@ -29,8 +37,7 @@ class SamBackbone(Backbone):
 
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """One `embedding`, B×256×64×64 for SAM at 1024 px."""
-        sam = self.sam
-        return {"embedding": sam.image_encoder((images_B3SS - sam.pixel_mean) / sam.pixel_std)}
+        return {"embedding": self.image_encoder((images_B3SS - self.pixel_mean) / self.pixel_std)}
 
     def decode(
         self,
@@ -42,7 +49,7 @@ class SamBackbone(Backbone):
         multimask: Multimask = "never",
     ) -> Tensor:
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
-        prompt, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
+        prompt, decoder = self.prompt_encoder, self.mask_decoder
         sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
         best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
 
@@ -63,11 +70,11 @@ class SamBackbone(Backbone):
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt encoder belongs to neither: it stays frozen (paper, supplement)."""
-        return nn.ModuleList([self.sam.image_encoder if name == "encoder" else self.sam.mask_decoder])
+        return nn.ModuleList([self.image_encoder if name == "encoder" else self.mask_decoder])
 
     def drop_encoder(self) -> None:
         """As the protocol says."""
-        self.sam.image_encoder = None
+        self.image_encoder = None
 
 
 def build(size: str) -> SamBackbone:

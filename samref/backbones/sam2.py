@@ -26,7 +26,7 @@ _HIGH_RES_CONVOLUTIONS = ("conv_s0", "conv_s1")
 
 
 class Sam2Backbone(Backbone):
-    """Wraps a `sam2.modeling.sam2_base.SAM2Base`; its state dict keeps the public checkpoints' names."""
+    """The image modules of a `sam2.modeling.sam2_base.SAM2Base`, under the public checkpoints' names."""
 
     unused_in_checkpoint = (
         "memory_attention",
@@ -39,16 +39,18 @@ class Sam2Backbone(Backbone):
         "obj_ptr_proj",
         "obj_ptr_tpos_proj",
     )
-    """Attributes of SAM2Base that only video needs: dropped here, passed over in a checkpoint."""
+    """Attributes of SAM2Base that only video needs: not kept here, passed over in a checkpoint."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, sam: Any) -> None:
         super().__init__()
-        for name in self.unused_in_checkpoint:
-            setattr(sam, name, None)
-        self.sam = sam
+        self.image_encoder = sam.image_encoder
+        self.sam_prompt_encoder = sam.sam_prompt_encoder
+        self.sam_mask_decoder = sam.sam_mask_decoder
+        self.no_mem_embed = sam.no_mem_embed
+        self._add_no_mem_embed: bool = sam.directly_add_no_mem_embed
         self.image_size = sam.image_size
         channels, side = sam.hidden_dim, sam.sam_image_embedding_size
         self.mask_size = 4 * side
@@ -67,12 +69,13 @@ class Sam2Backbone(Backbone):
         - `embedding`, B×256×64×64, with `no_mem_embed` added as the predictor does;
         - `high_res_0`, B×32×256×256, and `high_res_1`, B×64×128×128, through the decoder's conv_s0 and conv_s1.
         """
-        sam = self.sam
-        encoded = sam.forward_image((images_B3SS / 255 - self.pixel_mean) / self.pixel_std)
-        high_res_0, high_res_1, embedding = (feature.float() for feature in encoded["backbone_fpn"])
-        if sam.directly_add_no_mem_embed:
-            embedding = embedding + sam.no_mem_embed.view(1, -1, 1, 1)
-        return {"embedding": embedding, "high_res_0": high_res_0, "high_res_1": high_res_1}
+        encoded = self.image_encoder((images_B3SS / 255 - self.pixel_mean) / self.pixel_std)
+        finest, finer, embedding = encoded["backbone_fpn"]
+        high_res_0, high_res_1 = self.sam_mask_decoder.conv_s0(finest), self.sam_mask_decoder.conv_s1(finer)
+        embedding = embedding.float()
+        if self._add_no_mem_embed:
+            embedding = embedding + self.no_mem_embed.view(1, -1, 1, 1)
+        return {"embedding": embedding, "high_res_0": high_res_0.float(), "high_res_1": high_res_1.float()}
 
     def decode(
         self,
@@ -88,10 +91,10 @@ class Sam2Backbone(Backbone):
         In evaluation mode a single mask that is not stable is replaced by the best of three, by SAM2's own decoder
         (`dynamic_multimask_via_stability`, on in `build_sam2`); in training mode it is not.
         """
-        prompt = self.sam.sam_prompt_encoder
+        prompt = self.sam_prompt_encoder
         sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
         best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
-        masks, quality, _, _ = self.sam.sam_mask_decoder(
+        masks, quality, _, _ = self.sam_mask_decoder(
             image_embeddings=features["embedding"],
             image_pe=prompt.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -110,13 +113,13 @@ class Sam2Backbone(Backbone):
         The decoder's conv_s0 and conv_s1 run in `encode`, so they are the encoder's: cached embeddings already went
         through them, and training the decoder must not move them.
         """
-        decoder = dict(self.sam.sam_mask_decoder.named_children())
+        decoder = dict(self.sam_mask_decoder.named_children())
         shared = [decoder.pop(convolution) for convolution in _HIGH_RES_CONVOLUTIONS]
-        return nn.ModuleList([self.sam.image_encoder, *shared] if name == "encoder" else decoder.values())
+        return nn.ModuleList([self.image_encoder, *shared] if name == "encoder" else decoder.values())
 
     def drop_encoder(self) -> None:
         """As the protocol says."""
-        self.sam.image_encoder = None
+        self.image_encoder = None
 
 
 def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:

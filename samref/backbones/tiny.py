@@ -24,8 +24,8 @@ class TinyBackbone(SamBackbone):
     def modules_of(self, name: str) -> nn.ModuleList:
         """Unlike SAM's, the prompt encoder was not trained on a billion masks: it learns with the decoder."""
         if name == "encoder":
-            return nn.ModuleList([self.sam.image_encoder])
-        return nn.ModuleList([self.sam.prompt_encoder, self.sam.mask_decoder])
+            return nn.ModuleList([self.image_encoder])
+        return nn.ModuleList([self.prompt_encoder, self.mask_decoder])
 
 
 def build(size: str) -> TinyBackbone:

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# σ(-6) = 0.0025: a refiner that has learned nothing leaves the logits as they are, yet its gradient is not lost.
-_INITIAL_ERROR_LOGIT = -6.0
+# σ(-10) = 0.00005: a refiner that has learned nothing leaves the masks as they are. (With -6 one pixel of a small
+# object flipped where its patch was resized.) The error head's own loss moves it away from there.
+_INITIAL_ERROR_LOGIT = -10.0
 
 
 class Lateral(NamedTuple):

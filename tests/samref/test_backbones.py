@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_anything import SamPredictor
+from segment_anything import SamPredictor, sam_model_registry
+from segment_anything.modeling import Sam
 
 from samref import backbones
 from samref.backbones import checkpoints
@@ -19,7 +20,8 @@ def test_outputs_equal_sam_predictors(multimask):
     backbone = backbones.build("tiny", seed=3)
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
-    predictor = SamPredictor(backbone.sam)
+    sam = Sam(backbone.image_encoder, backbone.prompt_encoder, backbone.mask_decoder)
+    predictor = SamPredictor(sam)
     predictor.set_image(image)
     features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
     points, labels = np.array([[30.0, 40.0], [200.0, 100.0], [128.0, 250.0]]), np.array([1, 0, 1])
@@ -50,7 +52,7 @@ def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(5)
     first, again, other = (backbones.build("tiny", seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
-    name = "sam.mask_decoder.mask_tokens.weight"
+    name = "mask_decoder.mask_tokens.weight"
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
 
@@ -74,13 +76,13 @@ class TestCheckpoints:
         source = backbones.build("tiny", seed=1)
         for file in ("weights.safetensors", "weights.pth"):
             path = tmp_path / file
-            state = source.sam.state_dict()
+            state = source.state_dict()
             save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
             loaded = backbones.build("tiny", checkpoint=path, seed=2)
-            assert all(torch.equal(value, state[name]) for name, value in loaded.sam.state_dict().items())
+            assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
 
     def test_each_defect_is_one_line_that_names_the_file(self, tmp_path):
-        state = backbones.build("tiny").sam.state_dict()
+        state = backbones.build("tiny").state_dict()
         html, truncated, missing, shape = (tmp_path / f"{name}.pth" for name in ("html", "cut", "missing", "shape"))
         html.write_text("<html>Not found</html>")
         torch.save(state, truncated)
@@ -118,3 +120,10 @@ class TestCheckpoints:
             of(checkpoint=str(tmp_path / "nowhere.pth"))
         with pytest.raises(checkpoints.CheckpointError, match=r"sam_vit_b_01ec64\.pth is not in"):
             checkpoints.locate(ModelConfig(backbone="sam_vit_b"), tmp_path)
+
+
+def test_state_dicts_have_the_public_checkpoints_names():
+    """As segment-anything's own loader, which is strict, asks for them; on `meta`, so that it costs nothing."""
+    with torch.device("meta"):
+        ours, theirs = backbones.build("sam_vit_b").state_dict(), sam_model_registry["vit_b"]().state_dict()
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}

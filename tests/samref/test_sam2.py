@@ -31,7 +31,7 @@ def build_small(overrides, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = sam2.build("sam2.1_hiera_t", overrides)
-        torch.nn.init.normal_(backbone.sam.no_mem_embed)  # large enough to be missed
+        torch.nn.init.normal_(backbone.no_mem_embed)  # large enough to be missed
         return backbone.eval()
 
 
@@ -47,11 +47,13 @@ def backbone():
 @pytest.fixture(scope="module", params=["small", pytest.param("sam2.1_hiera_t", marks=pytest.mark.slow)])
 def predicted(request):
     """A backbone, one image's features, and SAM2's own predictor with that image set, at the real 1024 px."""
-    backbone = build_small([*SMALL, "model.image_encoder.neck.d_model=256"])
-    if request.param != "small":
-        backbone = backbones.build(request.param)
+    overrides = [*SMALL, "model.image_encoder.neck.d_model=256"] if request.param == "small" else []
+    backbone = build_small(overrides) if overrides else backbones.build(request.param)
     image = random_images(1, 1024)[0]
-    predictor = SAM2ImagePredictor(backbone.sam)
+    theirs = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", hydra_overrides_extra=overrides)
+    for name in ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder", "no_mem_embed"):
+        setattr(theirs, name, getattr(backbone, name))
+    predictor = SAM2ImagePredictor(theirs)
     predictor.set_image(image.permute(1, 2, 0).numpy())
     with torch.inference_mode():
         return backbone, backbone.encode(image[None].float()), predictor
@@ -78,7 +80,7 @@ def test_outputs_equal_the_predictors(predicted, multimask, gain):
     """
     backbone, features, predictor = predicted
     points, labels = np.array([[130.0, 140.0], [800.0, 400.0], [512.0, 1000.0]]), np.array([1, 0, 1])
-    last = [mlp.layers[-1] for mlp in backbone.sam.sam_mask_decoder.output_hypernetworks_mlps]
+    last = [mlp.layers[-1] for mlp in backbone.sam_mask_decoder.output_hypernetworks_mlps]
     for layer in last:
         layer.weight.mul_(gain)
         layer.bias.mul_(gain)
@@ -116,7 +118,7 @@ def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(5)
     first, again, other = (backbones.build("sam2_hiera_t", seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
-    name = "sam.sam_mask_decoder.mask_tokens.weight"
+    name = "sam_mask_decoder.mask_tokens.weight"
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
 
@@ -128,7 +130,7 @@ def test_a_public_checkpoint_loads_without_its_memory(tmp_path, backbone):
     torch.save({"model": state}, path)
     loaded = build_small(AT_256, seed=7)
     checkpoints.load(loaded, path)
-    own = loaded.sam.state_dict()
+    own = loaded.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in own.items())
     dropped = {name.partition(".")[0] for name in state.keys() - own.keys()}
     assert dropped == set(loaded.unused_in_checkpoint)  # nothing more, and no name that does not exist
@@ -141,8 +143,8 @@ def test_a_public_checkpoint_loads_without_its_memory(tmp_path, backbone):
 def test_training_the_decoder_leaves_cached_features_valid(backbone):
     decoder = {id(parameter) for parameter in backbone.modules_of("decoder").parameters()}
     names = {name for name, parameter in backbone.named_parameters() if id(parameter) in decoder}
-    everything = {name for name, _ in backbone.named_parameters() if name.startswith("sam.sam_mask_decoder.")}
-    convolutions = {f"sam.sam_mask_decoder.conv_s{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    everything = {name for name, _ in backbone.named_parameters() if name.startswith("sam_mask_decoder.")}
+    convolutions = {f"sam_mask_decoder.conv_s{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
     assert everything - names == convolutions
     with torch.no_grad():
         images = random_images(1, 256).float()
@@ -250,6 +252,6 @@ def test_parameters_on_hiera_l_match_table_3():
     leaf, leaf_refined = parameter_counts(bare)[1], parameter_counts(model)[1]
     assert leaf == 216_908_337
     assert 1.1e6 < leaf_refined - leaf < 1.3e6
-    score_head = parameter_counts(bare.backbone.sam.sam_mask_decoder.pred_obj_score_head)[1]
+    score_head = parameter_counts(bare.backbone.sam_mask_decoder.pred_obj_score_head)[1]
     assert round((leaf - score_head) / 1e6, 1) == 216.8
     assert abs((leaf_refined - score_head) / 1e6 - 218.0) < 0.1
