@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# σ(-10) = 0.00005: a refiner that has learned nothing leaves the masks as they are. (With -6 one pixel of a small
-# object flipped where its patch was resized.) The error head's own loss moves it away from there.
-_INITIAL_ERROR_LOGIT = -10.0
+# σ(-3) = 0.05, about the share of pixels that a coarse mask has wrong.
+_INITIAL_ERROR_LOGIT = -3.0
 
 
 class Lateral(NamedTuple):
@@ -132,6 +131,10 @@ class Fusion(nn.Module):
         nn.init.zeros_(last.weight)
         with torch.no_grad():
             last.bias.copy_(torch.tensor([_INITIAL_ERROR_LOGIT, 0.0]))
+        self.carry = nn.Parameter(torch.ones(()))
+        """How much of the coarse logits the detail holds besides what the head gives. The head starts at 0 and this at
+        1, so that D = S: a refiner that has learned nothing changes no pixel, whatever σ(E) is. It can go to 0, where
+        the detail stands on its own."""
         self.high_res_names = [name for name in feature_channels if name != "embedding"]
         self.high_res = None
         if self.high_res_names:
@@ -161,7 +164,7 @@ class Fusion(nn.Module):
         error, detail = self.heads(x).split(1, dim=1)
         return error, detail
 
-
-def blend(error_logits: Tensor, detail_logits: Tensor, coarse_logits: Tensor) -> Tensor:
-    """σ(E)·D + (1 − σ(E))·S."""
-    return torch.lerp(coarse_logits, detail_logits, error_logits.sigmoid())
+    def change(self, error_logits: Tensor, detail_logits: Tensor, coarse_logits: Tensor) -> Tensor:
+        """What refining adds to the coarse logits: σ(E)·(D − S), so that the result is σ(E)·D + (1 − σ(E))·S."""
+        detail = detail_logits + self.carry * coarse_logits
+        return error_logits.sigmoid() * (detail - coarse_logits)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samref.refiner.fusion import Fusion, Lateral, blend
+from samref.refiner.fusion import Fusion, Lateral
 
 
 def click_disks(points_BN2: Tensor, labels_BN: Tensor, size: int, radius: int) -> Tensor:
@@ -67,4 +67,4 @@ class GlobalFusionRefiner(nn.Module):
         disks = click_disks(points_BN2, labels_BN, self.image_size, self.radius)
         coarse = F.interpolate(coarse_B1MM.sigmoid(), self.image_size, mode="bilinear", align_corners=False)
         error, detail = self.fusion(lateral, torch.cat([disks, coarse], dim=1))
-        return blend(error, detail, coarse_B1MM), error
+        return coarse_B1MM + self.fusion.change(error, detail, coarse_B1MM), error

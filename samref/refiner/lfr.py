@@ -157,7 +157,7 @@ class LocalFusionRefiner(nn.Module):
         error, detail = (
             F.interpolate(logits, size, mode="bilinear", align_corners=False) for logits in (error, detail)
         )
-        change = error.sigmoid() * (detail - crop)
+        change = self.fusion.change(error, detail, crop)
         return Patch(windows, change, error, crop + change)
 
 
