@@ -113,6 +113,11 @@ class _Log:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._store = store
         self._sweep = plan.sweep.name
+        # A run is named by what sets its trial apart; its id is a tag.
+        self._names = {
+            trial.id: " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point.items()) or trial.id
+            for trial, point in zip(plan.trials, plan.points, strict=True)
+        }
         self._client = MlflowClient(tracking_uri=uri)
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
         artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
@@ -164,7 +169,7 @@ class _Log:
 
     def _create(self, trial: Trial) -> str:
         tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "mlflow.parentRunId": self._parent}
-        run_id: str = self._client.create_run(self._experiment, run_name=trial.id, tags=tags).info.run_id
+        run_id: str = self._client.create_run(self._experiment, run_name=self._names[trial.id], tags=tags).info.run_id
         self._runs[trial.id] = (run_id, "RUNNING")
         params = [Param(key, _clip(value)) for key, value in settings_row(trial.config).items() if value is not None]
         self._client.log_batch(

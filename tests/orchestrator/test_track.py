@@ -36,6 +36,7 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
 
     run = children[planned.trials[0].id]
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert "theta=1.05" in run.info.run_name
     assert run.data.params["evaluate.theta"] == "1.05"
     assert run.data.metrics["noc_at_90"] == 1.05
     assert run.data.metrics["parameters"] == 7
