@@ -20,6 +20,7 @@ quickstart:
 
 # Golden files, after a change that is meant to change them
 golden:
+    uv run python tests/golden/regenerate_ids.py
     uv run python tests/golden/regenerate_clicks.py
     uv run python tests/golden/regenerate_loss_curve.py
 
