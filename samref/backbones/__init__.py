@@ -26,6 +26,8 @@ _BUILDERS: dict[str, tuple[str, str]] = {
     "sam2.1_hiera_s": ("samref.backbones.sam2", "sam2.1_hiera_s"),
     "sam2.1_hiera_b+": ("samref.backbones.sam2", "sam2.1_hiera_b+"),
     "sam2.1_hiera_l": ("samref.backbones.sam2", "sam2.1_hiera_l"),
+    "segnext_vit_b_sax1": ("samref.backbones.segnext", "sax1"),
+    "segnext_vit_b_sax2": ("samref.backbones.segnext", "sax2"),
 }
 
 

@@ -26,6 +26,9 @@ OFFICIAL = {
     "sam2.1_hiera_s": "sam2.1_hiera_small.pt",
     "sam2.1_hiera_b+": "sam2.1_hiera_base_plus.pt",
     "sam2.1_hiera_l": "sam2.1_hiera_large.pt",
+    # As SegNext's own download.py names them: trained on COCO+LVIS. A file fine-tuned on HQSeg-44K is given as a path.
+    "segnext_vit_b_sax1": "vitb_sa1_cocolvis_epoch_90.pth",
+    "segnext_vit_b_sax2": "vitb_sa2_cocolvis_epoch_90.pth",
 }
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
@@ -95,7 +98,7 @@ def load(backbone: Backbone, path: Path) -> None:
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict")
-    state = state.get("model", state)
+    state = state.get("model", state.get("state_dict", state))  # SAM2's wrapping, SegNext's, or none
     unused = getattr(backbone, "unused_in_checkpoint", ())  # SAM2's memory, which images do not need
     state = {name: value for name, value in state.items() if name.partition(".")[0] not in unused}
     own = backbone.state_dict()

@@ -1,0 +1,287 @@
+"""SegNext against its released checkpoints' names, PyTorch's own layers and the protocol, with random weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from samref import backbones
+from samref.backbones import checkpoints, segnext
+from samref.backbones.backbone import parameter_counts
+from samref.clicks import Click
+from samref.config import ModelConfig
+from samref.refiner import SamRef
+from samref.refiner.gfr import click_disks
+
+# Names and shapes in the released checkpoints; those of a transformer block stand once.
+NAMES = """
+backbone.pos_embed 1 4097 768
+backbone.patch_embed.proj.weight 768 3 16 16
+backbone.patch_embed.proj.bias 768
+backbone.fc_norm.weight 768
+backbone.fc_norm.bias 768
+neck.down_4.0.weight 768 384 2 2
+neck.down_4.0.bias 384
+neck.down_4.1.weight 384
+neck.down_4.1.bias 384
+neck.down_4.3.weight 384 192 2 2
+neck.down_4.3.bias 192
+neck.down_4.4.weight 192
+neck.down_4.4.bias 192
+neck.down_4.5.weight 128 192 1 1
+neck.down_4.5.bias 128
+neck.down_4.6.weight 128
+neck.down_4.6.bias 128
+neck.down_8.0.weight 768 384 2 2
+neck.down_8.0.bias 384
+neck.down_8.1.weight 384
+neck.down_8.1.bias 384
+neck.down_8.2.weight 256 384 1 1
+neck.down_8.2.bias 256
+neck.down_8.3.weight 256
+neck.down_8.3.bias 256
+neck.down_16.0.weight 512 768 1 1
+neck.down_16.0.bias 512
+neck.down_16.1.weight 512
+neck.down_16.1.bias 512
+neck.down_32.0.weight 1536 768 2 2
+neck.down_32.0.bias 1536
+neck.down_32.1.weight 1536
+neck.down_32.1.bias 1536
+neck.down_32.2.weight 1024 1536 1 1
+neck.down_32.2.bias 1024
+neck.down_32.3.weight 1024
+neck.down_32.3.bias 1024
+head.convs.0.conv.weight 256 128 1 1
+head.convs.0.conv.bias 256
+head.convs.1.conv.weight 256 256 1 1
+head.convs.1.conv.bias 256
+head.convs.2.conv.weight 256 512 1 1
+head.convs.2.conv.bias 256
+head.convs.3.conv.weight 256 1024 1 1
+head.convs.3.conv.bias 256
+head.fusion_conv.conv.weight 256 1024 1 1
+head.fusion_conv.conv.bias 256
+head.seg_conv.weight 1 256 1 1
+head.seg_conv.bias 1
+visual_prompts_encoder.proj.weight 768 3 16 16
+visual_prompts_encoder.proj.bias 768
+"""
+BLOCK_NAMES = """
+norm1.weight 768
+norm1.bias 768
+norm2.weight 768
+norm2.bias 768
+attn.qkv.weight 2304 768
+attn.qkv.bias 2304
+attn.proj.weight 768 768
+attn.proj.bias 768
+mlp.fc1.weight 3072 768
+mlp.fc1.bias 3072
+mlp.fc2.weight 768 3072
+mlp.fc2.bias 768
+"""
+SIZE, SIDE, WINDOW, WIDTH, DEPTH, HEADS = 128, 8, 4, 48, 5, 3
+
+
+def build_small(fusion_blocks=1, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = segnext.SegNextBackbone(
+            fusion_blocks, image_size=SIZE, width=WIDTH, depth=DEPTH, heads=HEADS, window=WINDOW
+        )
+        torch.nn.init.normal_(backbone.backbone.pos_embed)  # large enough to be missed
+        return backbone.eval()
+
+
+def random_images(count, seed=0):
+    return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return build_small()
+
+
+def released_names(fusion_blocks):
+    def parse(text, prefix=""):
+        rows = (line.split() for line in text.split("\n") if line)
+        return {prefix + name: tuple(map(int, shape)) for name, *shape in rows}
+
+    prefixes = [f"backbone.blocks.{i}." for i in range(12)] + [f"fusion_blocks.{i}." for i in range(fusion_blocks)]
+    return parse(NAMES) | {name: shape for prefix in prefixes for name, shape in parse(BLOCK_NAMES, prefix).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "fusion_blocks", "parameters"),
+    [("segnext_vit_b_sax1", 1, 106_701_761), ("segnext_vit_b_sax2", 2, 113_789_633)],
+)
+def test_the_released_networks(name, fusion_blocks, parameters):
+    """All names, shapes and sides on `meta`, and SegNext's 106.70 M and 113.79 M: all parameters, positions too."""
+    with torch.device("meta"):
+        backbone = backbones.build(name)
+        features = backbone.encode(torch.zeros(1, 3, 1024, 1024))
+    names = {name: tuple(value.shape) for name, value in backbone.state_dict().items()}
+    assert names == released_names(fusion_blocks)
+    assert parameter_counts(backbone)[0] == parameters
+    assert features["embedding"].shape == (1, 768, 64, 64)
+    assert (backbone.image_size, backbone.mask_size) == (1024, 256)
+    assert torch.tensor(backbone.threshold).sigmoid().item() == pytest.approx(0.49)
+
+
+def pytorch_block(block, *, eps):
+    """PyTorch's own transformer layer with a block's weights."""
+    layer = torch.nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", layer_norm_eps=eps, batch_first=True, norm_first=True
+    )
+    names = {
+        "attn.qkv.": "self_attn.in_proj_",
+        "attn.proj.": "self_attn.out_proj.",
+        "mlp.fc1.": "linear1.",
+        "mlp.fc2.": "linear2.",
+    }
+    state = {}
+    for name, value in block.state_dict().items():
+        prefix = next((prefix for prefix in names if name.startswith(prefix)), "")
+        state[names.get(prefix, "") + name.removeprefix(prefix)] = value
+    layer.load_state_dict(state)
+    return layer.eval()
+
+
+@torch.no_grad()
+def test_the_encoder_equals_pytorchs_layers(backbone):
+    """Blocks 3 and 5 (the last) of 5 attend globally, the others in windows, here cut out one by one."""
+    encoder, images = backbone.backbone, random_images(2)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normal = (images.permute(0, 2, 3, 1) / 255 - mean) / std
+    patches = normal.unfold(1, 16, 16).unfold(2, 16, 16).flatten(3)  # B×G×G×768
+    kernel = encoder.patch_embed.proj
+    x = patches @ kernel.weight.flatten(1).T + kernel.bias + encoder.pos_embed[0, 1:].view(SIDE, SIDE, WIDTH)
+    for count, block in enumerate(encoder.blocks, start=1):
+        layer, out = pytorch_block(block, eps=1e-6), torch.empty_like(x)
+        window = SIDE if count in (3, 5) else WINDOW
+        for top in range(0, SIDE, window):
+            for left in range(0, SIDE, window):
+                cut = (slice(None), slice(top, top + window), slice(left, left + window))
+                out[cut] = layer(x[cut].flatten(1, 2)).view(x[cut].shape)
+        x = out
+    features = backbone.encode(images)
+    assert backbone.feature_channels == {"embedding": (WIDTH, SIDE)}
+    torch.testing.assert_close(features["embedding"], x.permute(0, 3, 1, 2), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_prompt_and_its_fusion():
+    """Channels in order: the previous mask's probability, positive disks, negative disks; added, then attended to."""
+    backbone = build_small(fusion_blocks=2)
+    features = backbone.encode(random_images(2))
+    points = torch.tensor([[[40.0, 90.0], [100.0, 20.0]], [[64.0, 64.0], [0.0, 0.0]]])
+    labels = torch.tensor([[1, 0], [1, -1]])
+    previous = torch.randn(2, 1, SIZE // 4, SIZE // 4, generator=torch.manual_seed(0))
+    seen = {}
+    hooks = [
+        module.register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: (inputs[0], out)}))
+        for name, module in backbone.named_children()
+    ]
+    backbone.decode(features, points, labels, None)
+    assert (seen["visual_prompts_encoder"][0][:, 0] == 0).all()
+    backbone.decode(features, points, labels, previous)
+    for hook in hooks:
+        hook.remove()
+    dense = seen["visual_prompts_encoder"][0]
+    assert torch.equal(dense[:, 1:], click_disks(points, labels, SIZE, 5))
+    assert dense[0, 1, 90, 40] == dense[0, 2, 20, 100] == dense[0, 2, 25, 100] == 1
+    assert dense[0, 2, 26, 100] == dense[1, 2].sum() == 0
+    wide = F.interpolate(previous, SIZE, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(dense[:, :1], wide.sigmoid())
+
+    x = features["embedding"].flatten(2).mT + backbone.visual_prompts_encoder(dense)
+    for block in backbone.fusion_blocks:
+        x = pytorch_block(block, eps=1e-5)(x)
+    torch.testing.assert_close(seen["neck"][0].flatten(2).mT, x, atol=1e-4, rtol=1e-4)
+    assert [level.shape[1:] for level in seen["neck"][1]] == [
+        (128, 4 * SIDE, 4 * SIDE),
+        (256, 2 * SIDE, 2 * SIDE),
+        (512, SIDE, SIDE),
+        (1024, SIDE // 2, SIDE // 2),
+    ]
+
+
+@torch.inference_mode()
+def test_decoding_repeats_and_objects_do_not_see_each_other(backbone):
+    features = backbone.encode(random_images(2))
+    points = torch.tensor([[[40.0, 90.0], [100.0, 20.0]], [[64.0, 64.0], [0.0, 0.0]]])
+    labels = torch.tensor([[1, 0], [1, -1]])
+    first = backbone.decode(features, points, labels, None)
+    second = backbone.decode(features, points, labels, first)
+    assert first.shape == second.shape == (2, 1, backbone.mask_size, backbone.mask_size)
+    assert torch.equal(first, backbone.decode(features, points, labels, None, multimask="always"))
+    again = build_small()
+    assert torch.equal(first, again.decode(again.encode(random_images(2)), points, labels, None))
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first, backbone.decode(features, points, 1 - labels.abs(), None))
+    alone = {name: feature[1:] for name, feature in features.items()}
+    torch.testing.assert_close(
+        backbone.decode(alone, points[1:, :1], labels[1:, :1], first[1:]), second[1:], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_logits_lie_where_aligned_corners_would_put_them():
+    """A ramp, upscaled as SegNext was trained and by the protocol. The outermost pixels have no cell on both sides."""
+    side, size = 32, 128
+    ramp = torch.arange(side).float().expand(1, 1, side, side)
+    aligned = F.interpolate(ramp, size, mode="bilinear", align_corners=True)
+
+    def distance(logits):
+        upscaled = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return ((upscaled - aligned).abs()[..., 4:-4] * (size / side)).max()  # px of the input
+
+    assert distance(segnext._to_cell_centres(ramp, size)) < 1e-3
+    assert distance(segnext._to_cell_centres(ramp.bfloat16(), size)) < 1e-3
+    assert distance(ramp) > 1
+
+
+@pytest.mark.parametrize("refiner", ["none", "gfr+lfr"])
+@torch.inference_mode()
+def test_interactions_of_the_whole_model(backbone, refiner):
+    """SegNext itself; and the refiner, which nothing trains with it, finds what it needs."""
+    images = random_images(2)
+    config = ModelConfig(refiner=refiner, refiner_width=16, refiner_blocks=2, patch_size_px=64)
+    model = SamRef(backbone, config).eval()
+    own = [images[0], images[1].repeat_interleave(2, 1)]
+    frames = [tuple(image.shape[1:]) for image in own]
+    context = model.prepare(backbone.encode(images.float()), images, own)
+    clicks = [[Click(40, 90, True)], [Click(100, 20, True)]]
+    interaction = model(context, clicks, None, None, frames)
+    results = [model.paste(interaction, i, None, frames[i]) for i in range(2)]
+    assert [tuple(result.shape) for result in results] == frames
+    clicks = [[*each, Click(5, 5, False)] for each in clicks]
+    following = model(context, clicks, interaction.coarse_B1MM, results, frames)
+    assert following.coarse_B1MM.shape == (2, 1, SIZE // 4, SIZE // 4)
+    assert not torch.equal(following.coarse_B1MM, interaction.coarse_B1MM)
+    assert (following.error_B1MM is None) == (refiner == "none")
+
+
+def test_parts():
+    backbone = build_small()
+    encoder, decoder = (
+        {id(parameter) for parameter in backbone.modules_of(name).parameters()} for name in ("encoder", "decoder")
+    )
+    assert not encoder & decoder
+    assert encoder | decoder == {id(parameter) for parameter in backbone.parameters()}
+    features = backbone.encode(random_images(1))
+    backbone.drop_encoder()
+    assert {id(parameter) for parameter in backbone.parameters()} == decoder
+    backbone.decode(features, torch.zeros(1, 1, 2), torch.ones(1, 1), None)
+
+
+def test_a_released_file_loads_and_another_does_not(tmp_path):
+    """SegNext's files hold the weights under `state_dict`, next to the configuration (RITM's format)."""
+    path, state = tmp_path / "released.pth", build_small(seed=1).state_dict()
+    torch.save({"state_dict": state, "config": {"class": "PlainVitModel"}}, path)
+    loaded = build_small()
+    checkpoints.load(loaded, path)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    with pytest.raises(checkpoints.CheckpointError, match="12 names are missing"):
+        checkpoints.load(build_small(fusion_blocks=2), path)
+    with pytest.raises(checkpoints.CheckpointError, match=r"vitb_sa2_cocolvis_epoch_90\.pth is not in"):
+        checkpoints.locate(ModelConfig(backbone="segnext_vit_b_sax2"), tmp_path)
