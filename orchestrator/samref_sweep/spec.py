@@ -31,8 +31,8 @@ class Resources(BaseModel):
 
     cpu: Annotated[float, Field(gt=0)] | Literal["auto", "all"] = "auto"
     """CPUs; `auto`: one, or with a GPU its share of the machine's; `all`: a whole machine, so that it runs alone."""
-    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """GPUs, also fractions; `auto`: one where the cluster has any."""
+    gpu: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    """GPUs, one or a fraction of one; `auto`: one where the cluster has any."""
 
 
 def _default_resources() -> dict[Kind, Resources]:

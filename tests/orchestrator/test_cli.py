@@ -168,5 +168,5 @@ def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Pat
 
 @pytest.mark.slow
 def test_a_request_that_no_node_can_serve_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("small.yaml").write_text(SMALL.replace("train: {cpu: 1, gpu: 0}", "train: {cpu: 1, gpu: 1000}"))
-    assert "resources.train asks for 1 CPU and 1000 GPU, which no node has" in refused(capsys)
+    Path("small.yaml").write_text(SMALL.replace("train: {cpu: 1, gpu: 0}", "train: {cpu: 1000, gpu: 0}"))
+    assert "resources.train asks for 1000 CPU and 0 GPU, which no node has" in refused(capsys)

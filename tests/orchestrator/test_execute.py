@@ -144,7 +144,12 @@ def test_auto_and_all_are_what_the_nodes_have(
     assert (request.cpu, request.gpu) == expected
 
 
-@pytest.mark.parametrize("asked", [Resources(cpu=33), Resources(gpu=5), Resources(cpu=9, gpu=8)])
+@pytest.mark.parametrize("asked", [Resources(cpu=33), Resources(cpu=33, gpu=1)])
 def test_a_request_that_no_node_can_serve_is_refused_by_name(asked: Resources) -> None:
     with pytest.raises(ResourceError, match=r"resources.train asks for .* which no node has \(nodes: 8 CPU, 0 GPU; 32"):
         resolve("train", asked, NODES)
+
+
+def test_a_gpu_where_none_is_is_refused_by_name() -> None:
+    with pytest.raises(ResourceError, match=r"resources.train asks for \S+ CPU and 1 GPU, which no node has"):
+        resolve("train", Resources(gpu=1), NODES[:1])
