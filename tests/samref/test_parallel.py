@@ -143,7 +143,9 @@ def test_two_processes_are_accumulation_two(one_process, two_processes):
     assert first["metrics"]["loss"] == second["metrics"]["loss"]
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (out, one_process))
     assert ours.keys() == theirs.keys()
-    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-3  # learning rate 3e-3
+    # Adam makes a whole step (learning rate 3e-3) of a gradient that is rounding noise: single weights may differ.
+    differences = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in ours])
+    assert differences.mean() < 1e-5, differences.max()
 
 
 @pytest.mark.slow
