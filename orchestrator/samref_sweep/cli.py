@@ -213,7 +213,8 @@ def _trial(options: argparse.Namespace) -> int:
     runtime = Runtime(data_root=options.data_root.absolute(), device=options.device)
     contents = Contents(runtime, None)
     every = plan(sweep, contents, ())
-    chosen = [number for number, trial in enumerate(every.trials) if trial.id.startswith(options.trial or "")]
+    start = "trial-" + (options.trial or "").removeprefix("trial-")
+    chosen = [number for number, trial in enumerate(every.trials) if trial.id.startswith(start)]
     if len(chosen) != 1:
         trials = [
             f"  {every.trials[number].id}  {dict(every.points[number])}"
