@@ -1,9 +1,10 @@
-"""SegNext, written from its description, behind the backbone protocol.
+"""SegNext behind the backbone protocol; never run with its released weights.
 
 Liu et al., Rethinking Interactive Image Segmentation with Low Latency, High Quality, and Diverse Prompts, CVPR 2024.
 A plain ViT-B sees the image once; the clicks and the previous mask are a dense map, which is patched, added to the
 image's tokens and mixed with them by one ("sax1") or two ("sax2") self-attention blocks at every click. The modules
-carry the names of the released checkpoints. It differs from the released code in four ways:
+carry the names of the released checkpoints. What the paper leaves open (norms, global blocks, alignment) was read from
+the public MIT source, of which no code is copied. It differs from the released code in four ways:
 
 - the logits stay on the head's grid, moved to the protocol's sampling (`_to_cell_centres`);
 - the previous mask comes from these logits, not from the probability at the image's own resolution;
