@@ -2,7 +2,7 @@
 
 Tune knows no dependencies between its trials, but asks its searcher for the next one: `suggest` answers with a unit
 of work whose needs are done, with None ("nothing can start now") or with FINISHED. Tune's own state is thrown away:
-what is done is what is in the store. The only module that imports ray (written for Ray 2.60).
+what is done is what is in the store. Written for Ray 2.60, which only this module and `tune_queue.py` import.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONM
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
-from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
 
-PROGRESS = "progress/"
+from samref_sweep.tune_queue import Request, Started, TuneQueue  # noqa: E402
+
 REPORT_SECONDS = 1.0
 LOST_WORKERS = 3
 """Times that a unit of work is started again because its worker process or node was lost."""
@@ -57,14 +56,6 @@ LOST_WORKERS = 3
 
 class ResourceError(SpecError):
     """A stage asks for more than any node has; one line."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """CPUs and GPUs of one unit of work, in numbers."""
-
-    cpu: float
-    gpu: float
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ def execute(
     with _cluster(address) as nodes, store.temporary("tune") as scratch:
         requests = {kind: resolve(kind, plan.sweep.resources[kind], nodes) for kind in {w.kind for w in plan.works}}
         queue = Queue(plan.works, plan.done)
-        searcher = _ReadyQueue(queue, store, requests, jobs, on_event)
+        searcher = TuneQueue(queue, store, requests, jobs, on_event)
         tuner = tune.Tuner(
             tune.with_resources(
                 _trainable(store.root, runtime, runner),
@@ -123,7 +114,7 @@ def execute(
                 verbose=0,
                 # Exceptions of a stage are caught in the worker, so what Tune sees fail is a lost worker.
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
-                callbacks=[_Started(searcher)],
+                callbacks=[Started(searcher)],
             ),
         )
         # On Ctrl-C Tune would tell how to restore it, which is not how to go on here.
@@ -197,105 +188,3 @@ def _trainable(root: Path, runtime: Runtime, runner: Runner) -> Callable[[dict[s
         tune.report({"reason": failure.reason if failure else None, "log": failure.log if failure else None})
 
     return unit_of_work
-
-
-class _ReadyQueue(Searcher):
-    """The queue in the words of Tune: a Tune trial is a unit of work, told apart by Tune's trial id."""
-
-    def __init__(
-        self,
-        queue: Queue,
-        store: Store,
-        requests: Mapping[Kind, Request],
-        jobs: int | None,
-        on_event: Callable[[Event], None],
-    ) -> None:
-        super().__init__()
-        self.queue = queue
-        self.failures: dict[str, Failure] = {}
-        self._store = store
-        self._requests = requests
-        self._jobs = jobs
-        self._on_event = on_event
-        self._numbers: dict[str, int] = {}
-        self._trials: dict[str, Any] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self.queue.exhausted:
-            return Searcher.FINISHED  # type: ignore[return-value]  # Ray's annotation forgets it
-        if self._jobs and self.queue.num_running >= self._jobs:
-            return None
-        taken = self.queue.take()
-        if taken is None:
-            return None
-        number, work = taken
-        self._numbers[trial_id] = number
-        request = self._requests[work.kind]
-        # As text: Tune copies and flattens a trial's configuration again and again.
-        return {"number": number, "work": json.dumps(work.to_json()), "cpu": request.cpu, "gpu": request.gpu}
-
-    def on_trial_start(self, trial: Any) -> None:
-        self._trials[trial.trial_id] = trial
-        self._on_event(Event("started", self.queue.work(self._numbers[trial.trial_id])))
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        # Tune flattens what was reported: {"progress": {"step": 1}} comes as {"progress/step": 1}.
-        metrics = {key.removeprefix(PROGRESS): value for key, value in result.items() if key.startswith(PROGRESS)}
-        if metrics:
-            self._on_event(Event("progress", self.queue.work(self._numbers[trial_id]), metrics=metrics))
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._numbers[trial_id]
-        work = self.queue.work(number)
-        done = [stage.id for stage in work.stages if self._store.has(stage.id)]
-        failure = None
-        if len(done) < len(work.stages):
-            reason = (result or {}).get("reason") or _why_lost(self._trials.get(trial_id))
-            failure = Failure(reason, (result or {}).get("log") or str(self._store.logs / f"{work.id}.log"))
-            self.failures.update({stage.id: failure for stage in work.stages if stage.id not in done})
-        self.queue.finish(number, done)
-        self._trials.pop(trial_id, None)
-        self._on_event(Event("failed" if failure else "done", work, failure=failure))
-
-    # Tune snapshots and pickles its searcher and callbacks; ours are made anew from the store.
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
-
-    def save(self, checkpoint_path: str) -> None: ...
-
-    def restore(self, checkpoint_path: str) -> None: ...
-
-
-def _why_lost(trial: Any) -> str:
-    """The end of what Ray wrote about the worker of a Tune trial that gave no answer."""
-    try:
-        lines = Path(trial.error_file).read_text().split("\n")
-        last = next(line for line in reversed(lines) if line.strip()).strip()
-    except (OSError, TypeError, AttributeError, StopIteration):
-        last = "killed, out of memory, or its node went away"
-    return f"its worker process was lost: {last}"
-
-
-class _Started(TrialProgressCallback):
-    """Tells the searcher when a trial gets its resources; Tune tells searchers only of results and ends.
-
-    A TrialProgressCallback, because Tune adds one that prints each trial unless it is given its own.
-    """
-
-    def __init__(self, searcher: _ReadyQueue) -> None:
-        super().__init__()
-        self._searcher = searcher
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._searcher.on_trial_start(trial)
-
-    def on_trial_result(self, *args: Any, **info: Any) -> None: ...
-
-    def on_trial_error(self, *args: Any, **info: Any) -> None: ...
-
-    def on_trial_complete(self, *args: Any, **info: Any) -> None: ...
