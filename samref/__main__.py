@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = TrialConfig.model_validate_json(options.trial.read_text())
         planned = trial.build(config, _Contents(runtime, options.out / "fingerprints"))
+        checkpoints.obtain(config.model, runtime.checkpoints)
     except (OSError, ValueError) as error:
         text = (
             "; ".join(f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors())

@@ -16,6 +16,7 @@ import samref.data
 from samref.backbones import checkpoints
 from samref.config import ModelConfig, Runtime
 from samref.data import DataError, Dataset
+from samref.progress import ProgressLine, readable_size
 
 Split = Literal["train", "val"]
 
@@ -31,6 +32,7 @@ class Contents:
         self._datasets: dict[str, Dataset] = {}
         self._data: dict[tuple[str, Split, int | None], str] = {}
         self._checkpoints: dict[ModelConfig, str] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def data(self, name: str, split: Split, samples: int | None) -> str:
         """Fingerprint of a dataset's chosen samples, or `missing:…`, which `missing` explains."""
@@ -47,14 +49,41 @@ class Contents:
                 self._data[key] = f"missing:{name}:{split}:{samples}"
         return self._data[key]
 
+    def size(self, name: str, split: Split, samples: int | None) -> tuple[int, int] | None:
+        """Images and samples of a dataset; None where it cannot be opened."""
+        fingerprint = self.data(name, split, samples)
+        dataset = self._datasets.get(fingerprint)
+        if dataset is None:
+            return None
+        if fingerprint not in self._sizes:
+            self._sizes[fingerprint] = (len({sample.image_key for sample in dataset.samples}), len(dataset.samples))
+        return self._sizes[fingerprint]
+
     def checkpoint(self, model: ModelConfig) -> str:
         """Fingerprint of the backbone's first weights."""
         if model not in self._checkpoints:
             self._checkpoints[model] = checkpoints.fingerprint(model, self._runtime.checkpoints)
         return self._checkpoints[model]
 
+    def downloads(self, models: Iterable[ModelConfig]) -> list[str]:
+        """What a run needs of the network first, in words: which checkpoints, how much; nothing is downloaded."""
+        folder = self._runtime.checkpoints
+        lacking = {
+            official.file: official for model in models if (official := checkpoints.missing(model, folder)) is not None
+        }
+        automatic = [official.source for official in lacking.values() if official.source]
+        by_hand = [official for official in lacking.values() if not official.source]
+        lines = [f"{official.file} is not in {folder}; get it at {official.page}" for official in by_hand]
+        if automatic:
+            size = readable_size(sum(source.size or 0 for source in automatic))
+            names = ", ".join(source.name for source in automatic)
+            lines.append(f"a run downloads {size} to {folder} first: {names}")
+        return lines
+
     def check(self, models: Iterable[ModelConfig]) -> None:
         """Read every dataset that was asked for and the checkpoints of `models`, before time is spent on them.
+
+        Official checkpoints that are not here yet are downloaded, with progress on stderr.
 
         Raises:
             ValueError: something is missing or broken; one line that names the file.
@@ -65,8 +94,11 @@ class Contents:
             if self._first_time(fingerprint):
                 samref.data.check(dataset)
                 self._remember(fingerprint)
-        for model in dict.fromkeys(models):
-            path = checkpoints.locate(model, self._runtime.checkpoints)
+        folder = self._runtime.checkpoints
+        # What is here, or cannot be fetched, is looked at before gigabytes are waited for.
+        for model in sorted(dict.fromkeys(models), key=lambda model: checkpoints.downloadable(model, folder)):
+            with ProgressLine(model.backbone) as progress:
+                path = checkpoints.obtain(model, folder, progress)
             key = f"{model.backbone} {self.checkpoint(model)}"
             if path is not None and self._first_time(key):
                 samref.backbones.build(model.backbone, checkpoint=path)

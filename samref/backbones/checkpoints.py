@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samref.backbones.official import OFFICIAL, Official
 from samref.config import ModelConfig
+from samref.download import DownloadError, download, sha256
+from samref.progress import Progress, silent
 
 if TYPE_CHECKING:
     from samref.backbones.backbone import Backbone
-
-# Official files by backbone; downloading them comes with the backbones' issue, until then they are looked up here.
-OFFICIAL = {
-    "sam_vit_b": "sam_vit_b_01ec64.pth",
-    "sam_vit_l": "sam_vit_l_0b3195.pth",
-    "sam_vit_h": "sam_vit_h_4b8939.pth",
-    "sam2_hiera_t": "sam2_hiera_tiny.pt",
-    "sam2_hiera_s": "sam2_hiera_small.pt",
-    "sam2_hiera_b+": "sam2_hiera_base_plus.pt",
-    "sam2_hiera_l": "sam2_hiera_large.pt",
-    "sam2.1_hiera_t": "sam2.1_hiera_tiny.pt",
-    "sam2.1_hiera_s": "sam2.1_hiera_small.pt",
-    "sam2.1_hiera_b+": "sam2.1_hiera_base_plus.pt",
-    "sam2.1_hiera_l": "sam2.1_hiera_large.pt",
-    # As SegNext's own download.py names them: trained on COCO+LVIS. A file fine-tuned on HQSeg-44K is given as a path.
-    "segnext_vit_b_sax1": "vitb_sa1_cocolvis_epoch_90.pth",
-    "segnext_vit_b_sax2": "vitb_sa2_cocolvis_epoch_90.pth",
-}
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
 PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
@@ -43,7 +28,7 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
     """The file of a model's first weights; None: random weights.
 
     Raises:
-        CheckpointError: the file is not there.
+        CheckpointError: the file is not there, or not the one that its name promises.
     """
     if model.checkpoint == "none":
         return None
@@ -56,13 +41,51 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
         return path
     if model.backbone in PACKAGED:
         return PACKAGED[model.backbone]
-    path = folder / OFFICIAL[model.backbone]
+    official = OFFICIAL[model.backbone]
+    path = folder / official.file
     if not path.is_file():
+        get = f"samref-data download {model.backbone} fetches it" if official.source else f"get it at {official.page}"
         raise CheckpointError(
-            f"{model.backbone}: its checkpoint {path.name} is not in {folder}; put the official file there "
-            "(or set SAMREF_CHECKPOINTS), or set model.checkpoint to none for random weights"
+            f"{model.backbone}: its checkpoint {path.name} is not in {folder}; {get} (SAMREF_CHECKPOINTS names another "
+            "folder), or set model.checkpoint to none for random weights"
         )
+    _verify(official, path)
     return path
+
+
+def missing(model: ModelConfig, folder: Path) -> Official | None:
+    """The official checkpoint that a model needs and `folder` has not; None: nothing lacks."""
+    if model.checkpoint != "auto" or model.backbone in PACKAGED:
+        return None
+    official = OFFICIAL[model.backbone]
+    return None if (folder / official.file).is_file() else official
+
+
+def downloadable(model: ModelConfig, folder: Path) -> bool:
+    """Whether `obtain` would download."""
+    lacking = missing(model, folder)
+    return lacking is not None and lacking.source is not None
+
+
+def obtain(model: ModelConfig, folder: Path, progress: Progress = silent) -> Path | None:
+    """`locate`, after an official checkpoint that is not here yet was downloaded.
+
+    progress: told bytes so far, of how many.
+
+    Raises:
+        CheckpointError: as `locate`, or it cannot be downloaded.
+    """
+    lacking = missing(model, folder)
+    if lacking and lacking.source:
+        path = folder / lacking.file
+        try:
+            _remember(path, download(lacking.source, path, progress))
+        except DownloadError as error:
+            raise CheckpointError(
+                f"{model.backbone}: {error}. By hand: put {lacking.source.address} into {folder}, or set "
+                "model.checkpoint to none for random weights"
+            ) from error
+    return locate(model, folder)
 
 
 def fingerprint(model: ModelConfig, folder: Path) -> str:
@@ -72,7 +95,7 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
         CheckpointError: `model.checkpoint` names a file that is not there.
     """
     if model.checkpoint == "auto" and model.backbone in OFFICIAL:
-        return OFFICIAL[model.backbone]  # the same whether it is here yet or not
+        return OFFICIAL[model.backbone].file  # the same whether it is here yet or not
     path = locate(model, folder)
     return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
 
@@ -93,9 +116,8 @@ def load(backbone: Backbone, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format fails in its own ways; the user needs the file's name
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: it is cut off, or another kind of file; fetch it again"
-        ) from error
+        what = "a web page, not a checkpoint" if _is_page(path) else "cut off, or another kind of file"
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is {what}; fetch it again") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict")
     state = state.get("model", state.get("state_dict", state))  # SAM2's wrapping, SegNext's, or none
@@ -117,22 +139,67 @@ def load(backbone: Backbone, path: Path) -> None:
     backbone.load_state_dict(state)
 
 
-def _sha256(path: Path) -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "samref" / "checkpoint-hashes.json"
-    stat = path.stat()
-    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+def _verify(official: Official, path: Path) -> None:
+    """Compare an official file with what was published, or else with what it was when it was first seen."""
+    known, size = official.source, path.stat().st_size
+    if known and known.size not in (None, size):
+        what = "is a web page" if _is_page(path) else f"has {size} bytes instead of {known.size}"
+        raise CheckpointError(f"{path} {what}; it is not the official file: remove it, and the next run fetches it")
+    digest = _sha256(path)
+    if known and known.sha256 not in (None, digest):
+        raise CheckpointError(
+            f"{path} is not the official file, or damaged: its SHA-256 is {digest[:16]}… instead of "
+            f"{known.sha256[:16]}…; remove it, and the next run fetches it"
+        )
+    note = path.with_name(f"{path.name}.sha256")
     try:
-        known = json.loads(cache.read_text())
+        seen = note.read_text().partition(" ")[0].strip()
+    except OSError:
+        _write(note, f"{digest}  {path.name}\n")  # as sha256sum -c reads it
+        return
+    if seen != digest:
+        raise CheckpointError(
+            f"{path} has changed: its SHA-256 is {digest[:16]}…, and was {seen[:16]}… when it was first seen; bring "
+            f"the old file back, or remove {note.name} if the new one is right (and use another --store: results of "
+            "the old one would be taken for its own)"
+        )
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _sha256(path: Path) -> str:
+    """The file's hash, computed only where its place, size or time is new."""
+    known, key = _hashes(path)
+    if key not in known:
+        known[key] = sha256(path)
+        _write(_cache(), json.dumps(known))
+    return str(known[key])
+
+
+def _remember(path: Path, digest: str) -> None:
+    known, key = _hashes(path)
+    _write(_cache(), json.dumps({**known, key: digest}))
+
+
+def _hashes(path: Path) -> tuple[dict[str, Any], str]:
+    stat = path.stat()
+    try:
+        known = json.loads(_cache().read_text())
     except (OSError, ValueError):
         known = {}
-    if key not in known:
-        with path.open("rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            aside = cache.with_name(f"{cache.name}.{os.getpid()}")
-            aside.write_text(json.dumps(known))
-            aside.replace(cache)
-        except OSError:  # a read-only home only costs hashing again
-            pass
-    return str(known[key])
+    return known, f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "samref" / "checkpoint-hashes.json"
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # where nothing can be written it only costs hashing again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text)
+        aside.replace(path)

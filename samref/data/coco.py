@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.annotations import Index, read_index, read_object
+from samref.data.archives import ARCHIVES, how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes, digest
 from samref.data.sample import DataError, Dataset, Request, Sample, Truth, evenly_spaced
@@ -35,13 +36,14 @@ fills the
 outline too: on the pixel grid areas come out 4.4 % too large on average (over COCO's own `area`), on this one
 1.7 %."""
 
-SOURCE = "https://cocodataset.org/#download (train2017, val2017, annotations)"
-LVIS_SOURCE = f"https://www.lvisdataset.org/dataset (lvis_v1_train.json, lvis_v1_val.json) and {SOURCE}"
+SOURCE = how_to_get("coco")
+LVIS_SOURCE = how_to_get("coco_lvis")
+TINY_SOURCE = f"{ARCHIVES['coco'].page} (a cut of it that you make yourself, in DATA_ROOT/COCO_tiny)"
 
 
 def open_coco_tiny(request: Request) -> Dataset:
     """`coco_tiny`: DATA_ROOT/COCO_tiny, any small cut of COCO in its published layout."""
-    return _open(request, request.data_root / "COCO_tiny", f"instances_{request.split}2017.json", SOURCE)
+    return _open(request, request.data_root / "COCO_tiny", f"instances_{request.split}2017.json", TINY_SOURCE)
 
 
 def open_coco(request: Request) -> Dataset:

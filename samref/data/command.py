@@ -1,23 +1,47 @@
-"""`samref-data`: which datasets are there, and whether all of their files can be read. It downloads nothing."""
+"""`samref-data`: which datasets and checkpoints are there, whether all of it can be read, and the download of both."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from samref.backbones.checkpoints import CheckpointError, missing, obtain
+from samref.backbones.official import OFFICIAL
+from samref.config import ModelConfig, Runtime
+from samref.data.archives import ARCHIVES
+from samref.data.fetch import fetch
 from samref.data.registry import FAMILIES, check, family_of, open_dataset
 from samref.data.sample import DataError, Dataset, Split
-
-PROGRESS_SECONDS = 1.0
-"""Between two lines of progress on a terminal; elsewhere there are none."""
+from samref.progress import ProgressLine, readable_size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 done, 2 what cannot be read."""
-    # On the command and on `verify`; SUPPRESS: a default of the second would overwrite what was given to the first.
+    """Run the command; 0 done, 2 what cannot be read or had."""
+    options = _parser().parse_args(arguments)
+    root: Path = getattr(options, "data_root", Path("data"))
+    splits: list[Split] | None = [options.split] if getattr(options, "split", None) else None
+    try:
+        if options.command == "verify":
+            verify(options.name, splits, root)
+        elif options.command == "download":
+            for name in options.names:
+                download(name, splits, root)
+        else:
+            show(root)
+    except (DataError, CheckpointError) as error:
+        print(f"samref-data: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    # On the command and on its subcommands; SUPPRESS: a default of these would overwrite what was given to the first.
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--data-root",
@@ -28,32 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser = argparse.ArgumentParser(
         prog="samref-data",
-        description="List every dataset: what is there, what is missing, where to get it. Downloads nothing.",
+        description="List every dataset and checkpoint: what is there, what is missing, where to get it.",
         parents=[common],
     )
-    commands = parser.add_subparsers(dest="command", metavar="verify")
+    commands = parser.add_subparsers(dest="command", metavar="verify|download")
     verifying = commands.add_parser(
         "verify", help="read every image and mask of a dataset", description=verify.__doc__, parents=[common]
     )
     verifying.add_argument("name", help=f"one of {', '.join(FAMILIES)}")
     verifying.add_argument("--split", choices=("train", "val"), help="only this split (default: all it has)")
-    options = parser.parse_args(arguments)
-    root: Path = getattr(options, "data_root", Path("data"))
-    try:
-        if options.command == "verify":
-            verify(options.name, [options.split] if options.split else None, root)
-        else:
-            show(root)
-    except DataError as error:
-        print(f"samref-data: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    downloading = commands.add_parser(
+        "download",
+        help="fetch and unpack datasets, fetch checkpoints",
+        description=download.__doc__,
+        parents=[common],
+    )
+    downloading.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*ARCHIVES, *OFFICIAL))}")
+    downloading.add_argument("--split", choices=("train", "val"), help="only what this split needs (default: all)")
+    return parser
 
 
 def show(root: Path) -> None:
-    """Print a line for each dataset and split, as soon as it is known: large ones take seconds to open."""
+    """Print a line for each dataset, split and checkpoint as soon as it is known: large sets take seconds to open."""
     for name, family in FAMILIES.items():
         if name.endswith(":NAME"):
             print(f"{name:<12} {family.source}")
@@ -65,7 +85,17 @@ def show(root: Path) -> None:
                 # The error tells what is missing and where to get it.
                 print(f"{label} not usable: {error}", flush=True)
             else:
-                print(f"{label} present: {_size(dataset, published)}; {family.source}", flush=True)
+                print(f"{label} present: {_size(dataset, published)}", flush=True)
+    folder = Runtime().checkpoints
+    for name, official in OFFICIAL.items():
+        if missing(ModelConfig(backbone=name), folder) is None:
+            state = f"present: {folder / official.file}"
+        elif official.source is None:
+            state = f"not here: put {official.file} into {folder}; it is at {official.page} ({official.licence})"
+        else:
+            size = f"{readable_size(official.source.size)}, " if official.source.size else ""
+            state = f"not here: samref-data download {name} ({size}{official.licence})"
+        print(f"{name:<18} {state}", flush=True)
 
 
 def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
@@ -74,12 +104,43 @@ def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
     # A folder of the user's own has one list and no published number.
     for split in splits or tuple(family.published) or ("val",):
         dataset = open_dataset(name, split=split, data_root=root)
-        progress = _Progress(f"{name} {split}")
-        try:
+        with ProgressLine(f"{name} {split}", "images") as progress:
             check(dataset, progress)
-        finally:
-            progress.clear()
         print(f"{name} {split}: {_size(dataset, family.published.get(split))}; all read", flush=True)
+
+
+def download(name: str, splits: Sequence[Split] | None, root: Path) -> None:
+    """Fetch a dataset into the data root, unpack and verify it; or a checkpoint into SAMREF_CHECKPOINTS.
+
+    What is cut off goes on where it was; what is there already is left alone.
+    """
+    if name in OFFICIAL:
+        with ProgressLine(name) as progress:
+            path = obtain(ModelConfig(backbone=name), Runtime().checkpoints, progress)
+        print(f"{name}: {path}, SHA-256 as published" if OFFICIAL[name].source else f"{name}: {path}", flush=True)
+        return
+    near = difflib.get_close_matches(name, OFFICIAL, n=1)
+    if near and not difflib.get_close_matches(name, FAMILIES, n=1):
+        raise CheckpointError(f"{name} is not a checkpoint. Did you mean {near[0]}? There are: {', '.join(OFFICIAL)}.")
+    family = family_of(name)
+    if name not in ARCHIVES:
+        raise DataError(f"{name}: nothing to download: {family.source}")
+    wanted = splits or tuple(family.published)
+    lacking = [split for split in wanted if not _complete(name, split, root, family.published.get(split))]
+    for split in set(wanted) - set(lacking):
+        print(f"{name} {split}: present, nothing to download", flush=True)
+    if lacking:
+        fetch(name, lacking, root, lambda text: print(text, flush=True))
+        verify(name, lacking, root)
+
+
+def _complete(name: str, split: Split, root: Path, published: int | None) -> bool:
+    """Whether a dataset opens with the published number of samples."""
+    try:
+        samples = open_dataset(name, split=split, data_root=root).samples
+    except DataError:
+        return False
+    return published is None or len(samples) == published
 
 
 def _size(dataset: Dataset, published: int | None) -> str:
@@ -87,26 +148,6 @@ def _size(dataset: Dataset, published: int | None) -> str:
     images = len({sample.image_key for sample in dataset.samples})
     note = "" if published is None else " (as published)" if samples == published else f" (published: {published})"
     return f"{samples} samples{note} of {images} images"
-
-
-class _Progress:
-    """One line on stderr that overwrites itself, on a terminal."""
-
-    def __init__(self, label: str) -> None:
-        self._label, self._last, self._width = label, time.monotonic(), 0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last < PROGRESS_SECONDS or not sys.stderr.isatty():
-            return
-        self._last = now
-        text = f"{self._label}: {done}/{total} images"
-        self._width = len(text)
-        print(f"\r{text}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from samref.data.archives import how_to_get
 from samref.data.decode import read_nonzero_mask
 from samref.data.files import FileDataset, MaskFile
 from samref.data.sample import DataError, Dataset, Request, Sample, Split, evenly_spaced
 
-SOURCE = "https://huggingface.co/sam-hq-team/sam-hq-training/tree/main/data (unpack it in DATA_ROOT/HQSeg44K)"
+SOURCE = how_to_get("hqseg44k")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from samref.data.archives import how_to_get
 from samref.data.decode import IMAGE_SUFFIXES, MASK_SUFFIXES, ReadMask, read_banded_mask, read_nonzero_mask
 from samref.data.files import FileDataset, MaskFile
 from samref.data.sample import DataError, Dataset, Request, Sample, evenly_spaced
@@ -36,35 +37,33 @@ class Layout:
         return _open(request, folder, self.images, self.masks, self.read_mask, f"get it from {self.source}")
 
 
-FBRS = "https://github.com/saic-vul/fbrs_interactive_segmentation/releases/download/v1.0"
-
 GRABCUT = Layout(
     folder="GrabCut",
     images="data_GT",
     masks="boundary_GT",
     read_mask=read_banded_mask,
-    source=f"{FBRS}/GrabCut.zip",
+    source=how_to_get("grabcut"),
 )
 BERKELEY = Layout(
     folder="Berkeley",
     images="images",
     masks="masks",
     read_mask=read_banded_mask,
-    source=f"{FBRS}/Berkeley.zip",
+    source=how_to_get("berkeley"),
 )
 DAVIS = Layout(
     folder="DAVIS",
     images="img",
     masks="gt",
     read_mask=read_nonzero_mask,
-    source=f"{FBRS}/DAVIS.zip",
+    source=how_to_get("davis"),
 )
 ECSSD = Layout(
     folder="ECSSD",
     images="images",
     masks="masks",
     read_mask=read_nonzero_mask,
-    source="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
+    source=how_to_get("ecssd"),
 )
 
 

@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {
     "berkeley": Family(open=BERKELEY.open, source=BERKELEY.source, published={"val": 100}),
     "coco": Family(open=coco.open_coco, source=coco.SOURCE, published=BOTH),
     "coco_lvis": Family(open=coco.open_coco_lvis, source=coco.LVIS_SOURCE, published=BOTH),
-    "coco_tiny": Family(open=coco.open_coco_tiny, source=coco.SOURCE, published={"train": None}),
+    "coco_tiny": Family(open=coco.open_coco_tiny, source=coco.TINY_SOURCE, published={"train": None}),
     "davis": Family(open=DAVIS.open, source=DAVIS.source, published={"val": 345}),
     "ecssd": Family(open=ECSSD.open, source=ECSSD.source, published={"train": 1000}),
     "folder:NAME": Family(open=open_folder, source="your own images/ and masks/ in DATA_ROOT/NAME", published={}),

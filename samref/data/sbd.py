@@ -15,14 +15,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from samref.data.archives import how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes
 from samref.data.sample import DataError, Dataset, Request, Sample, Split, Truth, evenly_spaced
 
-SOURCE = (
-    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz "
-    "(unpack it in DATA_ROOT/SBD)"
-)
+SOURCE = how_to_get("sbd")
 
 PUBLISHED: dict[Split, int | None] = {"train": 20172, "val": 6671}
 """Of 8498 and 2857 images (RITM, https://arxiv.org/abs/2102.06583)."""

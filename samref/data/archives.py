@@ -1,0 +1,152 @@
+"""Where the datasets are published: addresses, licences, and what of each archive goes where below the data root.
+
+Addresses are those that the datasets' own pages, or the evaluators of RITM's line, give. What is not here has no
+address that a program may fetch it from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from samref.data.sample import Split
+from samref.download import Source
+
+BOTH: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A .zip, .tgz or .tar.gz, of which only what the dataset's family reads is unpacked."""
+
+    source: Source
+    places: Mapping[str, str]
+    """File or folder in the archive, at whatever depth → its place in the dataset's folder."""
+    splits: tuple[Split, ...] = BOTH
+    """Which splits need it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A dataset with public archives."""
+
+    folder: str
+    """Below the data root."""
+    page: str
+    """Where a person finds it, and its terms."""
+    licence: str
+    archives: tuple[Archive, ...]
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _fbrs(folder: str, images: str, masks: str) -> Published:
+    address = f"https://github.com/saic-vul/fbrs_interactive_segmentation/releases/download/v1.0/{folder}.zip"
+    archive = Archive(source=Source(address=address), places=_same(images, masks))
+    return Published(folder=folder, page=address, licence="none stated, for research", archives=(archive,))
+
+
+SBD_ADDRESS = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+COCO_PAGE = "https://cocodataset.org/#download"
+COCO_LICENCE = "annotations CC BY 4.0, images under Flickr's terms, each its own"
+
+
+def _coco_images(split: Split, size: int, *splits: Split) -> Archive:
+    source = Source(address=f"http://images.cocodataset.org/zips/{split}2017.zip", size=size)
+    return Archive(source=source, places=_same(f"{split}2017"), splits=splits)
+
+
+def _lvis(split: Split) -> Archive:
+    file = f"lvis_v1_{split}.json"
+    source = Source(address=f"https://dl.fbaipublicfiles.com/LVIS/{file}.zip")
+    return Archive(source=source, places={file: f"annotations/{file}"}, splits=(split,))
+
+
+_COCO_ANNOTATIONS = Archive(
+    source=Source(
+        address="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        size=252_907_541,
+    ),
+    places={file: f"annotations/{file}" for file in ("instances_train2017.json", "instances_val2017.json")},
+)
+_TRAIN_BYTES, _VAL_BYTES = 19_336_861_798, 815_585_330
+"""Bytes of COCO's images."""
+
+
+def _hqseg(folder: str, *names: str, splits: tuple[Split, ...] = BOTH) -> Archive:
+    address = f"https://huggingface.co/sam-hq-team/sam-hq-training/resolve/main/data/{folder}.zip"
+    return Archive(source=Source(address=address), places={name: f"{folder}/{name}" for name in names}, splits=splits)
+
+
+def _ecssd(file: str, inside: str, place: str) -> Archive:
+    address = f"https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/{file}"
+    return Archive(source=Source(address=address), places={inside: place})
+
+
+ARCHIVES: dict[str, Published] = {
+    "grabcut": _fbrs("GrabCut", "data_GT", "boundary_GT"),
+    "berkeley": _fbrs("Berkeley", "images", "masks"),
+    "davis": _fbrs("DAVIS", "img", "gt"),
+    "ecssd": Published(
+        folder="ECSSD",
+        page="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
+        licence="none stated, for research",
+        archives=(
+            _ecssd("images.zip", "images", "images"),
+            _ecssd("ground_truth_mask.zip", "ground_truth_mask", "masks"),
+        ),
+    ),
+    "sbd": Published(
+        folder="SBD",
+        page=SBD_ADDRESS,
+        licence="none stated; images of PASCAL VOC, under Flickr's terms",
+        archives=(
+            Archive(
+                source=Source(
+                    address=SBD_ADDRESS,
+                    sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+                ),
+                places=_same("img", "inst", "train.txt", "val.txt"),
+            ),
+        ),
+    ),
+    "hqseg44k": Published(
+        folder="HQSeg44K",
+        page="https://huggingface.co/sam-hq-team/sam-hq-training/tree/main/data",
+        licence="Apache-2.0 by its page; its seven sets have terms of their own",
+        archives=(
+            _hqseg("DIS5K", "DIS-TR", "DIS-VD"),
+            _hqseg("thin_object_detection", "COIFT", "HRSOD", "ThinObject5K"),
+            _hqseg("cascade_psp", "DUTS-TE", "DUTS-TR", "ecssd", "fss_all", "MSRA_10K", splits=("train",)),
+        ),
+    ),
+    "coco": Published(
+        folder="COCO",
+        page=COCO_PAGE,
+        licence=COCO_LICENCE,
+        archives=(
+            _COCO_ANNOTATIONS,
+            _coco_images("val", _VAL_BYTES, "val"),
+            _coco_images("train", _TRAIN_BYTES, "train"),
+        ),
+    ),
+    "coco_lvis": Published(
+        folder="COCO",
+        page="https://www.lvisdataset.org/dataset",
+        licence=f"LVIS's own terms (see its page); COCO's {COCO_LICENCE}",
+        archives=(
+            _lvis("train"),
+            _lvis("val"),
+            # LVIS's val has images of both folders.
+            _coco_images("val", _VAL_BYTES, "val"),
+            _coco_images("train", _TRAIN_BYTES, *BOTH),
+        ),
+    ),
+}
+
+
+def how_to_get(name: str) -> str:
+    """Where a dataset is, and the command that fetches it, for messages: `get it from …`."""
+    return f"{ARCHIVES[name].page} (or: samref-data download {name})"

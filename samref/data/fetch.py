@@ -1,0 +1,86 @@
+"""Datasets from their public archives into the data root.
+
+DATA_ROOT/downloads holds archives on their way, and record.json: address, size and SHA-256 of all that came. What
+comes again must be the same. An archive is removed once it is unpacked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samref.data.archives import ARCHIVES, Archive, Published
+from samref.data.sample import DataError, Split
+from samref.data.unpack import unpack
+from samref.download import DownloadError, Source, alone, download
+from samref.progress import ProgressLine, readable_size
+
+Say = Callable[[str], None]
+
+
+def fetch(
+    name: str, splits: Sequence[Split], root: Path, say: Say, archives: Mapping[str, Published] = ARCHIVES
+) -> None:
+    """Download and unpack a dataset; what was unpacked before is left, what was cut off goes on.
+
+    One process at a time works below a data root; another one waits.
+
+    Raises:
+        DataError: it cannot be had, or is not what it was before; one line.
+    """
+    published = archives[name]
+    folder = root / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting = functools.cache(lambda: say(f"another samref-data works in {root}; waiting for it"))
+        with alone(folder / "lock", waiting):
+            for archive in published.archives:
+                if set(archive.splits) & set(splits):
+                    _fetch(name, archive, published, root, say)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+
+
+def _fetch(name: str, archive: Archive, published: Published, root: Path, say: Say) -> None:
+    folder, downloads, source = root / published.folder, root / "downloads", archive.source
+    known = _read(downloads).get(source.address, {})
+    if known.get("unpacked") and all((folder / place).exists() for place in archive.places.values()):
+        say(f"{name}: {source.name} is unpacked already")
+        return
+    size = f", {readable_size(source.size)}" if source.size else ""
+    say(f"{name}: {source.address}{size} (licence: {published.licence})")
+    file = downloads / f"{published.folder}-{source.name}"
+    expected = Source(address=source.address, size=source.size, sha256=source.sha256 or known.get("sha256"))
+    try:
+        with ProgressLine(source.name) as line:
+            digest = download(expected, file, line)
+    except DownloadError as error:
+        other = f"; remove its entry in {downloads / 'record.json'} if the new one is right" if known else ""
+        raise DataError(f"{name}: {error}{other}. By hand: {published.page}") from error
+    entry = {"size": file.stat().st_size, "sha256": digest}
+    _record(downloads, source.address, {**entry, "unpacked": False})
+    with ProgressLine(f"unpacking {source.name}", "files") as line:
+        unpack(file, folder, archive.places, line)
+    _record(downloads, source.address, {**entry, "unpacked": True})
+    file.unlink()
+    say(f"{name}: unpacked in {folder}; SHA-256 {digest}")
+
+
+def _read(downloads: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads((downloads / "record.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{downloads / 'record.json'}: cannot be read ({error}); remove it") from error
+    return known
+
+
+def _record(downloads: Path, address: str, entry: Mapping[str, Any]) -> None:
+    aside = downloads / f"record.json.{os.getpid()}"
+    aside.write_text(json.dumps({**_read(downloads), address: entry}, indent=2) + "\n", encoding="utf-8")
+    aside.replace(downloads / "record.json")
