@@ -42,7 +42,8 @@ class ModelConfig(Part):
     backbone: str = "sam_vit_h"
     """Name of the backbone; `samref.backbones.names()` lists them."""
     checkpoint: str = "auto"
-    """`auto`: the official weights; `none`: random weights (marked in every table); else a file's path."""
+    """`auto`: the official weights, downloaded where they are not there; `none`: random weights (marked in every
+    table); else a file's path."""
     freeze_backbone: bool = True
     """Keep the image encoder as it is and train from cached embeddings; false also trains the encoder."""
     refiner: Literal["none", "gfr", "gfr+lfr"] = "gfr+lfr"
@@ -153,7 +154,9 @@ class ProfileConfig(Part):
     """What the model costs (paper, Table 3)."""
 
     repeats: int = Field(5, ge=1)
-    """Timed repetitions after one warm-up; the median is reported."""
+    """Timed repetitions of one encode and one click, after a warm-up; the median is reported."""
+    prompts_per_side: int = Field(16, ge=1)
+    """SAT latency: this many point prompts along each side of the image; published is 16, hence 256 prompts."""
 
 
 class TrialConfig(Part):

@@ -1,27 +1,75 @@
-"""What a model costs (paper, Table 3): parameters, images per second, memory.
+"""What a model costs (paper, Table 3; latency of Table 2): parameters, images per second, memory, FLOPs.
 
-FPS is one encode plus one click, as the paper's numbers imply. Weights do not matter to it, so they are random. On a
-CPU, memory is the process's peak while the model runs; on CUDA it is the device's.
+Weights do not matter to any of it, so they are random, and so is the one image, which has the network's own size. What
+is measured is defined at `COLUMNS`.
 """
 
 from __future__ import annotations
 
-import resource
+import ctypes
+import gc
 import statistics
-import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from samref import weights
+from samref import memory, weights
 from samref.backbones.backbone import parameter_counts
-from samref.clicks import Click
+from samref.clicks import Click, next_click
 from samref.config import ModelConfig, ProfileConfig, Runtime
+from samref.refiner import SamRef
+from samref.refiner.model import Context
 
 if TYPE_CHECKING:
     from samref.trial import Report
+
+T = TypeVar("T")
+
+COLUMNS: Mapping[str, str] = {
+    "parameters": "all parameters",
+    "parameters_leaf": "parameters of leaf modules, the paper's column",
+    "fps": "images per second: 1 / median of one encode and one click",
+    "fps_spread": "distance between the quartiles of the repetitions' images per second",
+    "memory_gb": "the weights, and the most that one encode and one click take beside them, 10⁹ bytes",
+    "encode_seconds": "encoding one image (as all below: medians)",
+    "prepare_seconds": "what the refiner computes once an image",
+    "decode_seconds": "the backbone's decoder at one click",
+    "refine_seconds": "one refinement: GFR, the window, LFR",
+    "click_seconds": "the first click on an encoded image: prepare, decode, refine, the mask at the image's size",
+    "loop_seconds_per_click": "SPC: one encode and a loop of 20 clicks, each placed by the mask before, per click",
+    "sat_latency_seconds": "one encode, then 16×16 single clicks, one at a time",
+    "sat_latency_batched_seconds": "the same in batches",
+    "encode_gflops": "10⁹ floating-point operations of one encode, a multiplication and an addition being two",
+    "prepare_gflops": "of what the refiner computes once an image",
+    "decode_gflops": "of the decoder at one click",
+    "refine_gflops": "of one refinement",
+    "refiner_fps_ratio": "fps against the same model without its refiner, in the same repetitions",
+    "refiner_memory_ratio": "memory_gb against the same model without its refiner, in the same repetitions",
+}
+"""What is measured. What does not apply (to a model without a refiner), or cannot be measured, is left out."""
+
+_LOOP_CLICKS = 20
+# Prompts of one batch: with a refiner each takes some 200 MB.
+_PROMPTS = 16
+
+
+class _Repetition(NamedTuple):
+    """One encode and one click; seconds, and the memory that it took beside the weights, in 10⁹ bytes."""
+
+    encode: float
+    decode: float
+    bare_paste: float
+    prepare: float
+    interact: float
+    paste: float
+    bare_memory: float | None
+    memory: float | None
 
 
 @torch.inference_mode()
@@ -32,58 +80,196 @@ def profile(
 
     Args:
         model: which network; its checkpoint is not loaded.
-        config: how often to repeat.
+        config: how often to repeat, and how many prompts.
         out: nothing is written into it.
         runtime: the device.
-        report: called after each repetition.
+        report: called after each repetition, and after each loop of clicks.
 
     Returns:
-        parameters, parameters_leaf (those of leaf modules, the paper's column), encode_seconds and click_seconds
-        (medians), fps (1 / their sum), memory_gb (peak, 10⁹ bytes).
+        Those of `COLUMNS` that could be measured.
     """
     device = runtime.resolve_device()
     network = weights.build_model(model.model_copy(update={"checkpoint": "none"}), runtime, weights=None)
     everything, leaves = parameter_counts(network)
-    size = network.backbone.image_size
-    generator = torch.Generator().manual_seed(0)
-    image_3SS = torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=generator).to(device)
-    click = Click(size // 2, size // 2, True)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
+    bench = _Bench(network, model, device)
+    found: dict[str, float | int] = {"parameters": everything, "parameters_leaf": leaves}
+    found |= bench.gflops()  # also the warm-up
+    steps = config.repeats + 3
 
-    encode_seconds, click_seconds = [], []
-    for repeat in range(config.repeats + 1):
-        start = _clock(device)
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=model.precision == "bf16"):
-            features = network.backbone.encode(image_3SS[None].float())
-        encoded = _clock(device)
-        context = network.prepare(features, image_3SS[None], [image_3SS])
-        interaction = network(context, [[click]], None, None, [(size, size)])
-        network.paste(interaction, 0, None, (size, size))
-        done = _clock(device)
-        if repeat:  # the first one warms up
-            encode_seconds.append(encoded - start)
-            click_seconds.append(done - encoded)
-            report(repeat, {"total": config.repeats})
-    encode, one_click = statistics.median(encode_seconds), statistics.median(click_seconds)
-    return {
-        "parameters": everything,
-        "parameters_leaf": leaves,
-        "encode_seconds": encode,
-        "click_seconds": one_click,
-        "fps": 1 / (encode + one_click),
-        "memory_gb": _peak_bytes(device) / 1e9,
+    repetitions = []
+    for repeat in range(config.repeats):
+        repetitions.append(bench.repetition())
+        report(repeat + 1, {"total": steps})
+    found |= _times(repetitions)
+    found |= _memory(repetitions, network)
+    if not bench.refines:
+        found = {name: value for name, value in found.items() if not name.startswith(("prepare", "refine"))}
+
+    encode = statistics.median(repetition.encode for repetition in repetitions)
+    prompts = _grid(config.prompts_per_side, bench.size)
+    loops: dict[str, Callable[[], object]] = {
+        "loop_seconds_per_click": bench.annotate,
+        "sat_latency_seconds": lambda: bench.segment(prompts, batch=1),
+        "sat_latency_batched_seconds": lambda: bench.segment(prompts, batch=_PROMPTS),
     }
+    for done, (name, loop) in enumerate(loops.items(), start=config.repeats + 1):
+        seconds = encode + bench.timed(loop)[1]
+        found[name] = seconds / _LOOP_CLICKS if name == "loop_seconds_per_click" else seconds
+        report(done, {"total": steps})
+    return found
 
 
-def _clock(device: str) -> float:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+class _Bench:
+    """A model, one image, and the pieces of work that are measured on it."""
+
+    def __init__(self, network: SamRef, model: ModelConfig, device: str) -> None:
+        self.network = network
+        self.device = device
+        self.refines = network.gfr is not None
+        self.size = network.backbone.image_size
+        self._bare = SamRef(network.backbone, model.model_copy(update={"refiner": "none"}))
+        self._half_precision = model.precision == "bf16"
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (3, self.size, self.size), dtype=torch.uint8, generator=generator)
+        self._image_3SS = image.to(device)
+        self._click = Click(self.size // 2, self.size // 2, True)
+        self._features: dict[str, Tensor] = {}
+
+    def timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """What a piece of work returns, and its seconds until the device has done it."""
+        start = self._clock()
+        done = work()
+        return done, self._clock() - start
+
+    def _clock(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def encode(self) -> dict[str, Tensor]:
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self._half_precision):
+            self._features = self.network.backbone.encode(self._image_3SS[None].float())
+        return self._features
+
+    def prepare(self) -> Context:
+        return self.network.prepare(self._features, self._image_3SS[None], [self._image_3SS])
+
+    def gflops(self) -> dict[str, float]:
+        """FLOPs of each piece; the refinement's are those of an interaction less those of its decoder."""
+        frames = [(self.size, self.size)]
+        encode, _ = _counted(self.encode)
+        prepare, context = _counted(self.prepare)
+        decode, _ = _counted(lambda: self._bare(context, [[self._click]], None, None, frames))
+        interact, interaction = _counted(lambda: self.network(context, [[self._click]], None, None, frames))
+        self.network.paste(interaction, 0, None, frames[0])
+        flops = {"encode": encode, "prepare": prepare, "decode": decode, "refine": interact - decode}
+        return {f"{name}_gflops": value for name, value in flops.items()}
+
+    def repetition(self) -> _Repetition:
+        """One encode, a click without the refiner, and one with it."""
+        frame, clicks = (self.size, self.size), [[self._click]]
+        self._features = {}
+        _settle()
+        memory.reset(self.device)
+        held = _peak(self.device)
+        _, encode = self.timed(self.encode)
+        context = Context(self._features, [self._image_3SS], None)
+        coarse, decode = self.timed(lambda: self._bare(context, clicks, None, None, [frame]))
+        _, bare_paste = self.timed(lambda: self._bare.paste(coarse, 0, None, frame))
+        bare_peak = _peak(self.device)
+        context, prepare = self.timed(self.prepare)
+        interaction, interact = self.timed(lambda: self.network(context, clicks, None, None, [frame]))
+        _, paste = self.timed(lambda: self.network.paste(interaction, 0, None, frame))
+        taken = (bare_peak - held, _peak(self.device) - held) if _resettable(self.device) else (None, None)
+        return _Repetition(encode, decode, bare_paste, prepare, interact, paste, *taken)
+
+    def annotate(self) -> None:
+        """A loop of clicks towards a disk; where the selector would paste costs the same and is left out."""
+        frame, context = (self.size, self.size), self.prepare()
+        away = np.arange(self.size) - self.size // 2
+        truth = (away[:, None] ** 2 + away[None] ** 2 < (self.size // 4) ** 2).astype(np.int8)
+        clicks: list[Click] = []
+        coarse = result = None
+        mask = np.zeros(frame, np.uint8)
+        for _ in range(_LOOP_CLICKS):
+            clicks.append(next_click(truth, mask, clicks) or self._click)
+            interaction = self.network(context, [clicks], coarse, None if result is None else [result], [frame])
+            coarse, result = interaction.coarse_B1MM, self.network.paste(interaction, 0, None, frame)
+            mask = (result > self.network.backbone.threshold).to(torch.uint8).cpu().numpy()
+
+    def segment(self, prompts: list[Click], batch: int) -> None:
+        """Every prompt on its own gives a mask at the image's size."""
+        frame, context = (self.size, self.size), self.prepare()
+        for start in range(0, len(prompts), batch):
+            clicks = [[prompt] for prompt in prompts[start : start + batch]]
+            own = context.select([0] * len(clicks))
+            interaction = self.network(own, clicks, None, None, [frame] * len(clicks))
+            masks = [
+                self.network.paste(interaction, i, None, frame) > self.network.backbone.threshold
+                for i in range(len(clicks))
+            ]
+            torch.stack(masks).cpu()
 
 
-def _peak_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+def _counted(work: Callable[[], T]) -> tuple[float, T]:
+    with FlopCounterMode(display=False) as counter:
+        done = work()
+    return counter.get_total_flops() / 1e9, done
+
+
+def _grid(side: int, size: int) -> list[Click]:
+    """side×side positive clicks at the centres of as many equal cells of the image."""
+    at = [int((i + 0.5) * size / side) for i in range(side)]
+    return [Click(x, y, True) for y in at for x in at]
+
+
+def _times(repetitions: list[_Repetition]) -> dict[str, float]:
+    clicks = [each.prepare + each.interact + each.paste for each in repetitions]
+    images = [each.encode + click for each, click in zip(repetitions, clicks, strict=True)]
+    bare = [each.encode + each.decode + each.bare_paste for each in repetitions]
+    seconds = {
+        "encode": [each.encode for each in repetitions],
+        "prepare": [each.prepare for each in repetitions],
+        "decode": [each.decode for each in repetitions],
+        "refine": [each.interact - each.decode for each in repetitions],
+        "click": clicks,
+    }
+    found = {f"{name}_seconds": statistics.median(values) for name, values in seconds.items()}
+    found["fps"] = 1 / statistics.median(images)
+    found["refiner_fps_ratio"] = statistics.median(a / b for a, b in zip(bare, images, strict=True))
+    if len(images) > 1:
+        low, _, high = statistics.quantiles([1 / each for each in images], n=4, method="inclusive")
+        found["fps_spread"] = high - low
+    return found
+
+
+def _memory(repetitions: list[_Repetition], network: SamRef) -> dict[str, float]:
+    taken = [each.memory for each in repetitions if each.memory is not None]
+    bare = [each.bare_memory for each in repetitions if each.bare_memory is not None]
+    if not taken:
+        return {}
+    peak = _gigabytes(network) + statistics.median(taken)
+    bare_peak = _gigabytes(network.backbone) + statistics.median(bare)
+    return {"memory_gb": peak, "refiner_memory_ratio": peak / bare_peak}
+
+
+def _gigabytes(module: nn.Module) -> float:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())) / 1e9
+
+
+def _settle() -> None:
+    """Give back what is free: memory that glibc keeps from earlier work would be used again, and not be counted."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
+def _resettable(device: str) -> bool:
+    """Whether a peak can be set back: of a device, and on Linux of a process."""
+    return device.startswith("cuda") or Path("/proc/self/clear_refs").exists()
+
+
+def _peak(device: str) -> float:
+    """Of the device, or on a CPU of the process, since the last reset, in 10⁹ bytes."""
+    peaks = memory.peaks(device)
+    return peaks["device_peak_memory_gb" if device.startswith("cuda") else "peak_memory_gb"]

@@ -25,6 +25,8 @@ class Backbone(nn.Module):
     """Feature name → (channels, side). `embedding` is always there; SAM2 adds high-resolution maps."""
     threshold: float = 0.0
     """A pixel belongs to the object if its logit is above this."""
+    only_for_video: tuple[str, ...] = ()
+    """Modules kept for the checkpoint's names that say nothing about a still image; the paper's count has none."""
 
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """Features of images (RGB, uint8 or float 0..255, S×S); each B×channels×side×side."""
@@ -78,8 +80,19 @@ def resize_image(image_3HW: Tensor, size: int, resize: Resize) -> Tensor:
     return image_3HW
 
 
-def parameter_counts(module: nn.Module) -> tuple[int, int]:
-    """Parameters, and parameters owned by leaf modules only (the convention of the paper's Table 3, as thop's)."""
-    everything = sum(parameter.numel() for parameter in module.parameters())
-    leaves = (child for child in module.modules() if not any(child.children()))
+def parameter_counts(network: nn.Module) -> tuple[int, int]:
+    """Parameters, and parameters by the convention of the paper's Table 3.
+
+    The latter, as thop counts: those that a leaf module owns. A backbone's modules that are only for video are left
+    out: so SAM2 Hiera-L has the paper's 216.8 million, and 216.9 with them.
+    """
+    everything = sum(parameter.numel() for parameter in network.parameters())
+    unused = {
+        id(part)
+        for backbone in network.modules()
+        if isinstance(backbone, Backbone)
+        for name in backbone.only_for_video
+        for part in backbone.get_submodule(name).modules()
+    }
+    leaves = (module for module in network.modules() if not any(module.children()) and id(module) not in unused)
     return everything, sum(parameter.numel() for leaf in leaves for parameter in leaf.parameters(recurse=False))

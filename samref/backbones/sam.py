@@ -1,7 +1,10 @@
-"""SAM (segment-anything 1.0), unchanged, behind the backbone protocol.
+"""SAM (segment-anything 1.0) behind the backbone protocol, its outputs unchanged.
 
 Kirillov et al., Segment Anything, ICCV 2023. Differs from `SamPredictor` in that every object of a batch may have
-an image of its own, which the package's mask decoder (one embedding, many prompts) does not offer.
+an image of its own, which the package's mask decoder (one embedding, many prompts) does not offer, and in that the
+image encoder's attention is torch's fused one.
+
+Legend: B images (or windows), N heads of all of them, H W side of the token grid, T tokens (H·W), D channels of a head.
 """
 
 from __future__ import annotations
@@ -9,10 +12,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
+
+# Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
+# would take four times that, and not be faster.
+_LARGEST_BIAS = 2**26
 
 
 class SamBackbone(Backbone):
@@ -24,6 +32,8 @@ class SamBackbone(Backbone):
     def __init__(self, sam: Any) -> None:
         super().__init__()
         self.image_encoder = sam.image_encoder
+        for block in self.image_encoder.blocks:
+            block.attn = _Attention(block.attn)
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
         # Not persistent: public checkpoints do not have them.
@@ -75,6 +85,54 @@ class SamBackbone(Backbone):
     def drop_encoder(self) -> None:
         """As the protocol says."""
         self.image_encoder = None
+
+
+class _Attention(nn.Module):
+    """segment-anything's attention with decomposed relative positions, through torch's fused kernels.
+
+    The package keeps attention matrices of T×T for every head, several at a time; here only the relative positions'
+    part is one, and of no more heads than `_LARGEST_BIAS` allows. To append rel_h and rel_w to the queries, and one-hot
+    positions to the keys, would need none, but then the kernels multiply three times as many channels: on a CPU it
+    is slower than the matrix (SAM ViT-B, global attention; LOG.md).
+    """
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.num_heads: int = plain.num_heads
+        self.qkv = plain.qkv
+        self.proj = plain.proj
+        self.rel_pos_h: nn.Parameter = plain.rel_pos_h
+        self.rel_pos_w: nn.Parameter = plain.rel_pos_w
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """B×H×W×C to the same; H and W are those that the relative positions were made for."""
+        batch, height, width, _ = x_BHWC.shape
+        tokens = height * width
+        qkv = self.qkv(x_BHWC).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        query_NHWD = qkv[0].unflatten(1, (height, width))
+        rel_NHWK = torch.einsum("nhwd,hkd->nhwk", query_NHWD, _relative(self.rel_pos_h, height)).contiguous()
+        rel_NHWL = torch.einsum("nhwd,wld->nhwl", query_NHWD, _relative(self.rel_pos_w, width)).contiguous()
+        heads = max(1, _LARGEST_BIAS // tokens**2)
+        parts = zip(*(t.split(heads) for t in (*qkv, rel_NHWK, rel_NHWL)), strict=True)
+        mixed = [_attend(*part) for part in parts]
+        mixed_NTD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        mixed_BHWC = mixed_NTD.view(batch, self.num_heads, tokens, -1).transpose(1, 2).reshape(x_BHWC.shape)
+        out: Tensor = self.proj(mixed_BHWC)
+        return out
+
+
+def _attend(query_NTD: Tensor, key_NTD: Tensor, value_NTD: Tensor, rel_NHWK: Tensor, rel_NHWL: Tensor) -> Tensor:
+    """N×T×D: attention of each head, whose logit at key (k, l) has rel_NHWK[…, k] + rel_NHWL[…, l] added."""
+    bias_1NTT = (rel_NHWK[..., :, None] + rel_NHWL[..., None, :]).flatten(3).flatten(1, 2)[None]
+    # The fused kernels of the CPU take four dimensions only.
+    mixed = F.scaled_dot_product_attention(query_NTD[None], key_NTD[None], value_NTD[None], attn_mask=bias_1NTT)
+    return mixed[0]
+
+
+def _relative(positions_LD: Tensor, side: int) -> Tensor:
+    """From one vector a distance, -(side-1) … side-1, to one for each query and key: side×side×D."""
+    at = torch.arange(side, device=positions_LD.device)
+    return positions_LD[at[:, None] - at[None, :] + side - 1]
 
 
 def build(size: str) -> SamBackbone:

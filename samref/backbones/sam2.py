@@ -41,6 +41,9 @@ class Sam2Backbone(Backbone):
     )
     """Attributes of SAM2Base that only video needs: not kept here, passed over in a checkpoint."""
 
+    only_for_video = ("sam_mask_decoder.pred_obj_score_head",)
+    """Whether the object is in the frame at all: the decoder computes it, `decode` has no use for it."""
+
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -19,7 +19,7 @@ SETTINGS = {
         "learning_rate": 3e-3,
     },
     "evaluate": {"data": "shapes", "samples": 5, "max_clicks": 6},
-    "profile": {"repeats": 2},
+    "profile": {"repeats": 2, "prompts_per_side": 2},
 }
 
 

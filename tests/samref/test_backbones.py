@@ -1,16 +1,91 @@
 """Backbones against the packages they wrap."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
+from torch import nn
 
-from samref import backbones
-from samref.backbones import checkpoints
+from samref import backbones, embed
+from samref.backbones import checkpoints, sam
 from samref.backbones.backbone import resize_image
 from samref.config import ModelConfig
+
+
+def with_random_positions(encoder):
+    """The package's relative positions are 0 before they are trained, and a mistake in them would not be seen."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in encoder.named_parameters():
+        if "rel_pos" in name:
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+    return encoder
+
+
+def plain_encoder_of_tiny(state):
+    """segment-anything's own, with its own attention; the strict loading says that no name differs."""
+    encoder = ImageEncoderViT(
+        img_size=256, patch_size=16, embed_dim=96, depth=4, num_heads=4, mlp_ratio=2, out_chans=64,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=True, window_size=8, global_attn_indexes=(1, 3),
+    )  # fmt: skip
+    encoder.load_state_dict(state)
+    return encoder.eval()
+
+
+@pytest.fixture
+def encoders():
+    ours = with_random_positions(backbones.build("tiny", seed=3).image_encoder)
+    return ours, plain_encoder_of_tiny(ours.state_dict())
+
+
+@pytest.mark.parametrize("heads_at_once", [1, 3, 1000])
+def test_the_fused_encoder_equals_segment_anythings_gradients_too(encoders, monkeypatch, heads_at_once):
+    monkeypatch.setattr(sam, "_LARGEST_BIAS", heads_at_once * 256**2)  # 256 tokens: the global blocks
+    images = torch.randn(2, 3, 256, 256, generator=torch.manual_seed(0))
+    outputs = [encoder(images) for encoder in encoders]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    weights = torch.randn(outputs[0].shape, generator=torch.manual_seed(1))
+    for output in outputs:
+        (output * weights).sum().backward()
+    ours, theirs = (dict(encoder.named_parameters()) for encoder in encoders)
+    for name, parameter in theirs.items():
+        assert parameter.grad.abs().max() > 0, name
+        torch.testing.assert_close(ours[name].grad, parameter.grad, atol=1e-2, rtol=1e-3, msg=name)
+
+
+@torch.inference_mode()
+def test_in_bf16_the_fused_encoder_is_as_close_as_segment_anythings(encoders):
+    """Equal to float32 within bf16's tolerance, 2⁻⁸ a rounding: no more than the package itself, doubled."""
+    images = torch.randn(2, 3, 256, 256, generator=torch.manual_seed(0))
+    exact = encoders[1](images)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = (float((encoder(images) - exact).abs().mean()) for encoder in encoders)
+    assert 0 < ours < 2 * theirs < 0.05 * float(exact.abs().mean())
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_at_full_size_outputs_equal_sam_predictors():
+    """ViT-B at 1024 px, of its twelve blocks the first three: two in padded windows, one global."""
+    theirs = sam_model_registry["vit_b"]().eval()
+    ours = sam_model_registry["vit_b"]().eval()
+    for each in (theirs, ours):
+        each.image_encoder.blocks = each.image_encoder.blocks[:3]
+    with_random_positions(theirs.image_encoder)
+    ours.load_state_dict(theirs.state_dict())
+    backbone = sam.SamBackbone(ours).eval()
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    predictor = SamPredictor(theirs)
+    predictor.set_image(image)
+    features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
+    torch.testing.assert_close(features["embedding"], predictor.features, atol=1e-4, rtol=1e-4)
+    point, label = np.array([[300.0, 400.0]]), np.array([1])
+    _, _, low_res = predictor.predict(point, label, multimask_output=False, return_logits=True)
+    logits = backbone.decode(features, torch.from_numpy(point)[None].float(), torch.from_numpy(label)[None], None)
+    np.testing.assert_allclose(logits[0].numpy(), low_res, atol=1e-4)
 
 
 @pytest.mark.parametrize("multimask", ["never", "always", "first"])
@@ -20,8 +95,8 @@ def test_outputs_equal_sam_predictors(multimask):
     backbone = backbones.build("tiny", seed=3)
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
-    sam = Sam(backbone.image_encoder, backbone.prompt_encoder, backbone.mask_decoder)
-    predictor = SamPredictor(sam)
+    encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
+    predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
     predictor.set_image(image)
     features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
     points, labels = np.array([[30.0, 40.0], [200.0, 100.0], [128.0, 250.0]]), np.array([1, 0, 1])
@@ -127,3 +202,25 @@ def test_state_dicts_have_the_public_checkpoints_names():
     with torch.device("meta"):
         ours, theirs = backbones.build("sam_vit_b").state_dict(), sam_model_registry["vit_b"]().state_dict()
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+
+
+def test_encoding_goes_on_with_fewer_images_where_memory_runs_out():
+    backbone = backbones.build("tiny", seed=0)
+    encode, asked = backbone.encode, []
+
+    def with_room_for_two(images):
+        asked.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images)
+
+    images = torch.randint(0, 256, (5, 3, 256, 256), dtype=torch.uint8, generator=torch.manual_seed(0))
+    with torch.inference_mode():
+        whole = encode(images.float())
+        backbone.encode = with_room_for_two
+        parts, at_once = embed.encode(backbone, images, 8)
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+        assert (asked, at_once) == ([5, 2, 2, 1], 2)
+        backbone.encode = lambda images: with_room_for_two(images.repeat(3, 1, 1, 1))
+        with pytest.raises(torch.OutOfMemoryError):
+            embed.encode(backbone, images, 2)
