@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from samref import backbones
+from samref import backbones, memory
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.embed import DataSource, embed
 from samref.train import train
@@ -67,11 +67,11 @@ def main() -> None:
         for way, inputs in {"cached embeddings": {"embeddings": cache}, "encoding each batch": {}}.items():
             # The first step of a process, and of a device, is slower; a training of one step takes that out.
             run(model, config.model_copy(update={"steps": 1}), inputs, folder / f"{way} first", runtime)
+            memory.reset(device)
             found = run(model, config, inputs, folder / way, runtime)
             rates[way] = found["steps_per_second"]
-            # On the CPU a process keeps one peak for its life, which says nothing of its second training.
-            memory = f", {found['device_peak_memory_gb']:.2f} GB" if "device_peak_memory_gb" in found else ""
-            print(f"{way}: {rates[way]:.4g} steps/s{memory}, loss {found['loss']:.4f}", flush=True)
+            peaks = ", ".join(f"{name} {value:.2f}" for name, value in memory.peaks(device).items())
+            print(f"{way}: {rates[way]:.4g} steps/s, {peaks}, loss {found['loss']:.4f}", flush=True)
     print(f"ratio: {rates['cached embeddings'] / rates['encoding each batch']:.2f}")
 
 

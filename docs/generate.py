@@ -16,8 +16,14 @@ from pydantic.fields import FieldInfo
 
 from samref import backbones, data
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
+from samref_sweep.axes import Axis, Parameters
+from samref_sweep.budget import Budget
 from samref_sweep.cli import sweep_parser, trial_parser
-from samref_sweep.spec import Resources, SweepFile
+from samref_sweep.failures import Retry
+from samref_sweep.goal import Metric
+from samref_sweep.halving import Scheduler
+from samref_sweep.resources import Resources
+from samref_sweep.spec import SweepFile
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -40,6 +46,15 @@ def page() -> str:
         parts += [f"## `{name}`", first_line(part), *table(part, f"{name}.")]
     parts += ["## Keys of a sweep file", *table(SweepFile, "")]
     parts += ["### `resources.KIND`", first_line(Resources), *table(Resources, "")]
+    for key, model in [
+        ("parameters.SETTING", Axis),
+        ("parameters", Parameters),
+        ("metric", Metric),
+        ("scheduler", Scheduler),
+        ("budget", Budget),
+        ("retry", Retry),
+    ]:
+        parts += [f"### `{key}`", first_line(model), *table(model, "")]
     parts += ["## Names", f"Backbones: {', '.join(f'`{name}`' for name in backbones.names())}."]
     parts += [f"Datasets: {', '.join(f'`{name}`' for name in data.names())}."]
     parts += ["## Commands"]
@@ -53,7 +68,8 @@ def table(part: type[BaseModel], prefix: str) -> Iterator[str]:
     rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, field in part.model_fields.items():
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{prefix}{name}` | {type_name(field.annotation)} | {default(field)} | {meaning} |")
+        key = f"{prefix}{field.alias or name}"
+        rows.append(f"| `{key}` | {type_name(field.annotation)} | {default(field)} | {meaning} |")
     yield "\n".join(rows)
 
 

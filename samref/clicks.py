@@ -25,9 +25,16 @@ Clicker = Literal["ritm", "interformer"]
 Truth = NDArray[np.int8]
 Mask = NDArray[Any]
 """H×W; what is not zero (or not False) is predicted object."""
+Wrong = NDArray[np.uint8]
+"""H×W; 1 where the mask is wrong in one of the two ways, else 0."""
 
 INNER_SQUARED = (100, 289)
 """InterFormer draws training clicks among distances above max / 1.7; (1 / 1.7)² as a whole-number ratio."""
+
+_BLOCK = 4
+"""Side of the blocks by which the deep part of an error is found; a row of one is a 32-bit word."""
+_BLOCK_SLACK = (_BLOCK - 1) * sqrt(2)
+"""What the distance between two pixels and that between their blocks can differ by, in px."""
 
 
 class Click(NamedTuple):
@@ -74,11 +81,30 @@ def next_click(
     Raises ValueError for shapes that differ, a click outside, an unknown clicker, or `interformer` without
     `rng`.
     """
+    _check(truth_HW, mask_HW, clicks)
+    return click_on(*errors(truth_HW, mask_HW), clicks, clicker=clicker, rng=rng)
+
+
+def errors(truth_HW: Truth, mask_HW: Mask) -> tuple[Wrong, Wrong]:
+    """What of the object is missing in the mask, and what of the background it has too much."""
+    predicted_HW = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
+    return ((truth_HW == 1) & ~predicted_HW).view(np.uint8), ((truth_HW == 0) & predicted_HW).view(np.uint8)
+
+
+def click_on(
+    missing_HW: Wrong,
+    extra_HW: Wrong,
+    clicks: Sequence[Click],
+    *,
+    clicker: Clicker = "ritm",
+    rng: np.random.Generator | None = None,
+) -> Click | None:
+    """`next_click`, given the errors; `interformer` cuts the clicks out of them in place."""
     if clicker not in ("ritm", "interformer"):
         raise ValueError(f"clicker is {clicker!r}; there are: ritm, interformer")
     if clicker == "interformer" and rng is None:
         raise ValueError("clicker interformer draws among equals: pass rng, a seeded numpy Generator")
-    depth, positive = _larger_error(truth_HW, mask_HW, clicks, cut_first=clicker == "interformer")
+    depth, positive = _larger_error(missing_HW, extra_HW, clicks, cut_first=clicker == "interformer")
     if depth is None:
         return None
     deepest_hw = depth.beyond(depth.peak - 1)
@@ -96,7 +122,8 @@ def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng:
     """
     if not clicks:
         return next_click(truth_HW, np.zeros(truth_HW.shape, bool), ())
-    depth, positive = _larger_error(truth_HW, mask_HW, clicks, cut_first=True)
+    _check(truth_HW, mask_HW, clicks)
+    depth, positive = _larger_error(*errors(truth_HW, mask_HW), clicks, cut_first=True, share=1 / 1.7)
     if depth is None:
         return None
     # Squared distances are whole: d² > peak · 100/289 is d² > floor(peak · 100/289).
@@ -110,48 +137,115 @@ def num_rounds(gamma: float, max_clicks: int, rng: np.random.Generator) -> int:
     return int(rng.choice(max_clicks + 1, p=weights / weights.sum()))
 
 
-def _larger_error(
-    truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], *, cut_first: bool
-) -> tuple[_Depth | None, bool]:
-    """The error to click next and the click's sign."""
+def _check(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click]) -> None:
     if truth_HW.shape != mask_HW.shape:
         raise ValueError(f"truth is {truth_HW.shape}, mask is {mask_HW.shape}: they must be of one size")
     height, width = truth_HW.shape
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise ValueError(f"{click} lies outside the truth of {width}×{height} px")
-    predicted_HW = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
-    missing = _depth((truth_HW == 1) & ~predicted_HW, clicks, cut_first=cut_first)
-    extra = _depth((truth_HW == 0) & predicted_HW, clicks, cut_first=cut_first)
+
+
+def _larger_error(
+    missing_HW: Wrong, extra_HW: Wrong, clicks: Sequence[Click], *, cut_first: bool, share: float = 1.0
+) -> tuple[_Depth | None, bool]:
+    """The error to click next and the click's sign; of its depths those above `share` of the largest are there."""
+    regions = [_region(wrong, clicks if cut_first else ()) for wrong in (missing_HW, extra_HW)]
+    depths: list[_Depth | None] = [None, None]
+    # The one that is deeper by its blocks goes first: often the other cannot be deeper, and is not looked at.
+    for kind in sorted((0, 1), key=lambda kind: -regions[kind].highest):
+        other = depths[1 - kind]
+        if other is None or regions[kind].most ** 2 >= other.peak:
+            depths[kind] = _depth(regions[kind], () if cut_first else clicks, share)
+    missing, extra = depths
     if missing is not None and (extra is None or missing.peak > extra.peak):
         return missing, True
     return extra, False
 
 
-def _depth(wrong_HW: NDArray[np.bool_], clicks: Sequence[Click], *, cut_first: bool) -> _Depth | None:
-    """Distances inside `wrong_HW` (changed in place) on its bounding box; None where no pixel is left."""
-    wrong = wrong_HW.view(np.uint8)
-    if cut_first:
-        for click in clicks:
-            wrong[click.y, click.x] = 0
-    # Only the bounding box and one pixel around it are looked at, which changes no distance. Proof: the plain
-    # way pads the image by one pixel of zeros; outside the box everything is zero there too. Take a pixel p
-    # of the box and its nearest zero z. If z is outside the box, the straight way from p to z crosses the
-    # ring around the box: clamp z's coordinates to the box grown by one. The clamped pixel lies on the ring,
-    # so it is a zero; each coordinate moved towards p or stayed, so it is not farther. Hence a nearest zero
-    # lies in the grown box.
-    x0, y0, width, height = cv2.boundingRect(wrong)
+class _Region(NamedTuple):
+    """An error's bounding box, seen in blocks.
+
+    A block is full if all its pixels are wrong. Let c be the distance, in blocks of k×k, from a full block to the
+    nearest one that is not. A pixel of the block has a zero within k·c + (k - 1)·√2 px, as that other block holds one;
+    and none nearer than k·c - (k - 1)·√2, as every block that holds one is at least c away. Transforming blocks costs a
+    sixteenth.
+    """
+
+    padded: Wrong
+    """The box, a ring of zeros, and zeros up to whole blocks."""
+    x0: int
+    y0: int
+    """Where it begins."""
+    blocks: NDArray[np.float32]
+    """c of each."""
+    highest: float
+    """The largest c; -1 where nothing is wrong."""
+
+    @property
+    def most(self) -> float:
+        """No distance is larger, in px."""
+        return _BLOCK * self.highest + _BLOCK_SLACK + 0.01  # for roundings
+
+
+def _region(wrong_HW: Wrong, cut: Sequence[Click]) -> _Region:
+    """The clicks to cut are cut in place.
+
+    Only the bounding box and one pixel around it are looked at, which changes no distance. Proof: the plain way pads
+    the image by one pixel of zeros; outside the box everything is zero there too. Take a pixel p of the box and its
+    nearest zero z. If z is outside the box, the straight way from p to z crosses the ring around the box: clamp z's
+    coordinates to the box grown by one. The clamped pixel lies on the ring, so it is a zero; each coordinate moved
+    towards p or stayed, so it is not farther. Hence a nearest zero lies in the grown box.
+    """
+    for click in cut:
+        wrong_HW[click.y, click.x] = 0
+    x0, y0, width, height = cv2.boundingRect(wrong_HW)
+    rows, columns = (-(-(side + 2) // _BLOCK) * _BLOCK for side in (height, width))
+    padded = np.zeros((rows, columns), np.uint8)
     if width == 0:
+        return _Region(padded, x0, y0, np.zeros((1, 1), np.float32), -1)
+    padded[1 : height + 1, 1 : width + 1] = wrong_HW[y0 : y0 + height, x0 : x0 + width]
+    lines = padded.reshape(rows // _BLOCK, _BLOCK, columns)
+    # Four wrong pixels in a row are the bytes 1, 1, 1, 1.
+    words = (lines[:, 0] & lines[:, 1] & lines[:, 2] & lines[:, 3]).view(np.uint32)
+    full = (words == 0x01010101).view(np.uint8)
+    blocks = cv2.distanceTransform(full, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32, copy=False)
+    return _Region(padded, x0 - 1, y0 - 1, blocks, float(blocks.max()))
+
+
+def _depth(region: _Region, clicks: Sequence[Click], share: float) -> _Depth | None:
+    """Distances where they are large, clicked pixels at 0; None where no pixel is left.
+
+    The largest distance is at least k·max(c) - (k - 1)·√2, unless it is a clicked pixel's. Where the upper bound is
+    below that, or below the share of it, nothing needs to be looked at; what is farther from the rest than the largest
+    upper bound makes no distance in it smaller.
+    """
+    if region.highest < 0:
         return None
-    padded = np.zeros((height + 2, width + 2), np.uint8)
-    padded[1:-1, 1:-1] = wrong[y0 : y0 + height, x0 : x0 + width]
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    if not cut_first:
-        for click in clicks:
-            if 0 <= click.x - x0 < width and 0 <= click.y - y0 < height:
-                distance[click.y - y0, click.x - x0] = 0
-    peak = round(float(distance.max()) ** 2)
-    return _Depth(distance.astype(np.float32, copy=False), x0, y0, peak) if peak else None
+    least = _BLOCK * region.highest - _BLOCK_SLACK - 0.01
+    if least > 0:
+        deep = region.blocks > (share * least - _BLOCK_SLACK) / _BLOCK - 0.01
+        x, y, width, height = (_BLOCK * side for side in cv2.boundingRect(deep.view(np.uint8)))
+        found = _depth_within(region, (y, y + height, x, x + width), int(region.most) + 1, clicks)
+        if found.peak >= least**2:
+            return found
+    rows, columns = region.padded.shape
+    found = _depth_within(region, (0, rows, 0, columns), 0, clicks)
+    return found if found.peak else None
+
+
+def _depth_within(region: _Region, part: tuple[int, int, int, int], reach: int, clicks: Sequence[Click]) -> _Depth:
+    """Of the pixels of a part (top, bottom, left, right); zeros up to `reach` px from it count."""
+    top, bottom, left, right = part
+    y, x = max(0, top - reach), max(0, left - reach)
+    window = region.padded[y : bottom + reach, x : right + reach]
+    distances = cv2.distanceTransform(window, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = distances[top - y : bottom - y, left - x : right - x].astype(np.float32, copy=False)
+    x0, y0 = region.x0 + left, region.y0 + top
+    for click in clicks:
+        if 0 <= click.x - x0 < right - left and 0 <= click.y - y0 < bottom - top:
+            distance[click.y - y0, click.x - x0] = 0
+    return _Depth(distance, x0, y0, round(float(distance.max()) ** 2))
 
 
 def _click(depth: _Depth, flat_index: int, positive: bool) -> Click:

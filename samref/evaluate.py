@@ -1,80 +1,48 @@
-"""The click loop: every sample, click by click, by the published protocol (method.md §3), for several θ at once.
+"""The evaluation: every sample, click by click, by the published protocol (method.md §3), for several θ at once.
 
-The unit of work is a node: one sample under one set of θ values that have decided alike so far. All live nodes make
-one click per round, in batches; where the selector's decision differs between the θ of a node, it splits. Several θ
-thus cost their distinct paths, and each gets the result of a run of its own.
+`samref.clickloop` makes the clicks. On a CPU each thread takes a sample and calls the network with one node at a time,
+on one thread of torch: as fast as batches, which bring a CPU little, without waiting for each other, and a result is
+bit by bit the same alone, beside others, and on any number of cores, which it would not be in batches (a product of
+matrices rounds differently with the number of its rows). On CUDA waves of samples advance in batches.
 
 Written into each θ's folder:
 
     clicks.npz     one entry a click: sample (index), click (from 1), x, y (px, original image), positive, iou,
-                   pasted_on (0 no selector, 1 global, 2 previous), error_ratio (R_e, NaN where undefined)
+                   boundary_iou (NaN where not measured), pasted_on (0 no selector, 1 global, 2 previous), error_ratio
+                   (R_e, NaN where undefined)
     samples.json   the samples' keys, by index
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeVar
 
+import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from samref import metrics, weights
 from samref.backbones.backbone import resize_image
-from samref.clicks import Click, next_click
+from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Wave
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
-from samref.refiner.model import Context
-from samref.refiner.selector import error_ratio, paste_on_global
 
 if TYPE_CHECKING:
     from samref.trial import Report
 
-_WAVE = 32  # samples whose masks and features are in memory together
-_BATCH = 16  # nodes of one decoder call
-NO_SELECTOR, GLOBAL, PREVIOUS = 0, 1, 2
-
-
-class Record(NamedTuple):
-    """One click and what it led to."""
-
-    click: Click
-    iou: float
-    pasted_on: int
-    error_ratio: float
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One sample on one path of selector decisions."""
-
-    sample: int  # position in the wave
-    thetas: tuple[int, ...]  # positions of the configurations that share this path
-    records: tuple[Record, ...] = ()
-    coarse_1MM: Tensor | None = None  # S_{t-1}
-    result_HW: Tensor | None = None  # M_{t-1}
-    mask_HW: NDArray[np.uint8] | None = None
-    area: int = -1  # ‖H(E_{t-1})‖₀; -1 before the first click
-
-
-@dataclass(frozen=True)
-class Wave:
-    """The samples that are in memory together."""
-
-    first: int
-    """Position in the dataset of its first sample."""
-    truths: list[NDArray[np.int8]]
-    context: Context
+_WAVE = 32  # samples, and nodes of one decoder call, that a GPU works on together
+Paths = list[list[tuple[Record, ...]]]
+"""For each θ, for each sample, its clicks in order."""
+Played = TypeVar("Played")
 
 
 @torch.inference_mode()
@@ -106,145 +74,99 @@ def evaluate(
     network = weights.build_model(model, runtime, weights=inputs.get("weights"), encoder=False)
     embeddings = Embeddings(inputs["embeddings"])
     dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
-    device = runtime.resolve_device()
-    thetas = [each.theta for each in configs]
-
-    paths: list[list[tuple[Record, ...]]] = [[] for _ in configs]
     clock = time.perf_counter()
-    with ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="clicks") as pool:
-        loop = ClickLoop(network, config, thetas, pool)
-        rounds = 0
-
-        def progress(samples: int) -> None:
-            nonlocal rounds
-            rounds += samples
-            report(rounds, {"total": len(dataset.samples) * config.max_clicks, "clicks": loop.clicks_made})
-
-        for start in range(0, len(dataset.samples), _WAVE):
-            wave = load_wave(dataset, start, network, embeddings, device)
-            for own, records in zip(paths, loop.run(wave, progress), strict=True):
-                own.extend(records)
-    seconds = (time.perf_counter() - clock) / max(1, loop.clicks_made)
+    paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
+    seconds = (time.perf_counter() - clock) / max(1, calls)
     for out, own in zip(outs, paths, strict=True):
         _write(out, [sample.key for sample in dataset.samples], own)
     return [{**headline(own, config), "seconds_per_click": seconds} for own in paths]
 
 
-def load_wave(dataset: Dataset, first: int, network: SamRef, embeddings: Embeddings, device: str) -> Wave:
-    """Read the samples from this position on, and compute once what all their clicks share."""
-    samples = dataset.samples[first : first + _WAVE]
-    truths = [dataset.truth(sample.key) for sample in samples]
-    pictures = [dataset.image(sample.image_key).transpose(2, 0, 1) for sample in samples]
-    images = [torch.from_numpy(np.ascontiguousarray(picture)) for picture in pictures]
-    images_B3SS = torch.stack([resize_image(image, network.backbone.image_size, "stretch") for image in images])
-    features = embeddings.read([sample.image_key for sample in samples], device)
-    context = network.prepare(features, images_B3SS.to(device), [image.to(device) for image in images])
-    return Wave(first, truths, context)
+def run(
+    network: SamRef,
+    configs: Sequence[EvaluateConfig],
+    dataset: Dataset,
+    embeddings: Embeddings,
+    device: str,
+    report: Report,
+) -> tuple[Paths, int]:
+    """All clicks, and how many calls of the decoder they took, counted in nodes."""
+    num_samples, max_clicks = len(dataset.samples), configs[0].max_clicks
+    on_cpu = device == "cpu"
+    size = 1 if on_cpu else _WAVE
+    loop = ClickLoop(network, configs[0], [config.theta for config in configs], batch=size)
+
+    def play(first: int) -> tuple[Paths, int]:
+        positions = range(first, min(first + size, num_samples))
+        return loop.run(load_wave(dataset, positions, network, embeddings, device))
+
+    paths: Paths = [[] for _ in configs]
+    calls = 0
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(_one_library_thread())
+        # On a GPU the second thread reads and decodes while the first one's kernels run. Closing: whoever stops us by
+        # an exception waits for the samples that are being played, not for all.
+        played = _in_threads(play, range(0, num_samples, size), threads if on_cpu else 2)
+        for found, more in stack.enter_context(contextlib.closing(played)):
+            for own, records in zip(paths, found, strict=True):
+                own.extend(records)
+            calls += more
+            report(len(paths[0]) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
+    return paths, calls
 
 
-class ClickLoop:
-    """Makes all clicks of a wave of samples under several θ."""
+def load_wave(dataset: Dataset, positions: Sequence[int], network: SamRef, embeddings: Embeddings, device: str) -> Wave:
+    """Read these samples, and compute once what all their clicks share."""
+    truths, contexts = [], []
+    for sample in (dataset.samples[position] for position in positions):
+        truths.append(dataset.truth(sample.key))
+        image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
+        # Only the refiner looks at images.
+        image_1SS = image[None, :1, :1, :1]
+        if network.gfr is not None:
+            image_1SS = resize_image(image, network.backbone.image_size, "stretch")[None]
+        features = embeddings.read([sample.image_key], device)
+        with torch.inference_mode():
+            contexts.append(network.prepare(features, image_1SS.to(device), [image.to(device)]))
+    return Wave(positions[0], truths, contexts)
 
-    def __init__(
-        self, network: SamRef, config: EvaluateConfig, thetas: Sequence[float], pool: ThreadPoolExecutor
-    ) -> None:
-        self._network = network
-        self._config = config
-        self._thetas = thetas
-        self._pool = pool
-        self.clicks_made = 0
-        """Decoder calls so far, counted in nodes."""
 
-    def run(self, wave: Wave, progress: Callable[[int], None]) -> list[list[tuple[Record, ...]]]:
-        """For each θ, for each sample of the wave, its clicks in order.
+@contextlib.contextmanager
+def _one_library_thread() -> Iterator[int]:
+    """One thread for each operation of torch and OpenCV, as ours take the cores; gives how many torch had."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield before[0]
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
-        Args:
-            wave: the samples.
-            progress: called after every round with the number of samples.
-        """
-        nodes = [_Node(i, tuple(range(len(self._thetas)))) for i in range(len(wave.truths))]
-        finished = []
-        for _ in range(self._config.max_clicks):
-            clicks = list(self._pool.map(lambda node: self._next_click(wave, node), nodes))
-            finished += [node for node, click in zip(nodes, clicks, strict=True) if click is None]
-            live = [(node, click) for node, click in zip(nodes, clicks, strict=True) if click is not None]
-            nodes = []
-            for start in range(0, len(live), _BATCH):
-                nodes += self._advance(wave, live[start : start + _BATCH])
-            if (stop_at := self._config.stop_at) is not None:
-                finished += [node for node in nodes if node.records[-1].iou >= stop_at]
-                nodes = [node for node in nodes if node.records[-1].iou < stop_at]
-            progress(len(wave.truths))
-        found: list[list[tuple[Record, ...]]] = [[()] * len(wave.truths) for _ in self._thetas]
-        for node in finished + nodes:
-            for theta in node.thetas:
-                found[theta][node.sample] = node.records
-        return found
 
-    def _next_click(self, wave: Wave, node: _Node) -> Click | None:
-        truth = wave.truths[node.sample]
-        mask = node.mask_HW if node.mask_HW is not None else np.zeros(truth.shape, np.uint8)
-        clicks = [record.click for record in node.records]
-        # Drawn ties hang on the sample and the click alone, not on the order of the work.
-        rng = np.random.default_rng([self._config.seed, wave.first + node.sample, len(clicks)])
-        return next_click(truth, mask, clicks, clicker=self._config.clicker, rng=rng)
+def _in_threads(play: Callable[[int], Played], starts: Sequence[int], threads: int) -> Generator[Played]:
+    """Results in order. All threads and one are tried on two waves a thread each; the faster plays the rest.
 
-    def _advance(self, wave: Wave, live: Sequence[tuple[_Node, Click]]) -> list[_Node]:
-        nodes = [node for node, _ in live]
-        first = nodes[0].coarse_1MM is None
-        clicks = [[*(record.click for record in node.records), click] for node, click in live]
-        frames = [wave.truths[node.sample].shape for node in nodes]
-        context = wave.context.select([node.sample for node in nodes])
-        coarse = None if first else torch.stack([node.coarse_1MM for node in nodes if node.coarse_1MM is not None])
-        results = [node.result_HW for node in nodes if node.result_HW is not None] or None
-        interaction = self._network(context, clicks, coarse, results, frames)
-        self.clicks_made += len(nodes)
-
-        ratios = [math.nan] * len(nodes)
-        areas = [-1] * len(nodes)
-        if interaction.patch is not None and interaction.error_area_B is not None:
-            areas = interaction.error_area_B.tolist()
-            before = torch.tensor([node.area for node in nodes], device=interaction.error_area_B.device)
-            ratios = error_ratio(interaction.error_area_B, before).tolist()
-
-        def branches(i: int) -> list[_Node]:
-            node, click = live[i]
-            truth = wave.truths[node.sample]
-            following = []
-            for on_global, thetas in self._decide(node, ratios[i]):
-                previous = None if on_global else node.result_HW
-                result = self._network.paste(interaction, i, previous, truth.shape)
-                mask = (result > self._network.backbone.threshold).to(torch.uint8).cpu().numpy()
-                pasted_on = NO_SELECTOR if self._network.lfr is None else GLOBAL if on_global else PREVIOUS
-                record = Record(click, metrics.iou(truth, mask), pasted_on, ratios[i])
-                following.append(
-                    _Node(
-                        node.sample,
-                        thetas,
-                        (*node.records, record),
-                        interaction.coarse_B1MM[i],
-                        result if self._network.lfr is not None else None,
-                        mask,
-                        areas[i],
-                    )
-                )
-            return following
-
-        return [branch for found in self._pool.map(branches, range(len(live))) for branch in found]
-
-    def _decide(self, node: _Node, ratio: float) -> Iterator[tuple[bool, tuple[int, ...]]]:
-        """The θ values of a node by their decision: one or two groups."""
-        decisions = {theta: paste_on_global(ratio, self._thetas[theta]) for theta in node.thetas}
-        for on_global in (True, False):
-            agreeing = tuple(theta for theta, decision in decisions.items() if decision is on_global)
-            if agreeing:
-                yield on_global, agreeing
+    Python itself runs on one thread at a time: for a decoder whose steps are microseconds, more can be slower.
+    """
+    # torch keeps its number of threads for each thread that calls it.
+    pool = partial(ThreadPoolExecutor, thread_name_prefix="clicks", initializer=torch.set_num_threads, initargs=(1,))
+    rates, done = {}, 0
+    for workers in dict.fromkeys((threads, 1)):
+        part = starts[done : done + 2 * workers]
+        done += len(part)
+        clock = time.perf_counter()
+        with pool(workers) as trying:
+            yield from trying.map(play, part)
+        rates[workers] = len(part) / (time.perf_counter() - clock)
+    with pool(max(rates, key=rates.__getitem__)) as rest:
+        yield from rest.map(play, starts[done:])
 
 
 def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[str, float | int]:
-    """The metrics of one configuration: NoC, NoF, n-mIoU, mean pastes per sample.
+    """The metrics of one configuration: NoC, NoF, n-mIoU and its boundary counterpart, mean pastes per sample.
 
-    A trajectory that ended because nothing was wrong any more keeps its IoU of 1. One that stopped early leaves out
+    A trajectory that ended because nothing was left to click keeps its last IoU. One that stopped early leaves out
     the metrics that would need its missing clicks.
     """
     ious = []
@@ -261,6 +183,10 @@ def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[
         for click in (1, 3, 5, 10, 20):
             if click <= config.max_clicks:
                 found[f"miou_at_{click}"] = metrics.mean_iou_at(ious, click)
+        for click in BOUNDARY_CLICKS:
+            if click <= config.max_clicks:
+                reached = [records[min(click, len(records)) - 1].boundary_iou if records else 1.0 for records in paths]
+                found[f"boundary_miou_at_{click}"] = float(np.mean(reached))
         pasted = [record.pasted_on for records in paths for record in records]
         if any(pasted):
             found["clicks_on_global"] = pasted.count(GLOBAL) / len(paths)
@@ -278,6 +204,7 @@ def _write(out: Path, keys: Sequence[str], paths: Sequence[Sequence[Record]]) ->
         y=np.array([record.click.y for _, _, record in rows], np.int32),
         positive=np.array([record.click.positive for _, _, record in rows], bool),
         iou=np.array([record.iou for _, _, record in rows], np.float32),
+        boundary_iou=np.array([record.boundary_iou for _, _, record in rows], np.float32),
         pasted_on=np.array([record.pasted_on for _, _, record in rows], np.int8),
         error_ratio=np.array([record.error_ratio for _, _, record in rows], np.float32),
     )

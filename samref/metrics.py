@@ -1,4 +1,4 @@
-"""Metrics of interactive segmentation: IoU of one mask, and NoC, NoF and n-mIoU of whole click trajectories.
+"""Metrics of interactive segmentation: IoU and boundary IoU of a mask; NoC, NoF and n-mIoU of click trajectories.
 
 A trajectory is the sequence of IoUs after click 1, 2, …; trajectories may be ragged, where a loop stopped
 early. What a trajectory does not tell is an error (ValueError), never a made-up number. Pure functions;
@@ -7,6 +7,7 @@ nothing is read or written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,13 +22,39 @@ def iou(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any]) -> float:
     truth_HW: 1 object, 0 background, -1 ignored; mask_HW: non-zero is object. Where both are empty outside
     the ignored pixels the mask is what the truth says, so 1.0 (datasets refuse such truths).
     """
-    if truth_HW.shape != mask_HW.shape:
-        raise ValueError(f"truth is {truth_HW.shape}, mask is {mask_HW.shape}: they must be of one size")
-    predicted_HW = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
+    predicted_HW = _predicted(truth_HW, mask_HW)
     object_HW = truth_HW == 1
-    intersection = _count(object_HW & predicted_HW)
-    union = _count(object_HW) + _count((truth_HW == 0) & predicted_HW)
-    return intersection / union if union else 1.0
+    return iou_of_counts(_count(object_HW), _count(object_HW & ~predicted_HW), _count((truth_HW == 0) & predicted_HW))
+
+
+def iou_of_counts(num_object: int, num_missing: int, num_extra: int) -> float:
+    """`iou` from pixels: of the object, of it that the mask misses, and that the mask has beyond it."""
+    union = num_object + num_extra
+    return (num_object - num_missing) / union if union else 1.0
+
+
+def boundary_iou(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any], *, dilation: float = 0.02) -> float:
+    """Boundary IoU in [0, 1] (Cheng et al., CVPR 2021): IoU of what lies near the contours, inside of them.
+
+    A region's boundary are its pixels at most d from a pixel outside it or from outside the image, by the larger of
+    the two coordinates' differences; d is `dilation` times the image's diagonal, at least 1 px. Ignored pixels, of
+    which the paper has none, are taken out of both regions first, so nothing hangs on what is predicted there.
+    Arguments, errors and empty unions as in `iou`.
+    """
+    height, width = truth_HW.shape
+    predicted_HW = _predicted(truth_HW, mask_HW) & (truth_HW >= 0)
+    distance = max(1, round(dilation * math.hypot(height, width)))
+    true, predicted = (_boundary(region, distance) for region in (truth_HW == 1, predicted_HW))
+    union = cv2.countNonZero(true | predicted)
+    return cv2.countNonZero(true & predicted) / union if union else 1.0
+
+
+def _boundary(region_HW: NDArray[np.bool_], distance: int) -> NDArray[np.uint8]:
+    region = region_HW.view(np.uint8)
+    side = 2 * distance + 1
+    # A window without a gap is inside. Sums of a running window cost the same whatever its side.
+    filled = cv2.boxFilter(region, cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return (region_HW & (filled < side * side)).view(np.uint8)
 
 
 def noc(ious_NT: Sequence[Sequence[float]], k: float, max_clicks: int = 20) -> NDArray[np.int64]:
@@ -73,6 +100,12 @@ def mean_iou_at(ious_NT: Sequence[Sequence[float]], n: int) -> float:
             f"{len(ious_NT[short[0]])}): {n}-mIoU needs trajectories without an early stop"
         )
     return float(np.mean([trajectory[n - 1] for trajectory in ious_NT]))
+
+
+def _predicted(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any]) -> NDArray[np.bool_]:
+    if truth_HW.shape != mask_HW.shape:
+        raise ValueError(f"truth is {truth_HW.shape}, mask is {mask_HW.shape}: they must be of one size")
+    return mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
 
 
 def _count(true_HW: NDArray[np.bool_]) -> int:

@@ -15,13 +15,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,12 +33,11 @@ from samref.data import open_dataset
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
 from samref.step import training_step
-
-if TYPE_CHECKING:
-    from samref.trial import Report
+from samref.trial import Report, Stopped
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = 200  # points of each curve
+_REPORT_SECONDS = 1.0  # a report may be the order to stop, so it comes between the points too
 _HALVINGS = 3  # of a step's parts, where memory runs out
 
 
@@ -80,9 +76,8 @@ def train(
         report: called after steps with the metrics so far and `total` steps.
 
     Returns:
-        loss (the curve's last point), steps_per_second (missing where a checkpoint left nothing to do), accumulation
-        (the one that it ended with), peak_memory_gb (of the process so far, in 10⁹ bytes), and on CUDA
-        device_peak_memory_gb. Memory is that of one process.
+        loss (the curve's last point), steps_per_second (missing where a checkpoint left nothing to do) and
+        accumulation (the one that it ended with).
 
     Raises:
         TrainingError: a loss that is not finite, or memory that does not suffice for the smallest parts.
@@ -95,8 +90,6 @@ def train(
             f"train.batch_size is {config.batch_size}, which {group.size} processes with train.accumulation "
             f"{config.accumulation} cannot divide; make it a multiple of {group.size * config.accumulation}"
         )
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
     if "refiner" not in config.modules:
         model = model.model_copy(update={"refiner": "none"})
     embeddings = Embeddings(inputs["embeddings"]) if "embeddings" in inputs else None
@@ -125,7 +118,7 @@ def train(
         with (out / "training.jsonl").open("w") as curve:
             curve.writelines(json.dumps(line) + "\n" for line in state.progress.curve)
     rate = {"steps_per_second": steps / seconds} if steps else {}
-    return {"loss": state.progress.last("loss"), **rate, "accumulation": state.progress.accumulation, **_peaks(device)}
+    return {"loss": state.progress.last("loss"), **rate, "accumulation": state.progress.accumulation}
 
 
 def _first_state(network: SamRef, config: TrainConfig) -> State:
@@ -146,7 +139,8 @@ def _steps(
     """Make the steps that are left; their number, and the seconds they took."""
     config, first = work.config, state.progress.step
     every = max(1, config.steps // _RECORDS)
-    clock = saved = time.perf_counter()
+    clock = saved = told = time.perf_counter()
+    metrics: Mapping[str, float] = {}
     for batch in batches.iterate(first, config.steps):
         step = state.progress.step
         losses = work.gradients(batch, state)
@@ -165,11 +159,16 @@ def _steps(
             state.average(config.ema)
         state.progress.add(losses)
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
-        metrics = state.progress.record() if recorded else {}
+        metrics = state.progress.record() if recorded else metrics
         if work.group.rank > 0:
             continue
-        if recorded:
-            report(state.progress.step, {"total": config.steps, **metrics})
+        if recorded or time.perf_counter() - told > _REPORT_SECONDS:
+            told = time.perf_counter()
+            try:
+                report(state.progress.step, {"total": config.steps, **metrics})
+            except Stopped:
+                checkpoint.save(scratch, state)
+                raise
         if time.perf_counter() - saved > runtime.checkpoint_seconds:
             checkpoint.save(scratch, state)
             saved = time.perf_counter()
@@ -237,11 +236,3 @@ class _Work:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()  # blocks of the larger parts' sizes would split the memory up
         _LOG.warning("step %d again, and on, with accumulation %d", progress.step, progress.accumulation)
-
-
-def _peaks(device: str) -> dict[str, float]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peaks = {"peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}  # macOS counts bytes, Linux KiB
-    if device.startswith("cuda"):
-        peaks["device_peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-    return peaks

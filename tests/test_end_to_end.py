@@ -68,7 +68,7 @@ def test_a_slice_of_table_1_on_real_photographs(tmp_path: Path, real_data: Path)
     small = settings(
         model__backbone="tiny", model__refiner_width=16, model__refiner_blocks=1, model__patch_size_px=64,
         train__data="ecssd", train__samples=8, train__steps=4, train__warmup_steps=1, train__batch_size=2,
-        evaluate__samples=4,
+        evaluate__samples=4, profile__prompts_per_side=1,
     )  # fmt: skip
     done = command("samref-sweep", ROOT / "sweeps" / "theta.yaml", *small, "--data-root", real_data, folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -44,6 +44,18 @@ class Context:
             self.lateral.select(positions) if self.lateral else None,
         )
 
+    @staticmethod
+    def join(contexts: Sequence[Context]) -> Context:
+        """Of several objects in one batch; a context that comes alone is not copied."""
+        if len(contexts) == 1:
+            return contexts[0]
+        laterals = [context.lateral for context in contexts if context.lateral]
+        return Context(
+            {name: torch.cat([context.features[name] for context in contexts]) for name in contexts[0].features},
+            [image for context in contexts for image in context.images],
+            Lateral(*map(torch.cat, zip(*laterals, strict=True))) if laterals else None,
+        )
+
 
 @dataclass(frozen=True)
 class Interaction:
@@ -147,7 +159,7 @@ class SamRef(nn.Module):
         masks = (refined_B1MM[:, 0] > threshold).to(torch.uint8).cpu().numpy()
         windows = []
         for i, (height, width) in enumerate(frames):
-            previous = _on_grid(results[i] > threshold, side) if results is not None else np.zeros_like(masks[i])
+            previous = _on_grid(results[i], side, threshold) if results is not None else np.zeros_like(masks[i])
             newest = clicks[i][-1]
             scale_x, scale_y = width / side, height / side
             on_grid = Click(int(newest.x / scale_x), int(newest.y / scale_y), newest.positive)
@@ -176,10 +188,10 @@ def upscale(logits_MM: Tensor, frame: tuple[int, int]) -> Tensor:
     return F.interpolate(logits_MM[None, None], frame, mode="bilinear", align_corners=False)[0, 0]
 
 
-def _on_grid(mask_HW: Tensor, side: int) -> NDArray[np.uint8]:
+def _on_grid(logits_HW: Tensor, side: int, threshold: float) -> NDArray[np.uint8]:
     # Nearest neighbour at cell centres, the grid's own sampling.
-    height, width = mask_HW.shape
-    y = ((torch.arange(side) + 0.5) * (height / side)).long().to(mask_HW.device)
-    x = ((torch.arange(side) + 0.5) * (width / side)).long().to(mask_HW.device)
-    grid: NDArray[np.uint8] = mask_HW[y][:, x].to(torch.uint8).cpu().numpy()
+    height, width = logits_HW.shape
+    y = ((torch.arange(side) + 0.5) * (height / side)).long().to(logits_HW.device)
+    x = ((torch.arange(side) + 0.5) * (width / side)).long().to(logits_HW.device)
+    grid: NDArray[np.uint8] = (logits_HW[y[:, None], x] > threshold).to(torch.uint8).cpu().numpy()
     return grid

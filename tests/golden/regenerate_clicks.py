@@ -4,6 +4,9 @@
 exactly. Each case is a truth, a mask that stays as it is, and the clicks placed on it one after another until
 nothing is wrong or MOST_CLICKS are made. Distances are taken pair by pair and compared as whole squares, so
 nothing is rounded.
+
+`clicks` are those of the RITM line. `interformer` are the pixels among which that clicker draws, at each click, if
+the first of them is taken every time.
 """
 
 from __future__ import annotations
@@ -16,6 +19,22 @@ import numpy as np
 CASES = 24
 MOST_CLICKS = 8
 SIGNS = {1: "#", 0: ".", -1: "?"}
+DRAWN = {
+    "a hole in the object": (["#########"] * 4 + ["####.####"] + ["#########"] * 4, ["........."] * 9),
+    "a hole in the error": (["#########"] * 9, ["........."] * 4 + ["....#...."] + ["........."] * 4),
+    "two equal errors of one kind": (["###...###"] * 3, ["........."] * 3),
+    "equal errors of both kinds": (["###......"] * 3, ["......###"] * 3),
+    "the extra one is deeper": (["##......."] * 3, ["......###"] * 3),
+    "every border": (["#######"] * 5, ["......."] * 5),
+    "a corner": (["##....."] * 2 + ["......."] * 3, ["......."] * 5),
+    "one pixel of the object": (["....", "..#.", "...."], ["....", "....", "...."]),
+    "one pixel of the background": (["....", "....", "...."], ["....", ".#..", "...."]),
+    "an image of one pixel": (["#"], ["."]),
+    "ignored pixels cut an error in two": (["####?####"] * 5, ["........."] * 5),
+    "an error on ignored pixels alone": (["?????", "??#??", "?????"], ["#####", "#####", "#####"]),
+    "nothing is wrong": (["##..", "##.?"], ["##..", "##.#"]),
+    "two pixels, and then everything is clicked": (["#..#"], ["...."]),
+}
 
 
 def squared_distances(inside: np.ndarray) -> np.ndarray:
@@ -63,23 +82,60 @@ def case(seed: int) -> dict[str, object]:
     mask = np.zeros((height, width), bool) if seed % 4 == 0 else draw(rng, height, width)
     if seed % 3 == 0:
         truth[draw(rng, height, width) & (rng.random((height, width)) < 0.5)] = -1
-    not_clicked = np.ones((height, width), bool)
+    return play(truth, mask)
+
+
+def drawn_case(truth_rows: list[str], mask_rows: list[str]) -> dict[str, object]:
+    """The same from a picture."""
+    values = {sign: value for value, sign in SIGNS.items()}
+    truth = np.array([[values[sign] for sign in row] for row in truth_rows], np.int8)
+    return play(truth, np.array([[sign == "#" for sign in row] for row in mask_rows]))
+
+
+def interformer_choices(truth: np.ndarray, mask: np.ndarray, not_clicked: np.ndarray) -> list[tuple[int, int, bool]]:
+    """InterFormer's rule: clicked pixels are cut out before distances are taken; all pixels of the largest one."""
+    distances = [
+        squared_distances(np.pad(wrong & not_clicked, 1))[1:-1, 1:-1]
+        for wrong in ((truth == 1) & ~mask, (truth == 0) & mask)
+    ]
+    positive = bool(distances[0].max() > distances[1].max())
+    distance = distances[0 if positive else 1]
+    if distance.max() == 0:
+        return []
+    return [(int(x), int(y), positive) for y, x in zip(*np.nonzero(distance == distance.max()), strict=True)]
+
+
+def play(truth: np.ndarray, mask: np.ndarray) -> dict[str, object]:
+    """Click by click, until nothing is wrong or MOST_CLICKS are made."""
+    not_clicked = np.ones(truth.shape, bool)
     clicks = []
     while len(clicks) < MOST_CLICKS and (click := published_click(truth, mask, not_clicked)) is not None:
         clicks.append(click)
         not_clicked[click[1], click[0]] = False
+    not_clicked = np.ones(truth.shape, bool)
+    drawn: list[list[tuple[int, int, bool]]] = []
+    while len(drawn) < MOST_CLICKS and (choices := interformer_choices(truth, mask, not_clicked)):
+        drawn.append(choices)
+        not_clicked[choices[0][1], choices[0][0]] = False
+
+    def written(click: tuple[int, int, bool]) -> str:
+        return f"{click[0]} {click[1]} {'+' if click[2] else '-'}"
+
     return {
         "truth": ["".join(SIGNS[int(value)] for value in row) for row in truth],
         "mask": ["".join("#" if value else "." for value in row) for row in mask],
-        "clicks": [f"{x} {y} {'+' if positive else '-'}" for x, y, positive in clicks],
+        "clicks": [written(click) for click in clicks],
         "finished": len(clicks) < MOST_CLICKS,
+        "interformer": [", ".join(written(click) for click in choices) for choices in drawn],
     }
 
 
 def main() -> None:
     """Write the file."""
     target = Path(__file__).with_name("clicks.json")
-    target.write_text(json.dumps([case(seed) for seed in range(CASES)], indent=1) + "\n")
+    cases = {name: drawn_case(*rows) for name, rows in DRAWN.items()}
+    cases |= {f"random {seed}": case(seed) for seed in range(CASES)}
+    target.write_text(json.dumps(cases, indent=1) + "\n")
 
 
 if __name__ == "__main__":

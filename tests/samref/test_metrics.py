@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samref.metrics import iou, mean_iou_at, noc, nof
+from samref.metrics import boundary_iou, iou, mean_iou_at, noc, nof
 
 small = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 trajectories = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=6)
@@ -32,6 +33,45 @@ def test_iou_of_a_view_and_of_nothing() -> None:
     assert iou(truth[::2, ::2], np.ones((6, 6), bool)[::2, ::2]) == pytest.approx(1 / 9)
     with pytest.raises(ValueError, match="one size"):
         iou(truth, np.ones((6, 5), bool))
+
+
+def plain_boundary(region: np.ndarray, distance: int) -> np.ndarray:
+    """Cheng et al.: the mask without its erosion, `distance` times by 3×3, zeros around the image."""
+    eroded = np.pad(region, 1).astype(np.uint8)
+    eroded = cv2.erode(eroded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
+    return region & (eroded == 0)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 90), st.integers(2, 90), st.sampled_from([0.02, 0.1]))
+def test_boundary_iou_is_the_definition(seed: int, height: int, width: int, dilation: float) -> None:
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((2, -(-height // 9), -(-width // 9))) < 0.7
+    truth, mask = (np.kron(each, np.ones((9, 9), bool))[:height, :width] for each in coarse)
+    distance = max(1, round(dilation * np.hypot(height, width)))
+    a, b = plain_boundary(truth, distance), plain_boundary(mask, distance)
+    expected = (a & b).sum() / (a | b).sum() if (a | b).any() else 1.0
+    assert boundary_iou(truth.astype(np.int8), mask, dilation=dilation) == expected
+
+
+@given(st.data())
+def test_ignored_pixels_change_no_boundary_iou(data: st.DataObject) -> None:
+    shape = data.draw(small)
+    truth = data.draw(hnp.arrays(np.int8, shape, elements=st.integers(-1, 1)))
+    mask, other = (data.draw(hnp.arrays(np.bool_, shape)) for _ in range(2))
+    assert boundary_iou(truth, mask) == boundary_iou(truth, np.where(truth < 0, other, mask))
+    assert boundary_iou(truth, truth == 1) == 1.0
+
+
+def test_boundary_iou_feels_a_contour_that_iou_hardly_does() -> None:
+    truth = np.zeros((300, 400), np.int8)
+    truth[50:250, 50:350] = 1
+    mask = truth == 1
+    mask[50:60, 50:350] = False  # one edge ten pixels off; the boundary is 10 px wide
+    assert iou(truth, mask) == 0.95
+    # Each ring is 10 px wide: 300·200 - 280·180 = 9600 px and 300·190 - 280·170 = 9400. Two columns of 10·190 and the
+    # lower edge's 280·10 are shared: 6600.
+    assert boundary_iou(truth, mask) == 6600 / (9600 + 9400 - 6600)
 
 
 def test_noc_and_nof_as_ritm_counts() -> None:
