@@ -23,6 +23,7 @@ golden:
     uv run python tests/golden/regenerate_ids.py
     uv run python tests/golden/regenerate_clicks.py
     uv run python tests/golden/regenerate_loss_curve.py
+    uv run python tests/golden/regenerate_tables.py
 
 # docs/settings.md from the code
 docs:

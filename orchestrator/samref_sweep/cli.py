@@ -1,6 +1,7 @@
 """The commands `samref-sweep` and `samref-trial`.
 
-Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 stopped by Ctrl-C. A user's mistake is one line.
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 stopped before the end (Ctrl-C, or a
+budget of hours). A user's mistake is one line.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
-from samref.config import ModelConfig, Runtime
+from samref.config import Runtime
 from samref.data import DataError
 from samref_sweep import show
 from samref_sweep.fingerprints import Contents
 from samref_sweep.names import SpecError
-from samref_sweep.plan import Failure, Plan, plan
+from samref_sweep.parsers import sweep_parser, trial_parser
+from samref_sweep.plan import Failure, Outcome, Plan, plan
+from samref_sweep.prepare import Prepared, prepare
+from samref_sweep.search import Search
 from samref_sweep.spec import Sweep, read
 from samref_sweep.stages import Event, perform
 from samref_sweep.store import Store, StoreError
@@ -55,52 +59,6 @@ def _one_line_errors(command: Callable[[], int]) -> int:
         return DONE
 
 
-def _common(program: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
-        "a list for a setting with one value is an axis. May be repeated.",
-    )
-    parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
-    return parser
-
-
-def sweep_parser() -> argparse.ArgumentParser:
-    """The options of `samref-sweep`; the documentation is tested against it."""
-    parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
-    parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="the sweep file")
-    parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    parser.add_argument("--store", metavar="DIR", type=Path, default=Path("runs"), help="finished stages (runs)")
-    parser.add_argument("--results", metavar="DIR", type=Path, help="the tables' folder (results/SWEEP)")
-    parser.add_argument("--mlflow", metavar="URI", help="MLflow's tracking URI (a SQLite file in the store)")
-    parser.add_argument("--address", metavar="ADDR", help="a running Ray cluster; without it this machine")
-    parser.add_argument("--jobs", metavar="N", type=_positive, help="at most N stages at a time")
-    parser.add_argument("--json", action="store_true", help="print events as JSON lines")
-    return parser
-
-
-def trial_parser() -> argparse.ArgumentParser:
-    """The options of `samref-trial`."""
-    parser = _common("samref-trial", "Run one trial here and now, without Ray, by the sweep's own code.")
-    parser.add_argument("sweep", metavar="SWEEP.yaml|TRIAL.json", type=Path, help="a sweep file, or a trial's settings")
-    parser.add_argument("--trial", metavar="ID", help="which trial of the sweep; the start of its id is enough")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="the store (runs)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
 def _sweep(options: argparse.Namespace) -> int:
     sweep = read(options.sweep, options.overrides)
     # Workers have their own working folders: every path is settled here.
@@ -109,84 +67,142 @@ def _sweep(options: argparse.Namespace) -> int:
         return _print_plan(sweep, runtime, options)
     store = Store(options.store)
     store.clean()
-    contents = Contents(runtime, store.fingerprints)
-    planned = plan(sweep, contents, store.done())
-    _say_plan(planned, (), options.json, every_trial=False)
-    contents.check(_models(planned))
+    prepared = prepare(sweep, runtime, store)
+    planned, search = prepared.plan, prepared.search
+    if options.sync:
+        return _sync(planned, store, options)
+    remembered = _remembered(planned, store, again=options.retry_failed)
+    prepared.plan = planned = planned.without(remembered)
+    if search:
+        search.settle(remembered)
+    _say_plan(prepared, (), options.json)
+    prepared.check_disk()
+    prepared.check()
 
     command = shlex.join(["samref-sweep", *sys.argv[1:]])
     folder = (options.results or Path("results") / sweep.name).absolute()
-    failures, interrupted = _run(planned, store, runtime, options)
+    planned, failures, interrupted = _run(planned, store, runtime, options, remembered, search)
     from samref_sweep import results
 
-    results.write(planned, store, failures, folder, command)
-    outcomes = planned.outcomes(store.done(), failures)
+    outcomes = results.write(planned, store, failures, folder, command)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if options.json:
         statuses = {trial.id: outcome.status for trial, outcome in zip(planned.trials, outcomes, strict=True)}
         show.print_json({"event": "end", "results": str(folder), "interrupted": interrupted, "trials": statuses})
     else:
-        _say_end(planned, store, failures, folder, options, interrupted)
+        _say_end(planned, store, outcomes, failures, folder, options, interrupted)
+        if remembered:
+            ended = sorted({"stopped" if each.kind == "stopped" else "failed" for each in remembered.values()})
+            print(f"{' or '.join(ended)} in an earlier run, and not tried again: --retry-failed does")
     return INTERRUPTED if interrupted else FAILED if failed else DONE
+
+
+def _remembered(planned: Plan, store: Store, *, again: bool) -> dict[str, Failure]:
+    """Why stages of the plan failed by themselves in earlier runs, unless they are to be tried again."""
+    if again:
+        store.forget_failures(planned.stages)
+    stages = planned.stages
+    told = {name: Failure(**each) for name, each in store.failures().items() if name in stages}
+    # Without its scheduler a sweep lets the trainings that it stopped go on.
+    return {name: each for name, each in told.items() if each.kind != "stopped" or planned.sweep.scheduler}
+
+
+def _sync(planned: Plan, store: Store, options: argparse.Namespace) -> int:
+    """Log to MLflow what the store holds and MLflow does not."""
+    from samref_sweep.track import Tracker, default_uri
+
+    uri = options.mlflow or default_uri(store)
+    outcomes = planned.outcomes(store.done(), _remembered(planned, store, again=False))
+    tracker = Tracker(planned, store, uri, _warn)
+    if not tracker.close(outcomes, interrupted=bool(planned.works), patience_seconds=None):
+        return FAILED
+    print(
+        f"mlflow: {sum(outcome.status == 'done' for outcome in outcomes)} of {len(outcomes)} trials are done; all of "
+        f"them are logged to {uri}"
+    )
+    return DONE
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _print_plan(sweep: Sweep, runtime: Runtime, options: argparse.Namespace) -> int:
     # A plan writes nothing: where there is no store yet, nothing is done.
     store = Store(options.store) if Store.exists(options.store) else None
-    contents = Contents(runtime, store.fingerprints if store else None)
-    planned = plan(sweep, contents, store.done() if store else ())
-    _say_plan(planned, tuple(contents.missing.values()), options.json, every_trial=True)
+    prepared = prepare(sweep, runtime, store)
+    contents = prepared.contents
+    if store:
+        remembered = _remembered(prepared.plan, store, again=False)
+        prepared.plan = prepared.plan.without(() if options.retry_failed else remembered)
+    _say_plan(prepared, (*contents.missing.values(), *contents.downloads(prepared.models())), options.json)
+    if options.address is None:
+        prepared.check_requests()
     return DONE
 
 
-def _say_plan(planned: Plan, notes: Sequence[str], as_json: bool, *, every_trial: bool) -> None:
+def _say_plan(prepared: Prepared, notes: Sequence[str], as_json: bool) -> None:
+    planned, cost = prepared.plan, prepared.cost()
     if as_json:
         counts = {kind: dataclasses.asdict(count) for kind, count in planned.counts().items()}
         trials = {trial.id: dict(point) for trial, point in zip(planned.trials, planned.points, strict=True)}
-        show.print_json({"event": "plan", "sweep": planned.sweep.name, "stages": counts, "trials": trials})
+        value = {"stages": counts, "cost": dataclasses.asdict(cost), "trials": trials, "notes": list(notes)}
+        show.print_json({"event": "plan", "sweep": planned.sweep.name, **value})
     else:
-        print(show.plan_text(planned, notes, every_trial=every_trial), flush=True)
-
-
-def _models(planned: Plan) -> list[ModelConfig]:
-    return list(dict.fromkeys(ModelConfig(**stage.config["model"]) for work in planned.works for stage in work.stages))
+        left = prepared.search.num_left if prepared.search else prepared.sweep.search and prepared.sweep.search.trials
+        print(show.plan_text(planned, cost, notes, suggestions_left=left or 0), flush=True)
 
 
 def _run(
-    planned: Plan, store: Store, runtime: Runtime, options: argparse.Namespace
-) -> tuple[Mapping[str, Failure], bool]:
-    """Do the plan's work and log it; gives why stages failed, and whether it was stopped."""
+    planned: Plan,
+    store: Store,
+    runtime: Runtime,
+    options: argparse.Namespace,
+    remembered: Mapping[str, Failure],
+    search: Search | None,
+) -> tuple[Plan, Mapping[str, Failure], bool]:
+    """Do the plan's work and log it; gives the plan at the end, why stages failed, and whether it was stopped."""
     from samref_sweep.track import (  # imports mlflow, which takes seconds
         Tracker,
         default_uri,
     )
 
-    def warn(text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-
-    failures: Mapping[str, Failure] = {}
+    failures = dict(remembered)
     interrupted = False
-    tracker = Tracker(planned, store, options.mlflow or default_uri(store), warn)
-    if planned.works:
+    tracker = Tracker(planned, store, options.mlflow or default_uri(store), _warn)
+    if planned.works or (search and search.num_left):
         from samref_sweep.execute import execute  # imports ray
 
-        with show.display(planned, store, as_json=options.json) as display:
+        with show.display(lambda: search.plan if search else planned, store, as_json=options.json) as display:
 
             def on_event(event: Event) -> None:
+                if search:
+                    tracker.grow(search.plan)
                 display(event)
                 tracker.on_event(event)
 
             result = execute(
-                planned, store, runtime=runtime, on_event=on_event, address=options.address, jobs=options.jobs
+                planned,
+                store,
+                runtime=runtime,
+                on_event=on_event,
+                address=options.address,
+                jobs=options.jobs,
+                search=search,
             )
-        failures, interrupted = result.failures, result.interrupted
+        failures |= result.failures
+        interrupted = result.interrupted
+        planned = dataclasses.replace(search.plan if search else planned, stopped=result.reason)
+        if search:
+            tracker.grow(planned)
     tracker.close(planned.outcomes(store.done(), failures), interrupted=interrupted)
-    return failures, interrupted
+    return planned, failures, interrupted
 
 
 def _say_end(
     planned: Plan,
     store: Store,
+    outcomes: Sequence[Outcome],
     failures: Mapping[str, Failure],
     folder: Path,
     options: argparse.Namespace,
@@ -194,11 +210,14 @@ def _say_end(
 ) -> None:
     from samref_sweep.track import default_uri
 
-    show.result_table(planned, planned.outcomes(store.done(), failures), store, HEADLINES)
-    for failure in dict.fromkeys(failures.values()):  # evaluations that ran in one go fail for one reason
-        print(f"failed: {failure}")
+    shown = {name for _, name in HEADLINES}
+    searched = [(metric.name, metric.name) for metric in planned.sweep.metrics if metric.name not in shown]
+    show.result_table(planned, outcomes, store, [*HEADLINES, *searched])
+    for failure, stage_id in {failure: stage_id for stage_id, failure in failures.items()}.items():
+        # Evaluations that ran in one go fail for one reason.
+        print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
     if interrupted:
-        print("stopped; the same command goes on from here")
+        print(f"stopped: {planned.stopped or 'the same command goes on from here'}")
     print(f"tables:    {_short(folder)}")
     print(f"dashboard: samref-dashboard {shlex.quote(_short(folder))}")
     print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(options.mlflow or default_uri(store))}")
@@ -211,8 +230,8 @@ def _short(path: Path) -> str:
 def _trial(options: argparse.Namespace) -> int:
     sweep = read(options.sweep, options.overrides)
     runtime = Runtime(data_root=options.data_root.absolute(), device=options.device)
-    contents = Contents(runtime, None)
-    every = plan(sweep, contents, ())
+    # What a search suggested is in the store.
+    every = prepare(sweep, runtime, Store(options.out) if sweep.search and Store.exists(options.out) else None).plan
     start = "trial-" + (options.trial or "").removeprefix("trial-")
     chosen = [number for number, trial in enumerate(every.trials) if trial.id.startswith(start)]
     if len(chosen) != 1:
@@ -221,6 +240,8 @@ def _trial(options: argparse.Namespace) -> int:
             for number in chosen or range(len(every.trials))
         ]
         what = f"no trial's id starts with {options.trial}" if not chosen else f"{len(chosen)} trials fit"
+        if not every.trials:
+            what = "no trial was suggested yet, which samref-sweep does"
         print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *trials, sep="\n", file=sys.stderr)
         return BAD_INPUT
     return _run_trial(every, chosen[0], runtime, Store(options.out))
@@ -228,11 +249,11 @@ def _trial(options: argparse.Namespace) -> int:
 
 def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
     trial = every.trials[number]
-    alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],))
+    alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],), search=None)
     contents = Contents(runtime, store.fingerprints)
     planned = plan(alone, contents, store.done())
-    contents.check(_models(planned))
-    with show.display(planned, store, as_json=False) as display:
+    Prepared(alone, planned, contents, store, None).check()
+    with show.display(lambda: planned, store, as_json=False) as display:
         for work in planned.works:
             display(Event("started", work))
             perform(

@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from samref.config import Runtime
-from samref.trial import Kind
-from samref_sweep.names import SpecError
-from samref_sweep.plan import Failure, Plan, Work
-from samref_sweep.search import Queue
-from samref_sweep.spec import Resources
+from samref.trial import Kind, Stopped
+from samref_sweep.budget import Spending
+from samref_sweep.halving import Halving
+from samref_sweep.plan import KINDS, Failure, Plan, Work
+from samref_sweep.resources import Request, ResourceError, resolve
+from samref_sweep.search import Queue, Search, Steering
 from samref_sweep.stages import Event, Runner, attempt, run
-from samref_sweep.store import Store
+from samref_sweep.store import Store, StoreError
 
 ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else each worker starts through `uv run` again
@@ -33,6 +37,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay in this folder, so relative paths in logs mean what they say
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would kill what runs
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots that we never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -46,16 +51,14 @@ os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONM
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.experimental import internal_kv  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from samref_sweep.tune_queue import Request, Started, TuneQueue  # noqa: E402
+from samref_sweep.tune_queue import Halt, Started, TuneQueue  # noqa: E402
 
 REPORT_SECONDS = 1.0
-LOST_WORKERS = 3
-"""Times that a unit of work is started again because its worker process or node was lost."""
-
-
-class ResourceError(SpecError):
-    """A stage asks for more than any node has; one line."""
+NODE_SECONDS = 300
+"""What a node has for its first answer, the transfer of the packages included."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Result:
     failures: Mapping[str, Failure]
     """Stage id → why it has no output."""
     interrupted: bool
-    """Whether it was stopped (Ctrl-C) before the queue was empty."""
+    """Whether it was stopped (Ctrl-C, a budget) before the queue was empty."""
+    reason: str | None = None
+    """The budget's reason to stop it."""
 
 
 def execute(
@@ -77,6 +82,7 @@ def execute(
     runner: Runner = run,
     address: str | None = None,
     jobs: int | None = None,
+    search: Search | None = None,
 ) -> Result:
     """Do a plan's work.
 
@@ -88,18 +94,33 @@ def execute(
         runner: what runs stages in the workers.
         address: a running Ray cluster; None starts one on this machine for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
+        search: adds work to the plan, which is its, as results come in.
 
     Raises:
-        ResourceError: no node can serve a request; nothing was run.
+        ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
     """
     with _cluster(address) as nodes, store.temporary("tune") as scratch:
-        requests = {kind: resolve(kind, plan.sweep.resources[kind], nodes) for kind in {w.kind for w in plan.works}}
+        if address is not None:
+            _check_store(scratch)
+        kinds = KINDS if search else {work.kind for work in plan.works}
+        requests = {kind: resolve(kind, plan.sweep.resources[kind], nodes) for kind in kinds}
+        _check_batches(plan, requests)
         queue = Queue(plan.works, plan.done)
-        searcher = TuneQueue(queue, store, requests, jobs, on_event)
+        searcher = TuneQueue(
+            queue,
+            store,
+            requests,
+            jobs,
+            on_event,
+            stages=plan.stages,
+            retry=plan.sweep.retry,
+            steering=_steering(plan, store, search),
+            stop=lambda what: internal_kv._internal_kv_put(f"{scratch.name}{what}", b""),
+        )
         tuner = tune.Tuner(
             tune.with_resources(
-                _trainable(store.root, runtime, runner),
-                lambda config: tune.PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}]),
+                _trainable(store.root, runtime, runner, scratch.name),
+                _reserved,
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -112,35 +133,51 @@ def execute(
                 name=scratch.name,
                 storage_path=str(scratch.parent),
                 verbose=0,
-                # Exceptions of a stage are caught in the worker, so what Tune sees fail is a lost worker.
-                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+                stop=Halt(searcher),
+                # Exceptions of a stage are caught in the worker, so what Tune sees fail is a lost worker; the
+                # searcher knows how often each kind of failure may be tried again.
+                failure_config=tune.FailureConfig(max_failures=0),
                 callbacks=[Started(searcher)],
             ),
         )
-        # On Ctrl-C Tune would tell how to restore it, which is not how to go on here.
+        # Tune would tell how to restore it, which is not how to go on here.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        tuner.fit()
-    return Result(failures=searcher.failures, interrupted=not queue.exhausted)
+        with _stopped_by_signals(searcher, scratch.name):
+            tuner.fit()
+    return Result(
+        failures=searcher.failures, interrupted=searcher.stopping or not queue.exhausted, reason=searcher.reason
+    )
 
 
-def resolve(kind: Kind, asked: Resources, nodes: list[Mapping[str, float]]) -> Request:
-    """The numbers behind `auto` and `all` on these nodes, if one of them can serve them."""
-    gpu = asked.gpu if asked.gpu != "auto" else float(any(node.get("GPU", 0) >= 1 for node in nodes))
-    able = [node for node in nodes if node.get("GPU", 0) >= gpu]
-    cpus = max((node.get("CPU", 0) for node in able), default=0)
-    if asked.cpu == "all":
-        cpu = cpus
-    elif asked.cpu == "auto":
-        cpu = max((max(1.0, node.get("CPU", 0) * gpu // node["GPU"]) for node in able if gpu), default=1.0)
-    else:
-        cpu = asked.cpu
-    if not able or cpu > cpus or cpus < 1:
-        has = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "no nodes"
-        raise ResourceError(
-            f"resources.{kind} asks for {cpu:g} CPU and {gpu:g} GPU, which no node has (nodes: {has}); "
-            f"set resources.{kind} in the sweep file lower"
-        )
-    return Request(cpu=cpu, gpu=gpu)
+def _steering(plan: Plan, store: Store, search: Search | None) -> Steering:
+    scheduler, spending = plan.sweep.scheduler, Spending(plan.sweep.budget)
+    if plan.sweep.budget.gpu_hours is not None:
+        done = [store.summary(stage_id) for stage_id in plan.stages if store.has(stage_id)]
+        spending.gpu_seconds = sum(each["device_seconds"] for each in done if each["device"].startswith("cuda"))
+    halving = Halving(scheduler, plan.stages.values(), store.root / "rungs.jsonl") if scheduler else None
+    return Steering(spending, search, halving)
+
+
+@contextmanager
+def _stopped_by_signals(searcher: TuneQueue, name: str) -> Iterator[None]:
+    """Meanwhile Ctrl-C, and the SIGTERM of a batch system, end the sweep in order; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals cannot be handled
+        return
+
+    def stop(number: int, frame: object) -> None:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+        os.write(2, b"\nstopping: what runs keeps its progress and ends within seconds; once more ends it at once\n")
+        searcher.stopping = True
+        internal_kv._internal_kv_put(name, b"")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
 
 
 @contextmanager
@@ -165,26 +202,95 @@ def _cluster(address: str | None) -> Iterator[list[Mapping[str, float]]]:
         ray.shutdown()
 
 
-def _trainable(root: Path, runtime: Runtime, runner: Runner) -> Callable[[dict[str, Any]], None]:
-    """What a Tune trial runs, in a worker process that is used again for later ones."""
+def _check_store(folder: Path) -> None:
+    """Refuse a store that not every node sees, before any stage waits for it."""
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def look() -> str | None:
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        except OSError as error:
+            return error.strerror
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    looks = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in nodes
+    ]
+    for node, found in zip(nodes, looks, strict=True):
+        try:
+            reason = ray.get(found, timeout=NODE_SECONDS)
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if reason is not None:
+            raise StoreError(
+                f"node {node['NodeManagerAddress']} cannot write to the store {folder.parents[1]}: {reason}; "
+                "choose a folder that all nodes share with --store"
+            )
+
+
+def _check_batches(plan: Plan, requests: Mapping[Kind, Request]) -> None:
+    """Refuse trainings whose batches the processes cannot share evenly, before a GPU waits for them."""
+    for work in plan.works:
+        if work.kind == "train" and (workers := requests["train"].workers) > 1:
+            config = work.stages[0].config["train"]
+            if config["batch_size"] % (workers * config["accumulation"]):
+                raise ResourceError(
+                    f"train.batch_size is {config['batch_size']}, which {workers} processes (resources.train) with "
+                    f"train.accumulation {config['accumulation']} cannot share evenly"
+                )
+
+
+def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group."""
+    if config["workers"] > 1:
+        return tune.PlacementGroupFactory([{"memory": 1}])  # bytes; a group may not ask for nothing at all
+    return tune.PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
+
+
+def _trainable(root: Path, runtime: Runtime, runner: Runner, name: str) -> Callable[[dict[str, Any]], None]:
+    """What a Tune trial runs, in a worker process that is used again for later ones.
+
+    Ray's key-value store holds `name` once the sweep stops, and `name/NUMBER` once that unit of work is to stop: seen
+    by all nodes at once, which files are not.
+    """
 
     def unit_of_work(config: dict[str, Any]) -> None:
-        last = 0.0
+        last, step_before = 0.0, 0
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
-            nonlocal last
+            nonlocal last, step_before
+            at_rung = any(step_before < rung <= step for rung in config["rungs"])
+            step_before = step
             # The driver handles every report in its loop: one a second and worker is enough to look at.
-            if time.monotonic() - last >= REPORT_SECONDS:
+            if at_rung or time.monotonic() - last >= REPORT_SECONDS:
                 last = time.monotonic()
                 tune.report({"progress": {"step": step, **metrics}})
+            if at_rung and stopping():  # Tune came back from the report with the driver's verdict
+                raise Stopped
 
+        def stopping() -> bool:
+            names = (name, f"{name}/{config['number']}") if config["rungs"] else (name,)
+            return any(internal_kv._internal_kv_exists(each) for each in names)
+
+        work, store = Work.from_json(json.loads(config["work"])), Store(root)
+        own = runner
+        if config["workers"] > 1:
+            from samref import parallel
+            from samref_sweep.workers import Group  # imports Ray Train, which few sweeps need
+
+            group = parallel.run if runner is run else runner
+            own = Group(config["workers"], config["cpu"], config["gpu"], store.logs / f"{work.id}.log", group)
         failure = attempt(
-            Work.from_json(json.loads(config["work"])),
-            Store(root),
+            work,
+            store,
             runtime=replace(runtime, device="cuda" if config["gpu"] else "cpu", threads=max(1, int(config["cpu"]))),
             report=report,
-            runner=runner,
+            runner=own,
+            time_limit=config["time_limit"],
+            stopping=stopping,
         )
-        tune.report({"reason": failure.reason if failure else None, "log": failure.log if failure else None})
+        tune.report(asdict(failure) if failure else {"reason": None})
 
     return unit_of_work

@@ -7,11 +7,13 @@ runs nothing. Only what is missing is planned, and of what that needs only what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from samref.trial import Fingerprints, Kind, Stage, Trial, build, canonical
+from samref.config import TrialConfig
+from samref.trial import Fingerprints, Kind, Stage, Trial, build
+from samref_sweep.failures import FailureKind
 from samref_sweep.spec import Sweep
 
 KINDS: tuple[Kind, ...] = ("embed", "train", "evaluate", "profile")
@@ -55,6 +57,7 @@ class Failure:
     reason: str
     log: str | None = None
     """The file that holds the whole story."""
+    kind: FailureKind = "error"
 
     def __str__(self) -> str:
         return f"{self.reason} (log: {self.log})" if self.log else self.reason
@@ -92,6 +95,8 @@ class Plan:
     """What is to do, each after what it needs."""
     done: frozenset[str]
     """Ids of stages that were done when the plan was made."""
+    stopped: str | None = None
+    """Why the sweep was stopped before its end."""
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -110,9 +115,28 @@ class Plan:
                 counts[kind] = Count(asked=len(asked), total=distinct, done=distinct - missing, to_do=missing)
         return counts
 
+    def without(self, failed: Collection[str]) -> Plan:
+        """The plan, less the work on stages that failed, and less what needs them."""
+        lost = set(failed)
+        works = []
+        for work in self.works:  # each after what it needs
+            kept = tuple(stage for stage in work.stages if stage.id not in lost)
+            if kept and lost.isdisjoint(work.needs.values()):
+                works.append(Work(kept))
+            else:
+                lost.update(stage.id for stage in kept)
+        return replace(self, works=tuple(works))
+
     def outcomes(self, done: frozenset[str], failures: Mapping[str, Failure]) -> tuple[Outcome, ...]:
         """For each trial, given what is done now, whether it is complete or what it lacks."""
-        return tuple(outcome(trial, done, failures) for trial in self.trials)
+        outcomes = [outcome(trial, done, failures) for trial in self.trials]
+        bound = self.sweep.budget.trials
+        for number, each in enumerate(outcomes):
+            if each.status == "not run" and bound is not None and number >= bound:
+                outcomes[number] = Outcome("not run", f"budget.trials is {bound}")
+            elif each.status == "not run" and self.stopped:
+                outcomes[number] = Outcome("not run", self.stopped)
+        return tuple(outcomes)
 
 
 def leaves(trial: Trial) -> list[Stage]:
@@ -126,7 +150,8 @@ def outcome(trial: Trial, done: frozenset[str], failures: Mapping[str, Failure])
         return Outcome("done")
     for stage in trial.stages:
         if stage.id in failures and stage.id not in done:
-            return Outcome("failed", f"{stage.kind}: {failures[stage.id]}")
+            failure = failures[stage.id]
+            return Outcome("stopped" if failure.kind == "stopped" else "failed", f"{stage.kind}: {failure}")
     return Outcome("not run", "the sweep was stopped before it; the same command goes on from there")
 
 
@@ -135,12 +160,31 @@ def plan(sweep: Sweep, fingerprints: Fingerprints, done: Iterable[str]) -> Plan:
     done = frozenset(done)
     trials: dict[str, Trial] = {}
     points: dict[str, Mapping[str, Any]] = {}
+    shared: dict[Any, Any] = {}
     for config, point in zip(sweep.configs, sweep.points, strict=True):
-        trial = build(config, fingerprints)
+        trial = build(config, fingerprints, shared)
         trials.setdefault(trial.id, trial)
         points.setdefault(trial.id, point)
-    works = group(missing(trials.values(), done))
+    works = group(missing(list(trials.values())[: sweep.budget.trials], done))
     return Plan(sweep, tuple(trials.values()), tuple(points.values()), works, done)
+
+
+def grow(
+    plan: Plan, configs: Sequence[TrialConfig], points: Sequence[Mapping[str, Any]], fingerprints: Fingerprints
+) -> tuple[Plan, tuple[Trial, ...], tuple[Work, ...]]:
+    """Add trials to a plan: the plan, the trials (of which it may have some already), and the work that is new."""
+    known = {trial.id for trial in plan.trials}
+    trials = tuple(build(config, fingerprints) for config in configs)
+    fresh = [(trial, point) for trial, point in zip(trials, points, strict=True) if trial.id not in known]
+    planned = {stage.id for work in plan.works for stage in work.stages}
+    works = group(stage for stage in missing([trial for trial, _ in fresh], plan.done) if stage.id not in planned)
+    grown = replace(
+        plan,
+        trials=(*plan.trials, *(trial for trial, _ in fresh)),
+        points=(*plan.points, *(point for _, point in fresh)),
+        works=(*plan.works, *works),
+    )
+    return grown, trials, works
 
 
 def missing(trials: Iterable[Trial], done: frozenset[str]) -> list[Stage]:
@@ -156,7 +200,7 @@ def missing(trials: Iterable[Trial], done: frozenset[str]) -> list[Stage]:
     return list(to_do.values())
 
 
-def group(stages: Sequence[Stage]) -> tuple[Work, ...]:
+def group(stages: Iterable[Stage]) -> tuple[Work, ...]:
     """Units of work: evaluations that differ in θ alone share their embeddings and most of their clicks.
 
     Profiles come first: each waits for a whole machine, and would wait for ever behind a stream of small stages.
@@ -165,6 +209,6 @@ def group(stages: Sequence[Stage]) -> tuple[Work, ...]:
     for stage in sorted(stages, key=lambda stage: stage.kind != "profile"):
         key = stage.id
         if stage.kind == "evaluate":
-            key = canonical([{**stage.key, "theta": None}, stage.needs])
+            key = repr([{**stage.key, "theta": None}, stage.needs])
         together.setdefault(key, []).append(stage)
     return tuple(Work(tuple(members)) for members in together.values())

@@ -1,9 +1,10 @@
-"""The record of a sweep: four Parquet tables, rebuilt from the store whenever they are written.
+"""The record of a sweep: five Parquet tables, rebuilt from the store whenever they are written.
 
     trials.parquet     one row per trial: status, every setting, every headline metric
     clicks.parquet     one row per click of every trial: keep the trajectory, metrics are queries
     training.parquet   what each training reported while it ran
     profile.parquet    what each model costs
+    stages.parquet     what each stage took: time, rate, memory
 
 `SCHEMAS` is the contract with the dashboards; `VERSION` is raised when a column changes its name, type or meaning.
 A metric that was not measured is null. The only module that imports pyarrow.
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from samref.config import Part, TrialConfig
 from samref.trial import Stage, Trial
 from samref_sweep.names import options, part_of
-from samref_sweep.plan import Failure, Outcome, Plan
+from samref_sweep.plan import Failure, Outcome, Plan, leaves
 from samref_sweep.store import Store, StoreError
 
 VERSION = "1"
@@ -37,14 +38,27 @@ METRICS: dict[str, pa.DataType] = {
     **{name: pa.float64() for name in ("noc_at_85", "noc_at_90", "noc_at_95")},
     **{name: pa.float64() for name in ("nof_at_85", "nof_at_90", "nof_at_95")},
     **{f"miou_at_{click}": pa.float64() for click in (1, 3, 5, 10, 20)},
+    **{f"boundary_miou_at_{click}": pa.float64() for click in (1, 5, 20)},
     **{name: pa.float64() for name in ("clicks_on_global", "clicks_on_previous", "seconds_per_click")},
     "parameters": pa.int64(),
     "parameters_leaf": pa.int64(),
     "fps": pa.float64(),
     "memory_gb": pa.float64(),
+    "train_steps_per_second": pa.float64(),
+    "train_accumulation": pa.int64(),
+    "train_peak_memory_gb": pa.float64(),
+    "train_device_peak_memory_gb": pa.float64(),
 }
-PROFILE_METRICS = ("parameters", "parameters_leaf", "fps", "memory_gb", "encode_seconds", "click_seconds")
+PROFILE_METRICS = (
+    *("parameters", "parameters_leaf", "fps", "fps_spread", "memory_gb"),
+    *(f"{piece}_seconds" for piece in ("encode", "prepare", "decode", "refine", "click")),
+    *("loop_seconds_per_click", "sat_latency_seconds", "sat_latency_batched_seconds"),
+    *(f"{piece}_gflops" for piece in ("encode", "prepare", "decode", "refine")),
+    *("refiner_fps_ratio", "refiner_memory_ratio"),
+)
 PASTED_ON = ("global", "previous")
+RATES = {"embed": "images_per_second", "train": "steps_per_second"}
+MEASURED = ("hardware", "device_seconds", "peak_memory_gb", "device_peak_memory_gb")
 
 
 def _settings() -> dict[str, pa.DataType]:
@@ -79,6 +93,9 @@ _TRIALS: dict[str, pa.DataType] = {
     "commit": pa.string(),
     "versions": pa.string(),
     "random_weights": pa.bool_(),
+    "checkpoint_fingerprint": pa.string(),
+    "train_data_fingerprint": pa.string(),
+    "evaluate_data_fingerprint": pa.string(),
     "started": pa.timestamp("us", tz="UTC"),
     **_settings(),
     **METRICS,
@@ -111,15 +128,33 @@ SCHEMAS: dict[str, pa.Schema] = {
             "stage": pa.string(),
             "model": pa.string(),
             "refiner": pa.string(),
+            "precision": pa.string(),
             "device": pa.string(),
             **{name: METRICS.get(name, pa.float64()) for name in PROFILE_METRICS},
+        }
+    ),
+    "stages": _schema(
+        {
+            "stage": pa.string(),
+            "kind": pa.string(),
+            "hardware": pa.string(),
+            "started": pa.timestamp("us", tz="UTC"),
+            "commit": pa.string(),
+            "device_seconds": pa.float64(),
+            "per_second": pa.float64(),
+            "accumulation": pa.int64(),
+            "peak_memory_gb": pa.float64(),
+            "device_peak_memory_gb": pa.float64(),
         }
     ),
 }
 
 
-def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str) -> None:
-    """Write all tables of a plan's trials from what the store holds now."""
+def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str) -> tuple[Outcome, ...]:
+    """Write all tables of a plan's trials from what the store holds now; gives what became of each trial.
+
+    A stage whose files turn out to be damaged is not done, and its trial failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     sweep = {
         "name": plan.sweep.name,
@@ -130,7 +165,10 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
         "planned": len(plan.trials),
     }
     reader = Reader(store)
-    outcomes = plan.outcomes(store.done(), failures)
+    for trial in plan.trials:
+        for leaf in leaves(trial):
+            reader.summary(leaf)
+    outcomes = plan.outcomes(store.done(), {**failures, **reader.damaged})
     stages = plan.stages.values()
     rows = (
         trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)
@@ -139,6 +177,8 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     _write(folder, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
     _write(folder, "training", (table for stage in stages for table in _training(stage, reader)))
     _write(folder, "profile", _batches("profile", (row for stage in stages for row in _profile(stage, reader))))
+    _write(folder, "stages", _batches("stages", (row for stage in stages for row in _stage(stage, reader))))
+    return outcomes
 
 
 class Reader:
@@ -148,6 +188,8 @@ class Reader:
         self._store = store
         self._done = store.done()
         self._summaries: dict[str, dict[str, Any] | None] = {}
+        self.damaged: dict[str, Failure] = {}
+        """Stage id → what is wrong with its files."""
 
     def summary(self, stage: Stage | None) -> dict[str, Any] | None:
         if stage is None or stage.id not in self._done:
@@ -155,8 +197,9 @@ class Reader:
         if stage.id not in self._summaries:
             try:
                 self._summaries[stage.id] = self._store.summary(stage.id)
-            except StoreError:
+            except StoreError as error:
                 self._summaries[stage.id] = None
+                self.damaged[stage.id] = Failure(str(error), kind="storage")
         return self._summaries[stage.id]
 
     def folder(self, stage: Stage | None) -> Path | None:
@@ -177,6 +220,9 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
         "stage_profile": profile.id if profile else None,
         "device_seconds": sum(summary["device_seconds"] for summary in summaries) if summaries else None,
         "random_weights": random_weights(trial),
+        "checkpoint_fingerprint": evaluate.key["checkpoint"] if evaluate else None,
+        "train_data_fingerprint": train.key["data"] if train else None,
+        "evaluate_data_fingerprint": evaluate.key["data"] if evaluate else None,
         **settings_row(trial.config),
     }
     if ran := reader.summary(evaluate) or reader.summary(profile):
@@ -185,7 +231,16 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
     for stage in (evaluate, profile):
         if summary := reader.summary(stage):
             row |= {name: value for name, value in summary["metrics"].items() if name in METRICS}
+    if summary := reader.summary(train):
+        row |= training_cost(summary)
     return row
+
+
+def training_cost(summary: Mapping[str, Any]) -> dict[str, float | int]:
+    """What a training took, by the names of its columns; those that were measured."""
+    measured = {**summary, **summary["metrics"]}
+    names = ("steps_per_second", "accumulation", "peak_memory_gb", "device_peak_memory_gb")
+    return {f"train_{name}": measured[name] for name in names if name in measured}
 
 
 def random_weights(trial: Trial) -> bool:
@@ -245,7 +300,27 @@ def _profile(stage: Stage, reader: Reader) -> Iterator[dict[str, Any]]:
         model = stage.config["model"]
         metrics = {name: summary["metrics"].get(name) for name in PROFILE_METRICS}
         named = {"stage": stage.id, "model": model["backbone"], "refiner": model["refiner"]}
+        named["precision"] = model["precision"]
         yield {**named, "device": summary["hardware"], **metrics}
+
+
+def _stage(stage: Stage, reader: Reader) -> Iterator[dict[str, Any]]:
+    summary = reader.summary(stage)
+    if summary is None:
+        return
+    metrics = summary["metrics"]
+    rate = metrics.get(RATES.get(stage.kind))
+    if seconds := metrics.get("seconds_per_click"):
+        rate = 1 / seconds
+    yield {
+        "stage": stage.id,
+        "kind": stage.kind,
+        "started": datetime.fromisoformat(summary["started"]),
+        "commit": summary["commit"],
+        "per_second": rate,
+        "accumulation": metrics.get("accumulation"),
+        **{name: summary.get(name) for name in MEASURED},
+    }
 
 
 def _batches(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

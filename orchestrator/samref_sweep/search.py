@@ -1,15 +1,31 @@
-"""The ready queue: which unit of work can start now, given what is done and what failed.
+"""The ready queue: which unit of work can start now, given what is done and what failed; and the search that fills it.
 
-A grid is a fixed list of work; an adaptive search adds work while it runs (`add`). Knows nothing of Ray.
+A grid is a fixed list of work; an adaptive search adds work while it runs (`add`). Knows nothing of Ray. The only
+module that imports optuna (written for Optuna 5).
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import heapq
+import json
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import mean
+from typing import Any
 
-from samref_sweep.plan import Work
+from samref.trial import Fingerprints, Trial, digest
+from samref_sweep.axes import Dimension
+from samref_sweep.budget import Spending
+from samref_sweep.draft import MISSES
+from samref_sweep.halving import Halving
+from samref_sweep.plan import Failure, Work, grow, leaves, plan
+from samref_sweep.spec import Sweep
+from samref_sweep.store import Store, StoreError
 
 
 class Queue:
@@ -27,9 +43,11 @@ class Queue:
 
     def add(self, work: Work) -> None:
         """Work to do, after all that was added before."""
-        number = len(self._works)
         self._works.append(work)
-        lacks = set(work.needs.values()) - self._done
+        self._enter(len(self._works) - 1)
+
+    def _enter(self, number: int) -> None:
+        lacks = set(self._works[number].needs.values()) - self._done
         self._lacks[number] = lacks
         for need in lacks:
             self._waiting[need].append(number)
@@ -41,20 +59,45 @@ class Queue:
         return len(self._running)
 
     @property
+    def ready(self) -> bool:
+        """Whether something could start."""
+        return bool(self._ready)
+
+    @property
     def exhausted(self) -> bool:
         """Whether nothing runs and nothing can: all is done, or lacks what failed."""
         return not self._ready and not self._running
 
-    def take(self) -> tuple[int, Work] | None:
-        """The first work that can start, with its number; None if there is none now."""
-        if not self._ready:
-            return None
-        number = heapq.heappop(self._ready)
-        self._running.add(number)
-        return number, self._works[number]
+    def take(self, fits: Callable[[Work], bool] = lambda work: True) -> tuple[int, Work] | None:
+        """The first work that can start and for which there is room, with its number; None if there is none now."""
+        passed = []
+        taken = None
+        while self._ready and taken is None:
+            number = heapq.heappop(self._ready)
+            if fits(self._works[number]):
+                self._running.add(number)
+                taken = number, self._works[number]
+            else:
+                passed.append(number)
+        for number in passed:
+            heapq.heappush(self._ready, number)
+        return taken
+
+    @property
+    def running(self) -> list[Work]:
+        return [self._works[number] for number in self._running]
 
     def work(self, number: int) -> Work:
         return self._works[number]
+
+    def again(self, number: int) -> None:
+        """A unit of work ended without its output and is to start once more."""
+        self._running.discard(number)
+        self._enter(number)
+
+    def lose(self, stage_id: str) -> None:
+        """A stage that was done is not any more; work that starts from now on waits until it is."""
+        self._done.discard(stage_id)
 
     def finish(self, number: int, done: Iterable[str]) -> None:
         """A unit of work ended; `done` are those of its stages whose output exists."""
@@ -65,3 +108,178 @@ class Queue:
                 self._lacks[waiting].discard(stage_id)
                 if not self._lacks[waiting]:
                     heapq.heappush(self._ready, waiting)
+
+
+@dataclass
+class Steering:
+    """What may change a sweep's course while it runs."""
+
+    spending: Spending
+    search: Search | None = None
+    halving: Halving | None = None
+
+
+@dataclass
+class Suggestion:
+    """What Optuna suggested and was not told the outcome of."""
+
+    trial: Any
+    """Optuna's."""
+    trials: tuple[Trial, ...]
+    """Ours: one for each seed."""
+
+
+class Search:
+    """A plan that grows by Optuna's suggestions, each of which becomes the stages that it still needs.
+
+    What was suggested is kept in a file of the store, one line each; what came of it is in the store anyway. So a
+    search that was killed, or is given more `trials`, goes on by asking Optuna the same again.
+    """
+
+    def __init__(self, sweep: Sweep, fingerprints: Fingerprints, store: Store) -> None:
+        assert sweep.search is not None
+        self.space = sweep.search
+        self.plan = plan(sweep, fingerprints, store.done())
+        self._store = store
+        self._fingerprints = fingerprints
+        self._metrics = sweep.metrics
+        self._journal = store.root / "searches" / f"{self._name()}.jsonl"
+        self._open: list[Suggestion] = []
+        self._failures: dict[str, Failure] = {}
+        self._asked = 0
+        suggested = self._read()
+        self._study = self._new_study(len(suggested))
+        for params in suggested[: self.space.trials]:
+            self._study.enqueue_trial(params)
+            self.more()
+            self.settle({})
+
+    @property
+    def num_open(self) -> int:
+        """Suggestions whose outcome is not known yet."""
+        return len(self._open)
+
+    @property
+    def num_left(self) -> int:
+        """Suggestions that can still be made."""
+        return self.space.trials - self._asked
+
+    def more(self) -> tuple[Work, ...]:
+        """Make a suggestion; the work that it needs and that was not planned before."""
+        for _ in range(MISSES):
+            asked = self._study.ask()
+            params: dict[str, Any] = {}
+            point = self.space.draft.sample(partial(_suggest, asked, params))
+            points = self.space.draft.repeats(point)
+            if points:
+                break
+            self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)  # excluded
+        else:
+            self._asked = self.space.trials
+            return ()
+        self._asked += 1
+        if self._asked > self._written:
+            self._write(params)
+        configs = self.space.draft.expand(points)
+        self.plan, trials, works = grow(self.plan, configs, points, self._fingerprints)
+        self._open.append(Suggestion(asked, trials))
+        return works
+
+    def settle(self, failures: Mapping[str, Failure]) -> None:
+        """Tell Optuna the outcome of every suggestion that has one: its metrics' means over the seeds.
+
+        Args:
+            failures: stage id → why it has no output; more than at the last call.
+        """
+        self._failures.update(failures)
+        for suggestion in list(self._open):
+            stages = [stage for trial in suggestion.trials for stage in trial.stages]
+            values = None
+            if all(self._store.has(stage.id) for trial in suggestion.trials for stage in leaves(trial)):
+                values = self._values(suggestion.trials)
+            elif not any(stage.id in self._failures and not self._store.has(stage.id) for stage in stages):
+                continue
+            self._open.remove(suggestion)
+            if values is None:
+                self._study.tell(suggestion.trial, state=self._optuna.trial.TrialState.FAIL)
+            else:
+                self._study.tell(suggestion.trial, values)
+
+    def _values(self, trials: Sequence[Trial]) -> list[float] | None:
+        """Each metric's mean over trials; None where one was not measured."""
+        columns: list[list[float]] = [[] for _ in self._metrics]
+        for trial in trials:
+            try:
+                measured = {
+                    k: v for stage in leaves(trial) for k, v in self._store.summary(stage.id)["metrics"].items()
+                }
+            except StoreError:
+                return None
+            for metric, column in zip(self._metrics, columns, strict=True):
+                if measured.get(metric.name) is None:
+                    return None
+                column.append(measured[metric.name])
+        return [mean(column) for column in columns]
+
+    def _new_study(self, suggested: int) -> Any:
+        import optuna
+
+        self._optuna = optuna
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Another seed each time, else a search that goes on would begin with its first random draws again.
+        seed = self.space.seed + suggested
+        if len(self._metrics) == 1:
+            # Of few trials no more than a third is drawn at random before Optuna looks at what was good.
+            startup = min(10, -(-self.space.trials // 3))
+            sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
+        else:
+            # At least three generations, where Optuna's own would take fifty trials for the first.
+            sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, min(50, self.space.trials // 3)))
+        return optuna.create_study(sampler=sampler, directions=[metric.direction for metric in self._metrics])
+
+    def _name(self) -> str:
+        draft = self.space.draft
+        return digest(
+            "search",
+            {
+                "trial": draft.base,
+                "axes": [dataclasses.asdict(dimension) | {"place": None} for dimension in draft.ordered()],
+                "seeds": [row["train.seed"] for row in draft.seeds.rows] if draft.seeds else None,
+                "metrics": [(metric.name, metric.direction) for metric in self._metrics],
+                "seed": self.space.seed,
+            },
+        )
+
+    def _read(self) -> list[dict[str, Any]]:
+        self._written = 0
+        if not self._journal.exists():
+            return []
+        suggested = []
+        for line in self._journal.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # one that a kill cut short, before any of its work began
+                suggested.append(json.loads(line))
+        self._written = len(suggested)
+        return suggested
+
+    def _write(self, params: Mapping[str, Any]) -> None:
+        self._journal.parent.mkdir(exist_ok=True)
+        with self._journal.open("a") as file:
+            file.write(f"\n{json.dumps(params)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._written += 1
+
+
+def _suggest(asked: Any, params: dict[str, Any], dimension: Dimension) -> Mapping[str, Any]:
+    """Optuna's choice for one axis; noted in `params` as Optuna wants it back."""
+    name = "+".join(dimension.keys)
+    if dimension.range is None:
+        row: int
+        row = params[name] = asked.suggest_categorical(name, list(range(len(dimension.rows))))
+        return dimension.rows[row]
+    low, high, log = dimension.range.low, dimension.range.high, dimension.range.log
+    if dimension.range.integer:
+        params[name] = asked.suggest_int(name, int(low), int(high), log=log)
+    else:
+        params[name] = asked.suggest_float(name, low, high, log=log)
+    return {name: params[name]}

@@ -6,10 +6,8 @@ import json
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, Group
@@ -17,125 +15,72 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from samref.progress import readable_size
 from samref.trial import Kind
-from samref_sweep.plan import KINDS, Outcome, Plan, Work
+from samref_sweep.cost import Cost
+from samref_sweep.plan import KINDS, Outcome, Plan
+from samref_sweep.progress import WORDS, Progress, clock, plural, point_text
 from samref_sweep.stages import Event
-from samref_sweep.store import Store, StoreError
+from samref_sweep.store import Store
 
 Display = Callable[[Event], None]
 LINE_SECONDS = 10
 LISTED_TRIALS = 20
-WORDS: Mapping[Kind, str] = {
-    "embed": "embedding",
-    "train": "training",
-    "evaluate": "evaluation",
-    "profile": "profile",
-}
+ROWS = 100
+"""Trials in the table at the end; the Parquet tables have all."""
 
 
-def plan_text(plan: Plan, notes: Sequence[str] = (), *, every_trial: bool) -> str:
-    """The plan as text: stages, what is shared, and the trials with their state."""
-    axes = " × ".join(f"{len(values)} {key}" for key, values in plan.sweep.axes.items())
-    lines = [
-        f"{plan.sweep.name}: {len(plan.trials)} trial{'s' * (len(plan.trials) != 1)}" + (f" ({axes})" if axes else "")
-    ]
+def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_left: int = 0) -> str:
+    """The plan as text: stages, what is shared, what it will cost, and the first trials with their state."""
+    sweep = plan.sweep
+    shape = f" ({sweep.shape})" if sweep.shape else ""
+    lines = [f"{sweep.name}: {len(plan.trials)} trial{'s' * (len(plan.trials) != 1)}{shape}"]
+    if sweep.search:
+        metrics = ", ".join(f"{metric.direction} {metric.name}" for metric in sweep.metrics)
+        lines[0] += f", {suggestions_left} more to suggest: {metrics}"
     for kind, count in plan.counts().items():
-        shared = f" instead of {count.asked}" if count.asked > count.total else ""
-        lines.append(f"  {count.total:>5} {_plural(kind, count.total)}{shared}: {count.done} done, {count.to_do} to do")
+        factor = f" ({count.asked / count.total:.3g} × shared)" if count.asked > count.total else ""
+        shared = f" instead of {count.asked}{factor}" if factor else ""
+        lines.append(f"  {count.total:>5} {plural(kind, count.total)}{shared}: {count.done} done, {count.to_do} to do")
+    needed = {work.kind for work in plan.works}
+    lines += [f"  {line}" for line in cost_lines(cost, needed, plan.sweep.budget.embeddings_gb)]
     to_do = {stage.id: stage.kind for work in plan.works for stage in work.stages}
-    shown = plan.trials if every_trial else plan.trials[:LISTED_TRIALS]
-    for trial, point in zip(shown, plan.points, strict=False):
+    for trial, point in list(zip(plan.trials, plan.points, strict=True))[:LISTED_TRIALS]:
         kinds = [kind for kind in KINDS if any(to_do.get(stage.id) == kind for stage in trial.stages)]
         state = f"to do: {', '.join(kinds)}" if kinds else "done"
-        lines.append(f"  {trial.id}  {_point(point)}  {state}".rstrip())
-    if len(shown) < len(plan.trials):
-        lines.append(f"  … and {len(plan.trials) - len(shown)} more; --plan lists all")
+        lines.append(f"  {trial.id}  {point_text(point)}  {state}".rstrip())
+    if len(plan.trials) > LISTED_TRIALS:
+        lines.append(f"  … and {len(plan.trials) - LISTED_TRIALS} more (--plan --json lists all)")
     lines += [f"  note: {note}" for note in notes]
     return "\n".join(lines)
 
 
-def _plural(kind: Kind, count: int) -> str:
-    return WORDS[kind] + "s" * (count != 1)
+def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None) -> Iterator[str]:
+    """What is left to do will cost, as far as it is known."""
+    if cost.embedding_bytes:
+        allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
+        yield f"embeddings to come take {readable_size(cost.embedding_bytes)} of disk{allowed}"
+    if not kinds:
+        return
+    unknown = ", ".join(f"{count} {plural(kind, count)}" for kind, count in cost.unknown.items())
+    if not cost.known:
+        yield "time: unknown, no such stage was done with this store yet"
+        return
+    parts = ", ".join(f"{plural(kind, 2)} {clock(seconds)}" for kind, seconds in cost.seconds.items())
+    told = f"{cost.earlier} earlier stage{'s' * (cost.earlier != 1)} on {cost.hardware}"
+    rest = f"; unknown for {unknown}" if unknown else ""
+    total = sum(cost.seconds.values())
+    yield f"time: about {clock(total)} of one device ({total / 3600:.2g} hours: {parts}), from {told}{rest}"
 
 
-def _point(point: Mapping[str, Any]) -> str:
-    return "  ".join(f"{key}={value}" for key, value in point.items())
+def display(plan: Callable[[], Plan], store: Store, *, as_json: bool) -> AbstractContextManager[Display]:
+    """The display that suits the output: a live table on a terminal, lines elsewhere, or JSON lines.
 
-
-@dataclass
-class _Running:
-    work: Work
-    since: float = field(default_factory=time.monotonic)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def text(self) -> str:
-        seconds = time.monotonic() - self.since
-        parts = [self.work.id]
-        step, total = self.metrics.get("step"), self.metrics.get("total")
-        if step and total:
-            parts.append(f"{step:g}/{total:g}, {step / seconds:.3g}/s, {_clock(seconds / step * (total - step))} left")
-        told = [f"{name} {value:.4g}" for name, value in self.metrics.items() if name not in ("step", "total")]
-        parts += told[:1]  # the first one is a training's loss; the rest is in training.parquet
-        return ", ".join([*parts, _clock(seconds)])
-
-
-class Progress:
-    """Counts what happens, for all displays."""
-
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self._plan = plan
-        self._store = store
-        self._began = time.monotonic()
-        self._finished: Counter[str] = Counter()
-        self._ended = 0
-        self.running: dict[str, _Running] = {}
-        self.best: float | None = None
-
-    def add(self, event: Event) -> None:
-        work = event.work
-        if event.kind == "started":
-            self.running[work.id] = _Running(work)
-        elif event.kind == "progress":
-            self.running.setdefault(work.id, _Running(work)).metrics = event.metrics
-        else:
-            self.running.pop(work.id, None)
-            self._ended += 1
-            if event.kind == "done":
-                self._finished[work.kind] += len(work.stages)
-                self._note_best(work)
-
-    def _note_best(self, work: Work) -> None:
-        for stage in work.stages if work.kind == "evaluate" else ():
-            try:
-                value = self._store.summary(stage.id)["metrics"].get("noc_at_90")
-            except (StoreError, KeyError):
-                continue
-            if value is not None and (self.best is None or value < self.best):
-                self.best = value
-
-    def head(self) -> str:
-        """One line: stages done of all, time, and the best NoC90."""
-        kinds = [
-            f"{_plural(kind, 2)} {count.done + self._finished[kind]}/{count.total}"
-            for kind, count in self._plan.counts().items()
-        ]
-        seconds = time.monotonic() - self._began
-        kinds.append(_clock(seconds))
-        if 0 < self._ended < len(self._plan.works):
-            kinds.append(f"about {_clock(seconds / self._ended * (len(self._plan.works) - self._ended))} left")
-        if self.best is not None:
-            kinds.append(f"best NoC90 {self.best:.2f}")
-        return " · ".join(kinds)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def display(plan: Plan, store: Store, *, as_json: bool) -> AbstractContextManager[Display]:
-    """The display that suits the output: a live table on a terminal, lines elsewhere, or JSON lines."""
+    Args:
+        plan: gives the plan as it is now; a search's grows.
+        store: where the results are.
+        as_json: whether JSON lines are wanted.
+    """
     if as_json:
         return _json()
     console = Console()
@@ -168,18 +113,19 @@ def _lines(progress: Progress) -> Iterator[Display]:
         with lock:
             running = progress.running.get(event.work.id)
             progress.add(event)
-            if event.kind != "progress":
-                took = f" in {_clock(time.monotonic() - running.since)}" if running else ""
-                tail = f": {event.failure}" if event.failure else took if event.kind == "done" else ""
-                print(f"{event.kind:<7} {event.work.id}{tail}", flush=True)
+            if event.kind == "progress":
+                return
+            about = progress.about(event.work)
+            took = f"in {clock(time.monotonic() - running.since)}" if running and event.kind == "done" else ""
+            words = [f"{_word(event):<7}", event.work.id, about, took]
+            reason = f": {event.failure}" if event.failure else ""
+            print(" ".join(filter(None, words)) + reason, flush=True)
 
     def beat() -> None:
         while not over.wait(LINE_SECONDS):
             with lock:
-                print(
-                    "\n".join([progress.head(), *(f"  {r.text()}" for r in progress.running.values())]),
-                    flush=True,
-                )
+                running = [f"  {' '.join(filter(None, row))}" for row in progress.running_rows()]
+                print("\n".join([progress.head(), *running]), flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -191,13 +137,25 @@ def _lines(progress: Progress) -> Iterator[Display]:
         print(progress.head(), flush=True)
 
 
+def _word(event: Event) -> str:
+    return "stopped" if event.failure and event.failure.kind == "stopped" else event.kind
+
+
 @contextmanager
 def _live(progress: Progress, console: Console) -> Iterator[Display]:
     lock = threading.Lock()
 
     def render() -> Group:
         with lock:
-            return Group(Text(progress.head()), *(Text(f"  {r.text()}") for r in progress.running.values()))
+            kinds = Table(box=None, pad_edge=False, header_style="dim")
+            for heading in ("", "done", "running", "to do", "failed", "each"):
+                kinds.add_column(heading, justify="right" if heading else "left")
+            for kind, *cells in progress.kind_rows():
+                kinds.add_row(f"  {WORDS[kind]}", *cells)
+            running = Table(box=None, pad_edge=False, show_header=False)
+            for row in progress.running_rows(limit=max(4, console.height - 10)):
+                running.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in ("", *row)))
+            return Group(Text(progress.head(), style="bold"), kinds, running)
 
     with Live(get_renderable=render, console=console, refresh_per_second=4) as live:
 
@@ -205,22 +163,26 @@ def _live(progress: Progress, console: Console) -> Iterator[Display]:
             with lock:
                 progress.add(event)
             if event.failure:
-                live.console.print(Text(f"failed {event.work.id}: {event.failure}"), soft_wrap=True)
+                text = f"{_word(event)} {event.work.id} {progress.about(event.work)}: {event.failure}"
+                live.console.print(Text(text), soft_wrap=True)
 
         yield show
 
 
 def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store, columns: Sequence[tuple[str, str]]) -> None:
-    """Print each trial with its axes and some metrics: (heading, metric) pairs."""
+    """Print each trial with its axes and some metrics, as (heading, metric) pairs; where one is not done, why."""
     table = Table(box=None, pad_edge=False)
     for heading in ("trial", *plan.sweep.axes, *(heading for heading, _ in columns), "state"):
         table.add_column(heading, overflow="fold")
-    for trial, point, outcome in list(zip(plan.trials, plan.points, outcomes, strict=True))[: 5 * LISTED_TRIALS]:
-        evaluate = trial.stage("evaluate")
+    rows = list(zip(plan.trials, plan.points, outcomes, strict=True))
+    for trial, point, outcome in rows[:ROWS]:
         metrics: Mapping[str, Any] = {}
-        if evaluate and store.has(evaluate.id):
-            metrics = store.summary(evaluate.id)["metrics"]
-        values = [f"{metrics[name]:.2f}" if name in metrics else "" for _, name in columns]
-        axes = [str(point.get(axis, "")) for axis in plan.sweep.axes]
+        for stage in trial.stages:
+            if stage.kind in ("evaluate", "profile") and store.has(stage.id):
+                metrics = {**metrics, **store.summary(stage.id)["metrics"]}
+        values = [f"{metrics[name]:.2f}" if metrics.get(name) is not None else "" for _, name in columns]
+        axes = [point_text({axis: point[axis]}, keys=False) if axis in point else "" for axis in plan.sweep.axes]
         table.add_row(trial.id, *axes, *values, outcome.status)
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    if len(rows) > ROWS:
+        print(f"… and {len(rows) - ROWS} more trials, in trials.parquet")

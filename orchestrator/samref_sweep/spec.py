@@ -1,38 +1,29 @@
 """The sweep file: read, checked, and expanded into trial configurations.
 
-A file's keys are `name`, `purpose`, `method`, `trial` (the settings that all trials share), `parameters` (the axes)
-and `resources`. Every mistake is a `SpecError` of one line that names the place, the key and the value.
-Knows nothing of stages, the store or Ray.
+A file is a layer over the file that it `extends`, and each `--set` a layer over that. Every mistake is a `SpecError`
+of one line that names the place, the key and the value. Knows nothing of stages, the store or Ray.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from samref.config import TrialConfig
-from samref.trial import Kind, canonical
-from samref_sweep.names import SpecError, check_backbone, check_dataset, did_you_mean, setting, takes_list
+from samref.trial import Kind
+from samref_sweep.budget import Budget
+from samref_sweep.draft import SEEDS, ZIP, Draft
+from samref_sweep.failures import Retry
+from samref_sweep.goal import PROFILED, Metric
+from samref_sweep.halving import Scheduler
+from samref_sweep.names import SpecError, did_you_mean, part_of, setting
+from samref_sweep.resources import Resources
+from samref_sweep.sweep_file import SweepFile, layers, one_layer, validate
 from samref_sweep.yaml_text import parse
 
 __all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
-
-
-class Resources(BaseModel):
-    """What one stage of a kind asks of the cluster."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-    cpu: Annotated[float, Field(gt=0)] | Literal["auto", "all"] = "auto"
-    """CPUs; `auto`: one, or with a GPU its share of the machine's; `all`: a whole machine, so that it runs alone."""
-    gpu: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
-    """GPUs, one or a fraction of one; `auto`: one where the cluster has any."""
 
 
 def _default_resources() -> dict[Kind, Resources]:
@@ -45,40 +36,16 @@ def _default_resources() -> dict[Kind, Resources]:
     }
 
 
-class Axis(BaseModel):
-    """The values of one swept setting."""
+@dataclass(frozen=True)
+class Space:
+    """What an adaptive method suggests trials from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-    values: list[Any]
-    """One trial for each value (times the values of the other axes)."""
-
-
-def _axis(value: Any) -> Any:
-    if isinstance(value, list):
-        return {"values": value}
-    if not isinstance(value, dict):
-        raise ValueError("it should be a list of values, or values: [...]")
-    return value
-
-
-class SweepFile(BaseModel):
-    """What stands in a sweep file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Names the results' folder and the run in MLflow; the file's name unless given."""
-    purpose: str = ""
-    """What the sweep is to find out; shown on top of its dashboard."""
-    method: Literal["grid"] = "grid"
-    """How `parameters` become trials: `grid` takes every combination."""
-    trial: dict[str, Any] = {}
-    """Settings of every trial, under `model`, `train`, `evaluate` and `profile`."""
-    parameters: dict[str, Annotated[Axis, BeforeValidator(_axis)]] = {}
-    """The axes: a dotted setting → its values, as `{values: […]}` or as the list alone."""
-    resources: dict[Kind, Resources] = {}
-    """Stage kind → what one such stage asks for."""
+    draft: Draft
+    trials: int
+    """How many suggestions to make."""
+    seed: int
+    probes: tuple[TrialConfig, ...]
+    """Configurations that show each value of each axis."""
 
 
 @dataclass(frozen=True)
@@ -90,191 +57,153 @@ class Sweep:
     file: Path
     axes: Mapping[str, tuple[Any, ...]]
     points: tuple[Mapping[str, Any], ...]
-    """For each trial the value of every axis."""
+    """For each trial the value of every axis that applies to it."""
     configs: tuple[TrialConfig, ...]
     resources: Mapping[Kind, Resources]
+    shape: str = ""
+    """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
+    metrics: tuple[Metric, ...] = ()
+    search: Space | None = None
+    """Of an adaptive method, which has no points at first."""
+    retry: Retry = field(default_factory=Retry)
+    scheduler: Scheduler | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file, apply `KEY=VALUE` overrides, and expand it.
 
-    An override's value is YAML. It replaces the axis of the same name (and axes below it, where KEY is a whole
-    part); a list for a setting that takes one value is an axis.
+    An override's value is YAML, its KEY a setting or a key of the file (`seeds`, `resources.train.gpu`). It replaces
+    the axis of the same name (and axes below it, where KEY is a whole part); a list for a setting that takes one
+    value is an axis. One of the settings that `zip` couples leaves `zip`, the others stay coupled.
 
     Raises:
         SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
     """
-    spec = _read_file(path)
-    draft = _Draft(str(path))
-    for key, value in spec.trial.items():
-        draft.set(key, value, str(path))
-    for key, axis in spec.parameters.items():
-        draft.sweep(key, axis.values, str(path))
+    draft, merged = Draft(str(path)), _Merged()
+    for place, layer in layers(path):
+        _apply(layer, place, draft)
+        merged.add(layer)
     for text in overrides:
-        draft.override(text)
-    points = tuple(draft.points())
+        _override(text, draft, merged)
+    spec = merged.check(str(path))
+    points = _points(spec, draft)
+    if not points and spec.method != "optuna":
+        raise SpecError(f"{path}: exclude leaves no trial; every combination fits one of its entries")
+    configs = draft.expand(points)
+    search = spec.method == "optuna"
+    axes, shape = draft.described(points)
     return Sweep(
         name=spec.name or path.stem,
         purpose=spec.purpose,
         file=path,
-        axes={key: tuple(values) for key, values in draft.axes.items()},
-        points=points,
-        configs=draft.expand(points),
+        axes=axes,
+        points=() if search else points,
+        configs=() if search else configs,
         resources={**_default_resources(), **spec.resources},
+        shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
+        metrics=tuple(spec.metric),
+        search=Space(draft, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
+        if search
+        else None,
+        retry=spec.retry,
+        scheduler=spec.scheduler,
+        budget=spec.budget,
     )
 
 
-def _read_file(path: Path) -> SweepFile:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
-    content = parse(text, str(path))
-    if path.suffix == ".json" and isinstance(content, dict) and "trial" not in content:
-        content = {"trial": content}  # one trial's settings, as MLflow's trial.json has them
-    if not isinstance(content, dict):
-        raise SpecError(f"{path}: a sweep file is a mapping of keys such as trial and parameters, not {content!r}")
-    for key in content:
-        if key not in SweepFile.model_fields:
+def _points(spec: SweepFile, draft: Draft) -> tuple[Mapping[str, Any], ...]:
+    """The sweep's points; for a search, some that show everything it may suggest."""
+    ranges = [dimension for dimension in draft.dimensions.values() if dimension.range]
+    if spec.method == "grid":
+        if ranges:
             raise SpecError(
-                f"{path}: {key} is not a key of a sweep file.{did_you_mean(str(key), list(SweepFile.model_fields))} "
-                f"The keys are: {', '.join(SweepFile.model_fields)}"
+                f"{ranges[0].place}: {ranges[0].keys[0]} is a range, which needs method: random or method: optuna "
+                "(and trials, their number); a grid needs values"
             )
-    for key in ("trial", "parameters", "resources"):
-        if key in content and content[key] is None:
-            content[key] = {}  # `parameters:` with nothing below it
-    try:
-        return SweepFile.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "constrained")))
-        raise SpecError(f"{path}: {where} is {first['input']!r}: {_message(first)}") from None
+        if spec.trials is not None:
+            raise SpecError(f"{draft.file}: trials is for method: random and optuna; a grid has every combination")
+        return tuple(draft.points())
+    if spec.trials is None:
+        raise SpecError(f"{draft.file}: method: {spec.method} needs trials, how many to make, e.g. trials: 30")
+    if not draft.ordered():
+        raise SpecError(f"{draft.file}: method: {spec.method} needs parameters to choose from")
+    if spec.method == "random":
+        return tuple(draft.drawn(spec.trials, spec.seed))
+    if not spec.metric:
+        raise SpecError(f"{draft.file}: method: optuna needs a metric to optimise, e.g. metric: noc_at_90")
+    points = tuple(each for point in draft.probes() for each in draft.repeats(point))
+    unmeasured = next((metric.name for metric in spec.metric if metric.name in PROFILED), None)
+    if unmeasured and any(config.profile is None for config in draft.expand(points)):
+        raise SpecError(f"{draft.place('profile')}: profile is null, but the metric {unmeasured} is measured by it")
+    return points
 
 
-class _Draft:
-    """A sweep while it is put together: settings, axes, and where each was written."""
+class _Merged:
+    """The keys of all layers, but those that the draft holds."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.base: dict[str, Any] = {}
-        self.axes: dict[str, list[Any]] = {}
-        self.places: dict[str, str] = {}
+    _DRAFTED = frozenset({"extends", "trial", "parameters", "exclude", "seeds"})
 
-    def set(self, key: str, value: Any, place: str) -> None:
-        """Set one setting, or all that a mapping holds; an empty mapping is a value (`train: {}` is a training)."""
-        setting(key, place)
-        if isinstance(value, dict) and value:
-            for name, entry in value.items():
-                self.set(f"{key}.{name}", entry, place)
-            return
-        _put(self.base, key, value)
-        self.places[key] = place
+    def __init__(self) -> None:
+        self._content: dict[str, Any] = {}
 
-    def sweep(self, key: str, values: list[Any], place: str) -> None:
-        setting(key, place)
-        if not values:
-            raise SpecError(f"{place}: {key} has no values; name at least one")
-        seen: dict[str, Any] = {}
-        for value in values:
-            text = canonical(_number(value))
-            if text in seen:
-                raise SpecError(f"{place}: {key} has the value {value!r} twice (1 and 1.0 are the same value)")
-            seen[text] = value
-        for other in self.axes:
-            if other.startswith(f"{key}.") or key.startswith(f"{other}."):
-                raise SpecError(f"{place}: {key} and {other} cannot both be axes, one is a part of the other")
-        self.axes[key] = values
-        self.places[key] = place
+    def add(self, layer: SweepFile) -> None:
+        _merge(self._content, layer.model_dump(exclude_unset=True, exclude=set(self._DRAFTED)))
 
-    def override(self, text: str) -> None:
-        place = f"--set {text}"
-        key, equals, value_text = text.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise SpecError(f"{place}: write KEY=VALUE, for example --set evaluate.theta=1.1")
-        value = parse(value_text, place)
-        field = setting(key, place)
-        for axis in [axis for axis in self.axes if axis == key or axis.startswith(f"{key}.")]:
-            del self.axes[axis]
-        # A list is an axis, unless one value of the setting is a list; then a list of lists is an axis.
-        if isinstance(value, list) and (not takes_list(field) or all(isinstance(entry, list) for entry in value)):
-            self.sweep(key, value, place)
+    def check(self, place: str) -> SweepFile:
+        return validate(self._content, place)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
         else:
-            self.set(key, value, place)
-
-    def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the axes' values, the last axis fastest."""
-        for values in itertools.product(*self.axes.values()):
-            yield dict(zip(self.axes, values, strict=True))
-
-    def expand(self, points: Sequence[Mapping[str, Any]]) -> tuple[TrialConfig, ...]:
-        configs = []
-        for point in points:
-            tree = _copy(self.base)
-            for key, value in point.items():
-                _put(tree, key, value)
-            try:
-                configs.append(TrialConfig.model_validate(tree))
-            except ValidationError as error:
-                raise self._explain(error, point) from None
-        self._check_names(configs)
-        return tuple(configs)
-
-    def place(self, key: str) -> str:
-        """Where a setting was written; for one inside a value that was written whole, where that was."""
-        parts = key.split(".")
-        prefixes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        return next((self.places[prefix] for prefix in prefixes if prefix in self.places), self.file)
-
-    def _check_names(self, configs: Sequence[TrialConfig]) -> None:
-        used: set[tuple[str, str]] = set()
-        for config in configs:
-            used |= {("model.backbone", config.model.backbone), ("evaluate.data", config.evaluate.data)}
-            key, train = "train", config.train
-            while train is not None:
-                used.add((f"{key}.data", train.data))
-                key, train = f"{key}.init", train.init
-        for key, name in sorted(used):
-            if key == "model.backbone":
-                check_backbone(name, self.place(key))
-            else:
-                check_dataset(key, name, self.place(key))
-
-    def _explain(self, error: ValidationError, point: Mapping[str, Any]) -> SpecError:
-        first = error.errors()[0]
-        key = ".".join(part for part in first["loc"] if isinstance(part, str))
-        place = self.place(key)
-        at = "" if key in point or not point else f" (at {', '.join(f'{k}={v}' for k, v in point.items())})"
-        if first["type"] == "value_error":  # our own words, about a whole part
-            return SpecError(f"{place}: {f'{key}: ' if key else ''}{_message(first)}{at}")
-        return SpecError(f"{place}: {key} is {first['input']!r}: {_message(first)}{at}")
+            into[key] = value
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of a nested mapping; a part that is null or absent is made."""
-    *parents, last = key.split(".")
-    for name in parents:
-        if not isinstance(tree.get(name), dict):
-            tree[name] = {}
-        tree = tree[name]
-    tree[last] = _copy(value) if isinstance(value, dict) else value
+def _apply(layer: SweepFile, place: str, draft: Draft) -> None:
+    for key, value in layer.trial.items():
+        draft.set(key, value, place)
+    if layer.parameters.zip:
+        draft.zip(layer.parameters.zip, place)
+    elif "zip" in layer.parameters.model_fields_set:
+        draft.dimensions.pop(ZIP, None)
+    for key, axis in layer.parameters.axes.items():
+        draft.sweep(key, axis, place)
+    if layer.seeds is not None:
+        draft.repeat(layer.seeds, place)
+    elif "seeds" in layer.model_fields_set:
+        draft.dimensions.pop(SEEDS, None)
+    if "exclude" in layer.model_fields_set:
+        draft.exclude(layer.exclude, place)
 
 
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, dict) else value for key, value in tree.items()}
-
-
-def _number(value: Any) -> Any:
-    # A number's setting takes "1e-4" in quotes too, so it is the same value as 1e-4.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _message(error: ErrorDetails) -> str:
-    """Pydantic's message as the rest of a sentence."""
-    text: str = error["msg"].removeprefix("Value error, ")
-    return text.replace("Input should be", "it should be")
+def _override(text: str, draft: Draft, merged: _Merged) -> None:
+    place = f"--set {text}"
+    key, equals, value_text = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise SpecError(f"{place}: write KEY=VALUE, for example --set evaluate.theta=1.1")
+    value = parse(value_text, place)
+    first, _, rest = key.partition(".")
+    if first == "extends":
+        raise SpecError(f"{place}: extends stands in a file only")
+    if first not in SweepFile.model_fields and first not in TrialConfig.model_fields:
+        known = [*TrialConfig.model_fields, *SweepFile.model_fields]
+        raise SpecError(
+            f"{place}: {first} is neither a setting nor a key of a sweep file.{did_you_mean(first, known)} "
+            f"There are: {', '.join(known)}"
+        )
+    if first in SweepFile.model_fields:
+        # The settings below `parameters` are written with their dots, all other keys are nested.
+        names = [rest] if first == "parameters" and rest else rest.split(".") if rest else []
+        for name in reversed([first, *names]):
+            value = {name: value}
+        layer = one_layer(value, place)
+        _apply(layer, place, draft)
+        merged.add(layer)
+    elif isinstance(value, dict) and part_of(setting(key, place)) is None:  # {min: 1, max: 2}
+        _apply(one_layer({"parameters": {key: value}}, place), place, draft)
+    else:
+        draft.override(key, value, place)

@@ -9,30 +9,38 @@ import contextlib
 import faulthandler
 import gc
 import logging
-import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import samref.trial
 from samref.config import Runtime
-from samref.trial import Report, Stage
+from samref.trial import Report, Stage, Stopped
+from samref_sweep import system
+from samref_sweep.failures import classify
 from samref_sweep.plan import Failure, Work
 from samref_sweep.store import Store
+from samref_sweep.system import sampled
+from samref_sweep.watch import watched
 
 
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a unit of work; displays and trackers are called with these."""
 
-    kind: Literal["started", "progress", "done", "failed"]
+    kind: Literal["started", "progress", "done", "failed", "again"]
+    """`again`: it failed, and is tried once more."""
     work: Work
     metrics: Mapping[str, float] = field(default_factory=dict)
     """While in progress: `step`, `total` where known, and what the stage reports of itself, e.g. its loss."""
     failure: Failure | None = None
+
+
+class WorkerLostError(RuntimeError):
+    """A process of a stage, or its node, went away; the stage can go on elsewhere from its checkpoint."""
 
 
 class Runner(Protocol):
@@ -59,7 +67,17 @@ def run(
     runtime: Runtime,
     report: Report,
 ) -> None:
-    """`samref.trial.run` within its share of the machine, which is given back afterwards."""
+    """`samref.trial.run` within its share of the machine."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(within_share(runtime))
+        if stages[0].kind == "train" and runtime.resolve_device().startswith("cuda"):
+            stack.enter_context(sampled(outs[0] / system.FILE, runtime.resolve_device()))
+        samref.trial.run(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+
+
+@contextlib.contextmanager
+def within_share(runtime: Runtime) -> Iterator[None]:
+    """This process on its threads of the CPU; afterwards the device's memory is given back."""
     import cv2
     import torch
 
@@ -67,7 +85,7 @@ def run(
         torch.set_num_threads(runtime.threads)
         cv2.setNumThreads(runtime.threads)
     try:
-        samref.trial.run(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+        yield
     finally:
         # A Ray worker is used again for the next stage; torch would keep the memory from it.
         gc.collect()
@@ -76,27 +94,44 @@ def run(
 
 
 def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> None:
-    """Run a unit of work; afterwards its stages are done. Stages that another driver finished meanwhile are left."""
-    stages = [stage for stage in work.stages if not store.has(stage.id)]
-    if not stages:
-        return
-    inputs = {role: store.open(need) for role, need in work.needs.items()}
-    with contextlib.ExitStack() as stack:
-        outs = [stack.enter_context(store.workspace(stage.id)) for stage in stages]
-        scratch = store.scratch(stages[0].id)
-        runner(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
-    shutil.rmtree(scratch, ignore_errors=True)
+    """Run a unit of work; afterwards its stages are done. Those that another driver works on are waited for."""
+    with store.claim(stage.id for stage in work.stages):
+        stages = [stage for stage in work.stages if not store.has(stage.id)]
+        if stages:
+            inputs = {role: store.open(need) for role, need in work.needs.items()}
+            with contextlib.ExitStack() as stack:
+                outs = [stack.enter_context(store.workspace(stage.id)) for stage in stages]
+                scratch = store.scratch(stages[0].id)
+                runner(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+        store.forget_scratch(stage.id for stage in work.stages)
 
 
-def attempt(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> Failure | None:
-    """`perform`, with its output in a log file; says why it failed instead of raising."""
+def attempt(
+    work: Work,
+    store: Store,
+    *,
+    runtime: Runtime,
+    report: Report,
+    runner: Runner = run,
+    time_limit: float | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Failure | None:
+    """`perform` within its time limit, with its output in a log file; says why it failed instead of raising.
+
+    A stage that stops because the sweep does has not failed; it is not done either.
+    """
     path = store.logs / f"{work.id}.log"
-    with logged(path):
-        try:
-            perform(work, store, runtime=runtime, report=report, runner=runner)
-        except Exception as error:  # whatever a stage raises is its failure, not the sweep's
-            traceback.print_exc()
-            return Failure(reason(error), str(path))
+    try:
+        with logged(path) as log, watched(report, log, time_limit=time_limit, stopping=stopping) as watched_report:
+            try:
+                perform(work, store, runtime=runtime, report=watched_report, runner=runner)
+            except Stopped:
+                print("stopped with the sweep")
+            except Exception as error:  # whatever a stage raises is its failure, not the sweep's
+                traceback.print_exc()
+                return Failure(reason(error), str(path), classify(error))
+    except OSError as error:  # the log's own, on a full disk
+        return Failure(reason(error), str(path), classify(error))
     return None
 
 
@@ -109,7 +144,7 @@ def reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
+def logged(path: Path) -> Iterator[IO[str]]:
     """Write what is printed, logged and (on a crash) dumped to a file; a second attempt appends."""
     with path.open("a", buffering=1, encoding="utf-8") as file:
         handler = logging.StreamHandler(file)
@@ -118,7 +153,7 @@ def logged(path: Path) -> Iterator[None]:
         faulthandler.enable(file)
         try:
             with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                yield
+                yield file
         finally:
             faulthandler.enable(sys.__stderr__ or 2)
             logging.getLogger().removeHandler(handler)

@@ -3,7 +3,9 @@
     STORE/samref-store.json         says that this is a store, and its version
     STORE/stages/<stage id>/        a finished stage: what it wrote, summary.json, manifest.json
     STORE/.partial/<id>.<random>/   a stage that is being written, or was when its process died
-    STORE/scratch/<stage id>/       where a training that was killed goes on from
+    STORE/scratch/<stage id>/       where a training that was killed goes on from; locked by who works on the stage
+    STORE/failures/<stage id>.json  why a stage that failed by itself has no folder; a run skips it unless told to try
+    STORE/damaged/<id>.<random>/    what was a finished stage until its files were found to be others
     STORE/fingerprints/  logs/      what reading the data cost once; one log for each unit of work
 
 Whether a stage is done is whether its folder exists: nothing else is remembered, so nothing can disagree with it.
@@ -12,31 +14,36 @@ Knows nothing of trials, Ray or what is inside a stage's folder.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
-import subprocess
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from samref_sweep import manifest
+
+_LOG = logging.getLogger(__name__)
 VERSION = 1
 MARKER = "samref-store.json"
-MANIFEST = "manifest.json"
-# `open` reads the smallest files until it has hashed this much, so that it costs well under a second; the sizes of
-# all files are compared always. 256 MiB holds every weight file but the largest backbones'.
-HASH_AT_MOST_BYTES = 256 * 2**20
 DAY_SECONDS = 86_400
+CLAIM_SECONDS = 0.2
+EXCLUSIVE_SECONDS = 10.0
 
 
 class StoreError(ValueError):
-    """The store cannot be used or a stage in it is damaged; one line that says what to do."""
+    """The store cannot be used; one line that says what to do."""
+
+
+class DamagedError(StoreError):
+    """A finished stage's files are not those that were written; the stage counts as not done any more."""
 
 
 class Store:
@@ -47,6 +54,7 @@ class Store:
         self.stages = self.root / "stages"
         self.logs = self.root / "logs"
         self.fingerprints = self.root / "fingerprints"
+        self._failures = self.root / "failures"
         self._partial = self.root / ".partial"
         self._prepare()
 
@@ -71,36 +79,111 @@ class Store:
     def open(self, stage_id: str) -> Path:
         """The folder of a finished stage, after comparing its files with its manifest.
 
+        A damaged folder is set aside first: its stage counts as not done from then on, and is made again.
+
         Raises:
-            StoreError: a file is missing, of another size, or (small files) has other bytes.
+            DamagedError: a file is missing, of another size, or (small files) has other bytes.
+            StoreError: the disk does not answer.
         """
         folder = self.folder(stage_id)
         try:
-            files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["files"]
-            left = HASH_AT_MOST_BYTES
-            for name, entry in sorted(files.items(), key=lambda item: item[1]["bytes"]):
-                size = (folder / name).stat().st_size
-                if size != entry["bytes"]:
-                    raise StoreError(f"{folder / name} has {size} bytes, its manifest says {entry['bytes']}")
-                left -= size
-                if left >= 0 and _sha256(folder / name) != entry["sha256"]:
-                    raise StoreError(f"{folder / name} has other bytes than those that were written")
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            text = str(error) if isinstance(error, StoreError) else f"{folder} cannot be read: {error}"
-            raise StoreError(f"{text}; delete the folder {folder} and run again") from None
-        return folder
+            manifest.compare(folder)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise StoreError(f"{folder} cannot be read: {error}; run again when it can") from None
+            reason = f"{error.filename} is missing"
+        except manifest.Difference as error:
+            reason = str(error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{folder / manifest.FILE} cannot be read: {error}"
+        else:
+            return folder
+        raise DamagedError(f"{reason}; {self._set_aside(stage_id)}run again to make it anew")
+
+    def _set_aside(self, stage_id: str) -> str:
+        place = self.root / "damaged" / f"{stage_id}.{secrets.token_hex(6)}"
+        try:
+            place.parent.mkdir(exist_ok=True)
+            self.folder(stage_id).rename(place)
+        except FileNotFoundError:
+            return ""  # another process was first
+        except OSError as error:
+            return f"move the folder away ({error.strerror}), then "
+        return f"the folder was moved to {place}; "
 
     def summary(self, stage_id: str) -> dict[str, Any]:
         """What a finished stage measured, and the commit of the code that did."""
         folder = self.open(stage_id)
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        return {**summary, "commit": json.loads((folder / MANIFEST).read_text())["commit"]}
+        return {**summary, "commit": manifest.read(folder)["commit"]}
 
     def scratch(self, stage_id: str) -> Path:
         """A folder that outlives a killed attempt at a stage, so that the next one goes on from it."""
         folder = self.root / "scratch" / stage_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def claim(self, stage_ids: Iterable[str]) -> Iterator[None]:
+        """The sole right to work on stages, for the block; waits while another process has it, and ends with its life.
+
+        Locks on files hold on one machine, and between machines where the file system passes them on (NFS 4, Lustre
+        with `flock`); elsewhere two drivers may do a stage twice, of which one result stays.
+        """
+        with ExitStack() as stack:
+            for stage_id in sorted(stage_ids):  # in one order, so that two cannot wait for each other
+                descriptor = os.open(self.scratch(stage_id), os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                waits = False
+                while not _lock(descriptor):
+                    if not waits:
+                        _LOG.warning("%s: another process works on it; waiting for its end", stage_id)
+                    waits = True
+                    time.sleep(CLAIM_SECONDS)
+            yield
+
+    @contextmanager
+    def exclusive(self, name: str, *, give_up: threading.Event) -> Iterator[None]:
+        """The sole right to something named, for the block.
+
+        Raises:
+            TimeoutError: another process had it still, EXCLUSIVE_SECONDS after `give_up` was set.
+        """
+        with (self._partial.parent / f"{name}.lock").open("w") as file:
+            until: float | None = None
+            while not _lock(file.fileno()):
+                if until is None and give_up.is_set():
+                    until = time.monotonic() + EXCLUSIVE_SECONDS
+                if until is not None and time.monotonic() > until:
+                    raise TimeoutError(f"another process holds {file.name}")
+                time.sleep(CLAIM_SECONDS)
+            yield
+
+    def forget_scratch(self, stage_ids: Iterable[str]) -> None:
+        """Remove what attempts left; for who has the claim."""
+        for stage_id in stage_ids:
+            shutil.rmtree(self.root / "scratch" / stage_id, ignore_errors=True)
+
+    def remember_failure(self, stage_id: str, failure: Mapping[str, Any]) -> None:
+        """Keep why a stage failed for later runs."""
+        with self.temporary(f"failure-{stage_id}") as folder:
+            (folder / "failure.json").write_text(json.dumps(dict(failure)) + "\n")
+            (folder / "failure.json").replace(self._failures / f"{stage_id}.json")
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """Stage id → what was remembered, of stages that are still not done."""
+        done = self.done()
+        remembered = {}
+        for path in self._failures.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if path.stem not in done:
+                    remembered[path.stem] = json.loads(path.read_text())
+        return remembered
+
+    def forget_failures(self, stage_ids: Iterable[str]) -> None:
+        """So that the stages are tried again."""
+        for stage_id in stage_ids:
+            (self._failures / f"{stage_id}.json").unlink(missing_ok=True)
 
     @contextmanager
     def workspace(self, stage_id: str) -> Iterator[Path]:
@@ -110,13 +193,13 @@ class Store:
         """
         with self.temporary(stage_id) as folder:
             yield folder
-            _write_manifest(folder)
+            manifest.write(folder)
             try:
                 folder.rename(self.folder(stage_id))
             except OSError:
                 if not self.has(stage_id):
                     raise
-            _sync(self.stages)
+            manifest.sync(self.stages)
 
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
@@ -134,7 +217,7 @@ class Store:
     def _prepare(self) -> None:
         marker = self.root / MARKER
         try:
-            for folder in (self.stages, self.logs, self.fingerprints, self._partial):
+            for folder in (self.stages, self.logs, self.fingerprints, self._failures, self._partial):
                 folder.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 aside = self._partial / f"marker.{secrets.token_hex(6)}"
@@ -161,51 +244,6 @@ class Store:
                     shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # another process finished or removed it meanwhile
-
-
-def _write_manifest(folder: Path) -> None:
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _sync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"version": VERSION, "commit": commit(), "files": files}, indent=1) + "\n")
-    _sync(manifest)
-    _sync(folder)
-
-
-@cache
-def commit() -> str | None:
-    """The commit of the code that runs, with `-dirty` where files were changed since; None outside a repository."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file or a folder's entries are on the disk before what comes next."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -1,8 +1,9 @@
 """MLflow as the live view of a sweep: a parent run per sweep, a child per trial, both found again by a tag.
 
-All calls are made by one thread of the driver, from what the store holds: a trial that was not logged (the server was
-away, the driver was killed) is logged by the next run of the same command. An error here is a warning, never the
-sweep's. The only module that imports mlflow (written for MLflow 3.17; `MlflowClient` only, no fluent state).
+All calls are made by one thread of the driver, from what the store holds. While the server is away they wait, and a
+trial that was not logged in the end (or the driver was killed) is logged by the next run of the same command, or by
+`--sync`. An error here is a warning, never the sweep's. The only module that imports mlflow (written for MLflow 3.17;
+`MlflowClient` only, no fluent state).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -20,24 +22,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-# Before the import, which reads them. A server that is away must not hold up the end of a sweep.
+# Before the import, which reads them. A server that is away must not hold up the end of a sweep; and what may have
+# been done although no answer came is looked up before it is tried again, which MLflow's own retries do not.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from samref.trial import Trial
+from samref_sweep import system
 from samref_sweep.plan import Outcome, Plan, leaves
-from samref_sweep.results import settings_row
+from samref_sweep.results import settings_row, training_cost
 from samref_sweep.stages import Event
 from samref_sweep.store import Store
 
 EXPERIMENT = "samref-sweep"
 CLOSE_SECONDS = 60
-LATER = "the sweep goes on, and the same command logs later what is missing"
+RETRY_SECONDS = 10.0
+LATER = "the sweep goes on, and the same command with --sync logs later what is missing"
 TRAINING_POINTS = 200
 MAX_PARAM_CHARACTERS = 500
 MAX_BATCH_METRICS = 1000
@@ -62,6 +67,8 @@ class Tracker:
             for stage in leaves(trial):
                 self._by_leaf.setdefault(stage.id, []).append(trial)
         self._tasks: queue.SimpleQueue[Callable[[_Log], None] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._complete_log = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
 
     def start(self) -> None:
@@ -76,18 +83,38 @@ class Tracker:
         if event.kind == "done":
             self._complete(trial for stage in event.work.stages for trial in self._by_leaf.get(stage.id, ()))
 
-    def close(self, outcomes: Sequence[Outcome], *, interrupted: bool) -> None:
-        """Log what failed, end the sweep's run, and wait for the thread, but not for ever."""
+    def grow(self, plan: Plan) -> None:
+        """Follow a search, whose plan has more trials than before."""
+        fresh = plan.trials[len(self._plan.trials) :]
+        self._plan = plan
+        for trial in fresh:
+            for stage in leaves(trial):
+                self._by_leaf.setdefault(stage.id, []).append(trial)
+        if fresh and self._thread.ident:
+            self._tasks.put(partial(_Log.name, plan=plan))
+            self._complete(fresh)
+
+    def close(
+        self, outcomes: Sequence[Outcome], *, interrupted: bool, patience_seconds: float | None = CLOSE_SECONDS
+    ) -> bool:
+        """Log what failed, end the sweep's run, and wait for the thread, but not for ever unless patience is None.
+
+        Returns:
+            Whether all is logged.
+        """
         self.start()
-        failed = [(trial, o) for trial, o in zip(self._plan.trials, outcomes, strict=True) if o.status == "failed"]
-        for trial, outcome in failed:
-            self._tasks.put(partial(_Log.fail, trial=trial, outcome=outcome))
+        for trial, outcome in zip(self._plan.trials, outcomes, strict=True):
+            if outcome.status in ("failed", "stopped"):
+                self._tasks.put(partial(_Log.fail, trial=trial, outcome=outcome))
+        failed = any(outcome.status == "failed" for outcome in outcomes)
         status: RunStatus = "KILLED" if interrupted else "FAILED" if failed else "FINISHED"
         self._tasks.put(partial(_Log.end, status=status))
         self._tasks.put(None)
-        self._thread.join(CLOSE_SECONDS)
+        self._closing.set()
+        self._thread.join(patience_seconds)
         if self._thread.is_alive():
             self._warn(f"MLflow ({self._uri}) is slow; {LATER}")
+        return self._complete_log
 
     def _complete(self, trials: Iterable[Trial]) -> None:
         done = self._store.done()
@@ -96,13 +123,30 @@ class Tracker:
                 self._tasks.put(partial(_Log.record, trial=trial))
 
     def _work(self) -> None:
-        try:
-            log = _Log(self._plan, self._store, self._uri)
-            while (task := self._tasks.get()) is not None:
-                task(log)
-        except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
-            text = " ".join(str(error).split())[:200]
-            self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
+        """Do all tasks in order; one that fails is done again, on a new connection, until the sweep is over."""
+        task: Callable[[_Log], None] | None = None
+        warned = False
+        while True:
+            last = self._closing.is_set()
+            try:
+                with self._store.exclusive(f"mlflow-{self._plan.sweep.name}", give_up=self._closing):
+                    log = _Log(self._plan, self._store, self._uri)
+                    warned = False
+                    while True:
+                        task = task or self._tasks.get()
+                        if task is None:
+                            self._complete_log = True
+                            return
+                        task(log)
+                        task = None
+            except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
+                if not warned:
+                    text = " ".join(str(error).split())[:400]
+                    self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
+                warned = True
+                if last:
+                    return
+                self._closing.wait(RETRY_SECONDS)
 
 
 class _Log:
@@ -113,11 +157,8 @@ class _Log:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._store = store
         self._sweep = plan.sweep.name
-        # A run is named by what sets its trial apart; its id is a tag.
-        self._names = {
-            trial.id: " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point.items()) or trial.id
-            for trial, point in zip(plan.trials, plan.points, strict=True)
-        }
+        self._names: dict[str, str] = {}
+        self.name(plan)
         self._client = MlflowClient(tracking_uri=uri)
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
         artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
@@ -126,7 +167,9 @@ class _Log:
         self._parent = ""
         for run in self._search(f"tags.`samref.sweep` = '{self._sweep}'"):
             trial = run.data.tags.get("samref.trial")
-            if trial:
+            if trial in self._runs or (not trial and self._parent):
+                self._client.delete_run(run.info.run_id)  # made twice, where the first answer was lost
+            elif trial:
                 self._runs[trial] = (run.info.run_id, run.info.status)
             else:
                 self._parent = run.info.run_id
@@ -138,8 +181,17 @@ class _Log:
                 tags["mlflow.note.content"] = plan.sweep.purpose
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
 
+    def name(self, plan: Plan) -> None:
+        """Name the runs of a plan by what sets its trials apart; the ids are tags."""
+        for trial, point in zip(plan.trials, plan.points, strict=True):
+            words = (f"{key.rpartition('.')[2]}={value}" for key, value in point.items())
+            self._names[trial.id] = " ".join(words) or trial.id
+
     def record(self, trial: Trial) -> None:
-        """Log a completed trial; one that was logged to the end is left alone."""
+        """Log a completed trial; one that was logged to the end is left alone.
+
+        Done again after half of it, it writes the same points once more, which MLflow keeps once.
+        """
         run_id, status = self._runs.get(trial.id, ("", ""))
         if status == "FINISHED":
             return
@@ -151,32 +203,35 @@ class _Log:
         started = summaries[leaves(trial)[0].kind]["started"]
         stamp = int(datetime.fromisoformat(started).timestamp() * 1000)
         metrics = [Metric(name, value, stamp, step) for name, value, step in self._metrics(trial, summaries)]
-        for first in range(0, len(metrics), MAX_BATCH_METRICS):
-            self._client.log_batch(run_id, metrics=metrics[first : first + MAX_BATCH_METRICS])
-        for kind, summary in summaries.items():
-            self._client.log_dict(run_id, summary, f"{kind}.json")
-        self._client.log_dict(run_id, trial.config.model_dump(mode="json"), "trial.json")
+        if train := trial.stage("train"):
+            metrics += _system_metrics(self._store.folder(train.id))
+        # Few calls: each is several transactions of a database. What is logged twice is written once.
+        params = _params(trial)
+        for first in range(0, max(1, len(metrics)), MAX_BATCH_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[first : first + MAX_BATCH_METRICS], params=params)
+            params = []
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in {**summaries, "trial": trial.config.model_dump(mode="json")}.items():
+                Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1))
+            self._client.log_artifacts(run_id, folder)
         self._finish(trial, run_id, "FINISHED")
 
     def fail(self, trial: Trial, outcome: Outcome) -> None:
-        """Log that a trial failed, and why; a later success takes its place."""
+        """Log that a trial failed or was stopped early, and why; a later success takes its place."""
         run_id = self._runs.get(trial.id, ("", ""))[0] or self._create(trial)
-        self._client.set_tag(run_id, "samref.reason", (outcome.reason or "")[:MAX_PARAM_CHARACTERS])
-        self._finish(trial, run_id, "FAILED")
+        reason = RunTag("samref.reason", (outcome.reason or "")[:MAX_PARAM_CHARACTERS])
+        self._client.log_batch(run_id, params=_params(trial), tags=[reason])
+        self._finish(trial, run_id, "KILLED" if outcome.status == "stopped" else "FAILED")
 
     def end(self, status: RunStatus) -> None:
         self._client.set_terminated(self._parent, status)
 
     def _create(self, trial: Trial) -> str:
-        tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "mlflow.parentRunId": self._parent}
+        stages = json.dumps([stage.id for stage in trial.stages])[:5000]
+        tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "samref.stages": stages}
+        tags["mlflow.parentRunId"] = self._parent
         run_id: str = self._client.create_run(self._experiment, run_name=self._names[trial.id], tags=tags).info.run_id
         self._runs[trial.id] = (run_id, "RUNNING")
-        params = [Param(key, _clip(value)) for key, value in settings_row(trial.config).items() if value is not None]
-        self._client.log_batch(
-            run_id,
-            params=params,
-            tags=[RunTag("samref.stages", json.dumps([s.id for s in trial.stages])[:5000])],
-        )
         return run_id
 
     def _finish(self, trial: Trial, run_id: str, status: RunStatus) -> None:
@@ -193,6 +248,8 @@ class _Log:
             for click, value in enumerate(miou_per_click(self._store.folder(evaluate.id)), start=1):
                 yield "miou_at_click", value, click
         if train and "train" in summaries:
+            for name, value in training_cost(summaries["train"]).items():
+                yield name, value, 0
             yield from _training_curve(self._store.folder(train.id))
 
     def _find_experiment(self, artifacts: Path | None) -> str:
@@ -235,6 +292,20 @@ def _training_curve(folder: Path) -> Iterator[tuple[str, float, int]]:
         every = -(-len(points) // TRAINING_POINTS)
         for step, value in points[::every]:
             yield f"train/{metric}", value, step
+
+
+def _system_metrics(folder: Path) -> Iterator[Metric]:
+    """What a training on a GPU did to its machine, where that was sampled; thinned like its curves, with its times."""
+    path = folder / system.FILE
+    readings = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for number, reading in enumerate(readings[:: -(-len(readings) // TRAINING_POINTS) or 1]):
+        stamp = int(1000 * reading.pop("time"))
+        for name, value in reading.items():
+            yield Metric(f"system/{name}", value, stamp, number)
+
+
+def _params(trial: Trial) -> list[Param]:
+    return [Param(key, _clip(value)) for key, value in settings_row(trial.config).items() if value is not None]
 
 
 def _clip(value: Any) -> str:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 
 from samref_sweep.cli import main, trial_main
 
@@ -96,6 +97,13 @@ def test_a_checkpoint_of_another_shape_is_refused(folder: Path, capsys: pytest.C
     assert "other.pth" in refused(capsys, "--set", "model.checkpoint=other.pth")
 
 
+def test_embeddings_beyond_the_budget_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "--set", "budget.embeddings_gb=1e-6")
+    assert "more than budget.embeddings_gb, 1e-06; fewer samples" in line
+    assert main(["small.yaml", "--set", "budget.embeddings_gb=1e-6", "--plan"]) == 0
+    assert "(budget.embeddings_gb allows 1e-06 GB)" in capsys.readouterr().out
+
+
 def test_a_store_that_cannot_be_written_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be used as a store" in refused(capsys, "--store", "small.yaml/runs")
 
@@ -170,3 +178,63 @@ def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Pat
 def test_a_request_that_no_node_can_serve_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("small.yaml").write_text(SMALL.replace("train: {cpu: 1, gpu: 0}", "train: {cpu: 1000, gpu: 0}"))
     assert "resources.train asks for 1000 CPU and 0 GPU, which no node has" in refused(capsys)
+
+
+def test_a_plan_refuses_what_this_machine_cannot_serve(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["small.yaml", "--plan", "--set", "resources.train.cpu=1000"]
+    assert main(asked) == 2
+    said = capsys.readouterr()
+    assert "2 evaluations" in said.out
+    assert said.err.startswith("error: resources.train asks for 1000 CPU and 0 GPU, which no node has")
+    assert main([*asked, "--address", "elsewhere:6379"]) == 0
+
+
+def own_sweep(text: str, *arguments: str) -> str:
+    """What a real sweep of the small file with more in it says; it ends well."""
+    Path("small.yaml").write_text(SMALL.replace("parameters:\n  evaluate.theta: [1.05, 1.2]\n", text))
+    process = sweep(*arguments)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.mark.slow
+def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path) -> None:
+    search = "method: optuna\nmetric: miou_at_3\ntrials: 3\nparameters: {evaluate.theta: {min: 1, max: 2}}\n"
+    said = own_sweep(search)
+    assert "small: 0 trials (3 optuna of evaluate.theta 1…2), 3 more to suggest: maximize miou_at_3" in said
+    assert "best miou_at_3" in said
+    first = rows("trials")
+    assert len({row["evaluate.theta"] for row in first}) == 3
+    assert {row["status"] for row in first} == {"done"}
+    assert len(list(Path("runs/stages").glob("train-*"))) == 1
+
+    said = own_sweep(search.replace("trials: 3", "trials: 4"))
+    assert "1 more to suggest" in said
+    assert [row["trial"] for row in rows("trials")][:3] == [row["trial"] for row in first]
+    assert len(rows("trials")) == 4
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/runs/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("samref-sweep").experiment_id])
+    logged = [run.data.tags["samref.trial"] for run in runs if "samref.trial" in run.data.tags]
+    assert sorted(logged) == sorted(str(row["trial"]) for row in rows("trials"))
+    assert trial_main(["small.yaml", "--trial", str(first[0]["trial"])]) == 0
+
+
+@pytest.mark.slow
+def test_a_real_training_that_falls_behind_is_stopped_and_goes_on_without_the_scheduler(folder: Path) -> None:
+    rates = "{train.learning_rate: [1e-3, 1e-6], train.steps: [30]}"
+    asha = f"scheduler: {{name: asha, grace_steps: 10, reduction: 3}}\nparameters: {rates}\n"
+    said = own_sweep(asha, "--jobs", "1")
+    assert "stopped train-" in said
+    by_rate = {row["train.learning_rate"]: row for row in rows("trials")}
+    statuses = [by_rate[rate]["status"] for rate in (1e-3, 1e-6)]
+    assert sorted(map(str, statuses)) == ["done", "stopped"]
+    (stopped,) = [row for row in by_rate.values() if row["status"] == "stopped"]
+    assert str(stopped["reason"]).startswith("train: stopped by asha at step 10: its loss, ")
+    kept = list(Path(f"runs/scratch/{stopped['stage_train']}").iterdir())
+    assert kept, "a stopped training keeps its checkpoint"
+
+    assert "1 to do" not in own_sweep(asha, "--jobs", "1")
+    assert [row["status"] for row in rows("trials")] == statuses
+    own_sweep(asha, "--jobs", "1", "--set", "scheduler=null")
+    assert [row["status"] for row in rows("trials")] == ["done", "done"]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from toys import toy_plan, write_toy_stage
 
 from samref.config import Runtime
 from samref.trial import Report, Stage
-from samref_sweep.execute import ResourceError, execute, resolve
+from samref_sweep.execute import execute
 from samref_sweep.plan import Plan
-from samref_sweep.spec import Resources
+from samref_sweep.resources import ResourceError, Resources, resolve
 from samref_sweep.stages import Event
 from samref_sweep.store import Store
 
@@ -89,14 +90,25 @@ import sys, time
 from pathlib import Path
 from toys import toy_plan, write_toy_stage
 from samref.config import Runtime
+from samref.trial import Stopped
 from samref_sweep.execute import execute
 from samref_sweep.store import Store
 
-def slow(stages, inputs, outs, **rest):
-    time.sleep(30 if stages[0].kind == "evaluate" else 0)
-    write_toy_stage(stages, inputs, outs, **rest)
+def slow(stages, inputs, outs, *, scratch, report, **rest):
+    config = stages[0].config
+    if stages[0].kind == "evaluate" and config["evaluate"]["theta"] == 1.05:
+        if hangs:
+            time.sleep(100)
+        for step in range(1, 1000):
+            try:
+                report(step, {})
+            except Stopped:
+                (scratch / "progress").write_text(str(step))
+                raise
+            time.sleep(0.1)
+    write_toy_stage(stages, inputs, outs, scratch=scratch, report=report, **rest)
 
-store = Store(Path(sys.argv[1]))
+store, hangs = Store(Path(sys.argv[1])), sys.argv[2] == "hangs"
 show = lambda event: print(event.kind, event.work.kind, flush=True)
 result = execute(toy_plan(store), store, runtime=Runtime(), on_event=show, runner=slow)
 print("interrupted" if result.interrupted else "complete", result.failures, flush=True)
@@ -104,24 +116,29 @@ print("interrupted" if result.interrupted else "complete", result.failures, flus
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_within_seconds_and_keeps_what_is_done(store: Store) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+@pytest.mark.parametrize("stage", ["reports", "hangs"])
+def test_ctrl_c_ends_what_runs_in_order_and_keeps_what_is_done(store: Store, stage: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(store.root)],
+        [sys.executable, "-c", DRIVER, str(store.root), stage],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        start_new_session=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
         if line == "started evaluate\n":
             break
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=20)
-    assert rest.splitlines()[-1] == "interrupted {}", rest
-    kinds = {work.kind for work in toy_plan(store).works}
-    assert kinds == {"evaluate"}
+    os.killpg(process.pid, signal.SIGINT)  # all processes of a terminal get it
+    began = time.monotonic()
+    rest, errors = process.communicate(timeout=40)
+    print(f"{stage}: ended {time.monotonic() - began:.1f} s after Ctrl-C")
+    assert rest.splitlines()[-1] == "interrupted {}", rest + errors
+    assert "stopping: what runs keeps its progress and ends within seconds" in errors
+    assert {work.kind for work in toy_plan(store).works} == {"evaluate"}
+    assert not store.failures()
+    if stage == "reports":
+        assert [path.read_text().isdigit() for path in (store.root / "scratch").rglob("progress")] == [True]
 
 
 NODES = [{"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]

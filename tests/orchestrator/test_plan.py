@@ -1,6 +1,5 @@
 """The plan: what trials share, and that only what is missing is done."""
 
-import time
 from pathlib import Path
 
 from toys import NamedContents, toy_sweep
@@ -90,16 +89,13 @@ def test_the_queue_keeps_the_order_and_never_starts_what_lacks_something() -> No
     assert sorted(order) == ["embed", "embed", "evaluate", "profile", "train", "train"]
 
 
-def test_ten_thousand_trials_are_planned_in_seconds() -> None:
+def test_ten_thousand_trials_are_planned() -> None:
     gammas = [number / 100 for number in range(100)]
     thetas = [1 + number / 100 for number in range(100)]
     sweep = toy_sweep(gammas, thetas)
-    start = time.perf_counter()
     planned = plan(sweep, NamedContents(), ())
-    seconds = time.perf_counter() - start
     assert (len(planned.trials), len(planned.works)) == (10_000, 203)
-    # Idle it takes 2 s; four times that is a machine that is busy with other tests, not one that is slow.
-    assert seconds < 8
+    # How long it takes: benchmarks/plan.py.
 
 
 def test_a_plan_is_the_same_in_another_folder() -> None:

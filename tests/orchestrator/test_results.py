@@ -44,8 +44,23 @@ def test_a_finished_trial_has_its_settings_metrics_and_origin(tables: Path) -> N
     assert row["noc_at_95"] is None  # not measured, so not 0
     assert row["device_seconds"] == 1.5 * 5  # two embeddings would be shared, shapes has two splits
     assert row["random_weights"] is True
+    assert row["checkpoint_fingerprint"] == "random:0"
+    assert (row["train_data_fingerprint"], row["evaluate_data_fingerprint"]) == ("shapes:train:None", "shapes:val:None")
     assert row["started"] == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     assert row["stage_train"] == rows[1]["stage_train"] != rows[2]["stage_train"]
+
+
+def test_what_stages_took_is_a_row_each_and_a_training_s_stands_with_its_trials(tables: Path) -> None:
+    rows = pq.read_table(tables / "stages.parquet").to_pylist()
+    assert sorted(row["kind"] for row in rows) == ["embed"] * 2 + ["evaluate"] * 4 + ["profile"] + ["train"] * 2
+    rates = {row["kind"]: row["per_second"] for row in rows}
+    assert rates == {"embed": None, "train": 4.0, "evaluate": 4.0, "profile": None}
+    assert {row["accumulation"] for row in rows if row["kind"] == "train"} == {2}
+    assert {row["peak_memory_gb"] for row in rows} == {0.75}
+    assert {row["device_peak_memory_gb"] for row in rows} == {None}  # no GPU
+    for trial in pq.read_table(tables / "trials.parquet").to_pylist():
+        assert (trial["train_steps_per_second"], trial["train_accumulation"]) == (4.0, 2)
+        assert (trial["train_peak_memory_gb"], trial["train_device_peak_memory_gb"]) == (0.75, None)
 
 
 def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
@@ -98,7 +113,10 @@ def test_a_damaged_stage_has_no_numbers(finished: tuple[Plan, Store], tmp_path: 
     assert evaluate is not None
     (store.folder(evaluate.id) / "clicks.npz").write_bytes(b"")
     results.write(planned, store, {}, tmp_path, "")
-    assert pq.read_table(tmp_path / "trials.parquet").to_pylist()[0]["noc_at_90"] is None
+    row = pq.read_table(tmp_path / "trials.parquet").to_pylist()[0]
+    assert (row["status"], row["noc_at_90"]) == ("failed", None)
+    assert "clicks.npz has 0 bytes" in row["reason"]
+    assert not store.has(evaluate.id)
 
 
 def test_every_setting_is_a_column_also_with_a_chain_of_trainings_or_none() -> None:

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from samref_sweep.store import Store, StoreError
+from samref_sweep.store import DamagedError, Store, StoreError
 
 
 def finish(store: Store, stage_id: str, text: str = "hello") -> Path:
@@ -54,17 +55,65 @@ def test_the_first_of_two_writers_wins_and_the_second_does_no_harm(store: Store)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.write_text("hel"), "a.txt has 3 bytes, its manifest says 5; delete the folder"),
-        (lambda file: file.write_text("hellO"), "a.txt has other bytes than those that were written"),
-        (lambda file: file.unlink(), "cannot be read: .*No such file"),
+        (lambda file: file.write_text("hel"), "a.txt has 3 bytes, its manifest says 5; the folder was moved to "),
+        (lambda file: file.write_text("hellO"), "a.txt has other bytes than those that were written; "),
+        (lambda file: file.unlink(), "a.txt is missing; "),
+        (lambda file: (file.parents[1] / "manifest.json").write_text("{"), "manifest.json cannot be read: "),
     ],
-    ids=["truncated", "flipped", "gone"],
+    ids=["truncated", "flipped", "gone", "no manifest"],
 )
-def test_a_damaged_stage_is_refused_by_name(store: Store, damage: object, message: str) -> None:
+def test_a_damaged_stage_is_refused_by_name_and_not_done_any_more(store: Store, damage: object, message: str) -> None:
     folder = finish(store, "train-1")
     damage(folder / "deep" / "a.txt")  # type: ignore[operator]
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(DamagedError, match=message):
         store.open("train-1")
+    assert not store.has("train-1")
+    (aside,) = (store.root / "damaged").iterdir()
+    assert aside.name.startswith("train-1.")
+    finish(store, "train-1")
+    assert (store.open("train-1") / "deep" / "a.txt").read_text() == "hello"
+
+
+CLAIMER = """
+import sys
+from pathlib import Path
+from samref_sweep.store import Store
+with Store(Path(sys.argv[1])).claim(["train-2", "train-1"]):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_stage_is_one_processs_until_its_end_or_death(store: Store) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIMER, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    order: list[str] = []
+
+    def wait() -> None:
+        with store.claim(["train-1"]):
+            order.append("claimed")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    with store.claim(["train-3"]):
+        time.sleep(0.5)
+        order.append("killed")
+    process.kill()
+    process.wait()
+    thread.join(10)
+    assert order == ["killed", "claimed"]
+
+
+def test_failures_are_remembered_until_the_stage_is_done_or_to_be_tried(store: Store) -> None:
+    for stage_id in ("train-1", "train-2"):
+        store.remember_failure(stage_id, {"reason": "boom"})
+    finish(store, "train-1")
+    assert store.failures() == {"train-2": {"reason": "boom"}}
+    store.forget_failures(["train-2", "train-9"])
+    assert store.failures() == {}
 
 
 WRITER = """

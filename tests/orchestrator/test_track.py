@@ -1,13 +1,16 @@
 """MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
 
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from toys import toy_plan
 
+from samref_sweep import manifest
 from samref_sweep.plan import Failure, Plan
 from samref_sweep.store import Store
+from samref_sweep.system import sampled
 from samref_sweep.track import Tracker, default_uri, miou_per_click
 
 pytestmark = pytest.mark.slow  # making the database takes seconds
@@ -71,7 +74,7 @@ def test_a_database_that_cannot_be_written_is_one_warning(finished: tuple[Plan, 
     (tmp_path / "a-file").write_text("")
     (warning,) = track(planned, store, uri=f"sqlite:///{tmp_path}/a-file/mlflow.db")
     assert "\n" not in warning
-    assert warning.endswith("the sweep goes on, and the same command logs later what is missing")
+    assert warning.endswith("the sweep goes on, and the same command with --sync logs later what is missing")
 
 
 def test_a_sample_that_ended_early_keeps_its_last_iou(finished: tuple[Plan, Store]) -> None:
@@ -79,3 +82,20 @@ def test_a_sample_that_ended_early_keeps_its_last_iou(finished: tuple[Plan, Stor
     evaluate = planned.trials[0].stage("evaluate")
     assert evaluate is not None
     assert miou_per_click(store.folder(evaluate.id)) == [0.75, 0.875]
+
+
+def test_what_was_sampled_of_the_machine_is_logged_with_its_time(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    train = planned.trials[0].stage("train")
+    assert train is not None
+    with sampled(store.folder(train.id) / "system.jsonl", "cpu"):
+        pass
+    (store.folder(train.id) / manifest.FILE).unlink()
+    manifest.write(store.folder(train.id))
+    assert track(planned, store) == []
+    client = MlflowClient(tracking_uri=default_uri(store))
+    experiment = client.get_experiment_by_name("samref-sweep").experiment_id
+    runs = client.search_runs([experiment], f"tags.`samref.trial` = '{planned.trials[0].id}'")
+    (point,) = client.get_metric_history(runs[0].info.run_id, "system/system_memory_usage_megabytes")
+    assert point.value > 100
+    assert abs(point.timestamp / 1000 - time.time()) < 300

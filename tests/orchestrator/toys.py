@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
 from samref.trial import Report, Stage
 from samref_sweep.plan import Plan, plan
-from samref_sweep.spec import Resources, Sweep
+from samref_sweep.resources import Resources
+from samref_sweep.spec import Sweep
+from samref_sweep.stages import Event, Runner
 from samref_sweep.store import Store
+
+if TYPE_CHECKING:
+    from samref_sweep.execute import Result
 
 
 class NamedContents:
@@ -62,10 +68,12 @@ def write_toy_stage(
     for stage, out in zip(stages, outs, strict=True):
         metrics: dict[str, float] = {}
         if stage.kind == "train":
+            metrics = {"loss": 1 / 500, "steps_per_second": 4.0, "accumulation": 2}
             lines = [{"step": step, "metric": "loss", "value": 1 / step} for step in range(1, 501)]
             (out / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         elif stage.kind == "evaluate":
             metrics = {"num_samples": 2, "noc_at_90": stage.config["evaluate"]["theta"], "miou_at_1": 0.5}
+            metrics["seconds_per_click"] = 0.25
             (out / "samples.json").write_text(json.dumps(["a", "b"]))
             np.savez(
                 out / "clicks.npz",
@@ -91,9 +99,28 @@ def write_toy_stage(
             "stage": stage.to_json(),
             "metrics": metrics,
             "device_seconds": 1.5,
+            "peak_memory_gb": 0.75,
             "device": "cpu",
             "hardware": "toy",
             "versions": {"toy": "1"},
             "started": "2026-01-02T03:04:05.000006+00:00",
         }
         (out / "summary.json").write_text(json.dumps(summary))
+
+
+def run_toys(
+    planned: Plan, store: Store, runner: Runner, watch: Callable[[Event], None] = lambda event: None, **options: Any
+) -> tuple[Result, list[Event]]:
+    """Execute a toy plan on Ray, two at a time; what came of it, and all events."""
+    from samref_sweep.execute import execute
+
+    events: list[Event] = []
+    lock = threading.Lock()  # Tune pickles what it is given; a display's lock cannot be
+
+    def on_event(event: Event) -> None:
+        with lock:
+            events.append(event)
+            watch(event)
+
+    options = {"jobs": 2, **options}
+    return execute(planned, store, runtime=Runtime(), on_event=on_event, runner=runner, **options), events

@@ -1,0 +1,62 @@
+"""What a sweep may cost, and what it has cost. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Budget(BaseModel):
+    """Bounds of a sweep. When one is reached, running stages end in order, and a larger one goes on from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    gpu_hours: Positive | None = None
+    """GPU-hours of all the sweep's stages, those of earlier runs included."""
+    hours: Positive | None = None
+    """Hours of one run of the command, after which the same command goes on."""
+    embeddings_gb: Positive | None = None
+    """Disk that embeddings still to be made may take, in 10⁹ bytes; a sweep that needs more is refused before it runs,
+    as is one that needs more than is free."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Only the first so many trials, those done before included."""
+
+
+@dataclass
+class Spending:
+    """GPU-hours and hours spent so far."""
+
+    budget: Budget
+    gpu_seconds: float = 0.0
+    """Of stages that ended, also in earlier runs."""
+    since: float = field(default_factory=time.monotonic)
+    running: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """What runs → when it started, and its GPUs."""
+
+    def start(self, name: str, gpus: float) -> None:
+        """A unit of work starts."""
+        self.running[name] = (time.monotonic(), gpus)
+
+    def end(self, name: str) -> None:
+        """A unit of work ended, with an output or without."""
+        started, gpus = self.running.pop(name, (0.0, 0.0))
+        self.gpu_seconds += gpus * (time.monotonic() - started)
+
+    def exceeded(self) -> str | None:
+        """Which bound is reached, and what to do about it; None while none is."""
+        now = time.monotonic()
+        hours = (now - self.since) / 3600
+        if self.budget.hours is not None and hours >= self.budget.hours:
+            return f"budget.hours, {self.budget.hours:g}, is used up; the same command goes on from here"
+        used = self.gpu_seconds + sum(gpus * (now - started) for started, gpus in self.running.values())
+        if self.budget.gpu_hours is not None and used / 3600 >= self.budget.gpu_hours:
+            return (
+                f"budget.gpu_hours, {self.budget.gpu_hours:g}, are used up; "
+                "the same command with a larger --set budget.gpu_hours=… goes on from here"
+            )
+        return None

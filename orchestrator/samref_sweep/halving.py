@@ -1,0 +1,111 @@
+"""Asynchronous successive halving (ASHA, https://arxiv.org/abs/1810.05934): trainings that fall behind are stopped.
+
+A training is judged when it reaches a rung (a number of steps): it goes on if its metric is among the best of those
+that came there so far. Unlike Tune's own scheduler this one knows what earlier runs of the sweep saw, compares only
+trainings of one kind, and lets the stopped training end in order, with a checkpoint. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from samref.trial import Stage, canonical
+
+LATE = 0.02
+"""Share of its steps by which a training may report after a rung and still be compared there."""
+
+
+class Scheduler(BaseModel):
+    """Which trainings are stopped early."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    name: Literal["asha"] = "asha"
+    """The rule: asynchronous successive halving."""
+    metric: str = "loss"
+    """What is compared, of what trainings report; less is better."""
+    reduction: int = Field(3, ge=2)
+    """One in so many goes on at each rung; each rung, up to half of the training, has so many times the steps of the
+    one before."""
+    grace_steps: int | None = Field(None, ge=1)
+    """The first rung; null: the training's steps divided by the square of `reduction`, which makes two rungs."""
+
+
+def _scheduler(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+SchedulerEntry = Annotated[Scheduler, BeforeValidator(_scheduler, json_schema_input_type=Literal["asha"] | Scheduler)]
+
+
+class Halving:
+    """What trainings had at their rungs, kept in a file, and the verdict on each that reaches one."""
+
+    def __init__(self, scheduler: Scheduler, stages: Iterable[Stage], path: Path) -> None:
+        self._scheduler = scheduler
+        self._path = path
+        self._values: dict[tuple[str, int], dict[str, float]] = {}  # group, rung → training → its metric there
+        known = {stage.id: stage for stage in stages if stage.kind == "train"}
+        for entry in self._read():
+            if entry["metric"] == scheduler.metric and entry["stage"] in known:
+                self._add(known[entry["stage"]], entry["rung"], entry["value"])
+
+    def rungs(self, stage: Stage) -> list[int]:
+        """The steps at which a training is judged, none for what does not train."""
+        if stage.kind != "train":
+            return []
+        steps, rungs = stage.config["train"]["steps"], []
+        rung = self._scheduler.grace_steps or max(1, steps // self._scheduler.reduction**2)
+        while 2 * rung <= steps:  # later than half-way, stopping saves little and loses a whole result
+            rungs.append(rung)
+            rung *= self._scheduler.reduction
+        return rungs
+
+    def judge(self, stage: Stage, metrics: Mapping[str, float]) -> str | None:
+        """Why a training is to stop, given what it just reported; None: it goes on."""
+        step, value = metrics.get("step"), metrics.get(self._scheduler.metric)
+        if step is None or value is None:
+            return None
+        rung = max((rung for rung in self.rungs(stage) if rung <= step), default=None)
+        if rung is None or stage.id in self._values.get((_group(stage), rung), {}):
+            return None
+        if step > rung + max(1, LATE * stage.config["train"]["steps"]):
+            return None  # it went on from a checkpoint behind the rung
+        self._write({"stage": stage.id, "metric": self._scheduler.metric, "rung": rung, "value": value})
+        others = self._add(stage, rung, value)
+        rank = sum(other <= value for other in others.values())
+        if rank <= -(-len(others) // self._scheduler.reduction):
+            return None
+        return (
+            f"stopped by asha at step {step:g}: its {self._scheduler.metric}, {value:.4g}, was number {rank} of the "
+            f"{len(others)} trainings that came to step {rung}; one in {self._scheduler.reduction} goes on"
+        )
+
+    def _add(self, stage: Stage, rung: int, value: float) -> Mapping[str, float]:
+        values = self._values.setdefault((_group(stage), rung), {})
+        values[stage.id] = value
+        return values
+
+    def _read(self) -> list[dict[str, Any]]:
+        entries = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._path.read_text().splitlines():
+                with contextlib.suppress(ValueError):  # cut short by a kill
+                    entries.append(json.loads(line))
+        return entries
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        with self._path.open("a") as file:
+            file.write(f"\n{json.dumps(entry)}\n")
+
+
+def _group(stage: Stage) -> str:
+    """What trainings must have in common to be compared: data, modules, steps, and whether one went before."""
+    config = stage.config["train"]
+    return canonical([stage.key["data"], list(stage.key["modules"]), config["steps"], "init" in stage.needs])

@@ -1,0 +1,92 @@
+"""The manifest of a finished stage: its files, their sizes and hashes, and the commit of the code that wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = "manifest.json"
+VERSION = 1
+# `compare` reads the smallest files until it has hashed this much, so that it costs well under a second; the sizes of
+# all files are compared always. 256 MiB holds every weight file but the largest backbones'.
+HASH_AT_MOST_BYTES = 256 * 2**20
+
+
+class Difference(ValueError):  # noqa: N818
+    """A file is not the one that was written."""
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What stands in a folder's manifest."""
+    content: dict[str, Any] = json.loads((folder / FILE).read_text())
+    return content
+
+
+def compare(folder: Path) -> None:
+    """Compare a folder's files with its manifest.
+
+    Raises:
+        Difference: a file is of another size, or (small files) has other bytes.
+        OSError: a file cannot be read, or is missing.
+        KeyError, TypeError, ValueError: the manifest is none.
+    """
+    files: dict[str, dict[str, Any]] = read(folder)["files"]
+    left = HASH_AT_MOST_BYTES
+    for name, entry in sorted(files.items(), key=lambda item: item[1]["bytes"]):
+        size = (folder / name).stat().st_size
+        if size != entry["bytes"]:
+            raise Difference(f"{folder / name} has {size} bytes, its manifest says {entry['bytes']}")
+        left -= size
+        if left >= 0 and _sha256(folder / name) != entry["sha256"]:
+            raise Difference(f"{folder / name} has other bytes than those that were written")
+
+
+def write(folder: Path) -> None:
+    """Write a folder's manifest, with all that it lists on the disk before it."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        sync(path)
+    path = folder / FILE
+    path.write_text(json.dumps({"version": VERSION, "commit": commit(), "files": files}, indent=1) + "\n")
+    sync(path)
+    sync(folder)
+
+
+@cache
+def commit() -> str | None:
+    """The commit of the code that runs, with `-dirty` where files were changed since; None outside a repository."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file or a folder's entries are on the disk before what comes next."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,275 @@
+"""Random and adaptive search, early stopping and budgets: on toy stages, by hand and on real Ray."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from toys import NamedContents, write_toy_stage
+
+from samref.config import Runtime
+from samref.trial import Report, Stage
+from samref_sweep import goal, results
+from samref_sweep.budget import Budget, Spending
+from samref_sweep.execute import execute
+from samref_sweep.halving import Halving, Scheduler
+from samref_sweep.plan import Failure, plan
+from samref_sweep.search import Search
+from samref_sweep.spec import Sweep, read
+from samref_sweep.stages import perform
+from samref_sweep.store import Store
+
+SWEEP = """
+trial:
+  model: {backbone: tiny, checkpoint: none}
+  train: {data: shapes, steps: 100, warmup_steps: 10}
+  evaluate: {data: shapes}
+  profile: {repeats: 1}
+resources: {train: {cpu: 1, gpu: 0}, embed: {cpu: 1, gpu: 0}, evaluate: {cpu: 1, gpu: 0}, profile: {cpu: 1, gpu: 0}}
+"""
+SPACE = "parameters: {train.gamma: [0.6, 0.9], evaluate.theta: {min: 1, max: 2}}\n"
+OPTUNA = f"{SWEEP}method: optuna\nmetric: noc_at_90\ntrials: 12\n{SPACE}"
+
+
+def sweep(tmp_path: Path, text: str, *overrides: str) -> Sweep:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return read(path, overrides)
+
+
+def points(made: Sweep) -> list[tuple[Any, ...]]:
+    return [tuple(point.values()) for point in made.points]
+
+
+def test_random_draws_differ_lie_in_their_ranges_and_grow(tmp_path: Path) -> None:
+    axes = (
+        "parameters: {evaluate.theta: {min: 1, max: 2}, train.learning_rate: {min: 1e-5, max: 1e-1, log: true}, "
+        "train.max_clicks: {min: 1, max: 3}, model.refiner: [none, gfr]}"
+    )
+    text = f"{SWEEP}method: random\ntrials: 200\n{axes}"
+    drawn = points(sweep(tmp_path, text))
+    assert len(set(drawn)) == 200
+    thetas, rates, clicks, refiners = zip(*drawn, strict=True)
+    assert all(1 <= theta <= 2 for theta in thetas)
+    assert 0.4 < sum(rate < 1e-3 for rate in rates) / 200 < 0.6  # 1e-3 is in the middle of the logarithms
+    assert set(clicks) == {1, 2, 3}
+    assert set(refiners) == {"none", "gfr"}
+    assert points(sweep(tmp_path, text, "trials=5")) == drawn[:5]
+    assert points(sweep(tmp_path, text, "seed=1", "trials=5")) != drawn[:5]
+
+
+def test_random_draws_of_few_combinations_are_all_of_them_and_repeat_for_seeds(tmp_path: Path) -> None:
+    text = f"{SWEEP}method: random\ntrials: 50\nparameters: {{train.gamma: [0.6, 0.9], evaluate.theta: [1, 2]}}\n"
+    assert sorted(points(sweep(tmp_path, text))) == [(0.6, 1), (0.6, 2), (0.9, 1), (0.9, 2)]
+    assert len(points(sweep(tmp_path, text, "seeds=3"))) == 12
+    assert len(points(sweep(tmp_path, text, "exclude=[{train.gamma: 0.6}]"))) == 2
+
+
+def perform_all(search: Search, store: Store, runner: Any = write_toy_stage) -> None:
+    """Every suggestion's work at once, one suggestion at a time."""
+    todo = list(search.plan.works)
+    while True:
+        for work in todo:
+            perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=runner)
+        search.settle({})
+        if not search.num_left:
+            return
+        todo = list(search.more())
+
+
+def thetas(search: Search) -> list[float]:
+    return [trial.config.evaluate.theta for trial in search.plan.trials]
+
+
+def test_tpe_looks_where_the_metric_was_good_and_shares_trainings(tmp_path: Path, store: Store) -> None:
+    # The toy's NoC90 is its θ.
+    search = Search(sweep(tmp_path, OPTUNA, "trials=30"), NamedContents(), store)
+    perform_all(search, store)
+    found = thetas(search)
+    assert len(found) == 30
+    assert sum(found[20:]) / 10 < sum(found[:10]) / 10 - 0.2
+    assert search.plan.counts()["train"].total == 2
+    assert len(list((store.root / "stages").glob("train-*"))) == 2
+
+
+def test_a_search_goes_on_from_the_store_and_is_extended(tmp_path: Path, store: Store) -> None:
+    made = sweep(tmp_path, OPTUNA)
+    first = Search(made, NamedContents(), store)
+    works = [work for _ in range(3) for work in first.more()]
+    for work in works[:-1]:  # and then the driver was killed
+        perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
+    journal = next((store.root / "searches").iterdir())
+    journal.write_text(journal.read_text() + '\n{"train.gam')  # while it wrote the fourth suggestion
+
+    second = Search(made, NamedContents(), store)
+    assert [trial.id for trial in second.plan.trials] == [trial.id for trial in first.plan.trials]
+    assert [work.kind for work in second.plan.works] == [works[-1].kind]
+    assert (second.num_open, second.num_left) == (1, 9)
+    perform_all(second, store)
+    assert len(set(thetas(second))) == 12
+
+    third = Search(sweep(tmp_path, OPTUNA, "trials=14"), NamedContents(), store)
+    assert (third.num_open, third.num_left, third.plan.works) == (0, 2, ())
+    assert thetas(third) == thetas(second)
+    perform_all(third, store)
+    assert len(set(thetas(third))) == 14  # the random draws do not begin again
+
+
+def test_each_suggestion_is_repeated_for_the_seeds_and_told_their_mean(tmp_path: Path, store: Store) -> None:
+    text = OPTUNA.replace("evaluate.theta: {min: 1, max: 2}", "evaluate.theta: [1, 2]") + "seeds: 2\n"
+    search = Search(sweep(tmp_path, text, "trials=4"), NamedContents(), store)
+    perform_all(search, store)
+    assert all(len({t.config.train.seed for t in search.plan.trials if t.config.train}) == 2 for _ in [0])
+    told = [(trial.params["evaluate.theta"], trial.value) for trial in search._study.trials]
+    assert told == [(index, 1.0 + index) for index, _ in told]
+
+
+def test_two_metrics_are_a_front_and_a_failure_is_told_as_one(tmp_path: Path, store: Store) -> None:
+    text = OPTUNA.replace("metric: noc_at_90", "metric: [noc_at_90, {name: fps, goal: maximize}]")
+    search = Search(sweep(tmp_path, text), NamedContents(), store)
+    assert isinstance(search._study.sampler, optuna.samplers.NSGAIISampler)
+    search.more()
+    training = search.plan.trials[0].stage("train")
+    assert training is not None
+    search.settle({training.id: Failure("boom")})
+    perform_all(search, store)
+    states = [trial.state.name for trial in search._study.trials]
+    assert states == ["FAIL"] + ["COMPLETE"] * 11
+    assert all(len(trial.values) == 2 and trial.values[1] == 2.0 for trial in search._study.trials[1:])
+
+
+def test_what_is_excluded_is_never_suggested(tmp_path: Path, store: Store) -> None:
+    text = OPTUNA + "exclude: [{train.gamma: 0.6}]\n"
+    search = Search(sweep(tmp_path, text), NamedContents(), store)
+    perform_all(search, store)
+    assert {trial.config.train.gamma for trial in search.plan.trials if trial.config.train} == {0.9}
+    assert search.num_left == 0
+
+
+def test_every_metric_that_can_be_optimised_is_in_the_tables() -> None:
+    assert set(goal.METRICS) <= set(results.METRICS) | set(results.PROFILE_METRICS)
+
+
+# Early stopping
+
+
+def trainings(tmp_path: Path, count: int, *overrides: str) -> list[Stage]:
+    gammas = ", ".join(str(number / 100) for number in range(count))
+    planned = plan(sweep(tmp_path, f"{SWEEP}parameters: {{train.gamma: [{gammas}]}}", *overrides), NamedContents(), ())
+    return [stage for stage in planned.stages.values() if stage.kind == "train"]
+
+
+def test_one_in_three_goes_on_at_each_rung(tmp_path: Path) -> None:
+    stages = trainings(tmp_path, 9)
+    halving = Halving(Scheduler(), stages, tmp_path / "rungs.jsonl")
+    assert halving.rungs(stages[0]) == [11, 33]  # the next would be 99 of 100
+    losses = [5, 4, 6, 3, 7, 8, 2, 9, 4.5]
+    reasons = [halving.judge(s, {"step": 11, "loss": loss}) for s, loss in zip(stages, losses, strict=True)]
+    # Best so far, or among the best third (rounded up) of those that came before.
+    assert [reason is None for reason in reasons] == [True, True, False, True, False, False, True, False, False]
+    assert reasons[2] == (
+        "stopped by asha at step 11: its loss, 6, was number 3 of the 3 trainings that came to step 11; "
+        "one in 3 goes on"
+    )
+
+
+def test_rungs_survive_the_driver_and_compare_equals_only(tmp_path: Path) -> None:
+    stages = trainings(tmp_path, 3)
+    path = tmp_path / "rungs.jsonl"
+    assert Halving(Scheduler(), stages, path).judge(stages[0], {"step": 11, "loss": 1.0}) is None
+    again = Halving(Scheduler(), stages, path)
+    assert again.judge(stages[1], {"step": 12, "loss": 2.0}) is not None
+    assert again.judge(stages[0], {"step": 11, "loss": 9.0}) is None  # was judged before
+    assert again.judge(stages[2], {"step": 20, "loss": 9.0}) is None  # came from a checkpoint behind the rung
+    assert again.judge(stages[2], {"step": 5, "loss": 9.0}) is None
+    (other,) = trainings(tmp_path, 1, "train.samples=5")
+    assert again.judge(other, {"step": 11, "loss": 9.0}) is None  # of other data
+
+
+def report_loss(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Path],
+    outs: Sequence[Path],
+    *,
+    scratch: Path,
+    runtime: Runtime,
+    report: Report,
+) -> None:
+    """A training whose loss is its γ, at every step."""
+    if stages[0].kind == "train":
+        for step in range(1, 101):
+            report(step, {"total": 100, "loss": stages[0].config["train"]["gamma"]})
+    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+
+
+def run(made: Sweep, store: Store, runner: Any, search: Search | None = None) -> Any:
+    events: list[Any] = []
+    remembered = {name: Failure(**told) for name, told in store.failures().items()}
+    planned = search.plan if search else plan(made, NamedContents(), store.done())
+    planned = planned.without(remembered)
+    result = execute(planned, store, runtime=Runtime(), on_event=events.append, runner=runner, jobs=1, search=search)
+    failures = {**remembered, **result.failures}
+    return result, planned.outcomes(store.done(), failures), events
+
+
+@pytest.mark.slow
+def test_asha_stops_trainings_on_ray_and_they_stay_stopped(tmp_path: Path, store: Store) -> None:
+    axes = "parameters: {train.gamma: [0.5, 0.6, 0.4, 0.7]}\n"
+    made = sweep(tmp_path, f"{SWEEP}scheduler: {{name: asha, grace_steps: 10}}\n{axes}")
+    result, outcomes, events = run(made, store, report_loss)
+    assert [outcome.status for outcome in outcomes] == ["done", "stopped", "done", "stopped"]
+    assert outcomes[1].reason is not None
+    assert outcomes[1].reason.startswith("train: stopped by asha at step 10: its loss, 0.6, was number 2 of the 2")
+    assert not result.interrupted
+    assert sum(event.kind == "failed" for event in events) == 2
+
+    _, outcomes, events = run(made, store, report_loss)
+    assert [outcome.status for outcome in outcomes] == ["done", "stopped", "done", "stopped"]
+    assert events == []
+
+
+@pytest.mark.slow
+def test_a_search_on_ray_fills_the_workers_and_finishes(tmp_path: Path, store: Store) -> None:
+    made = sweep(tmp_path, OPTUNA, "trials=6")
+    search = Search(made, NamedContents(), store)
+    result, _, _ = run(made, store, write_toy_stage, search)
+    assert not result.interrupted
+    assert (len(search.plan.trials), search.num_open, search.num_left) == (6, 0, 0)
+    assert {outcome.status for outcome in search.plan.outcomes(store.done(), {})} == {"done"}
+
+
+# Budgets
+
+
+def test_gpu_hours_count_what_runs_and_what_ran() -> None:
+    spending = Spending(Budget(gpu_hours=1), gpu_seconds=3599)
+    assert spending.exceeded() is None
+    spending.start("a", gpus=2)
+    spending.running["a"] = (spending.running["a"][0] - 1, 2)  # a second ago
+    assert spending.exceeded() == (
+        "budget.gpu_hours, 1, are used up; the same command with a larger --set budget.gpu_hours=… goes on from here"
+    )
+    spending.end("a")
+    assert spending.gpu_seconds > 3600
+    assert Spending(Budget(gpu_hours=1)).exceeded() is None
+
+
+@pytest.mark.slow
+def test_when_the_hours_are_used_up_the_rest_is_not_run(tmp_path: Path, store: Store) -> None:
+    made = sweep(tmp_path, f"{SWEEP}{SPACE.replace('{min: 1, max: 2}', '[1, 2]')}", "budget.hours=1e-9")
+    result, _, _ = run(made, store, write_toy_stage)
+    assert result.interrupted
+    assert result.reason == "budget.hours, 1e-09, is used up; the same command goes on from here"
+    assert len(plan(made, NamedContents(), store.done()).works) > 0
+
+
+def test_a_budget_of_trials_runs_the_first_ones(tmp_path: Path) -> None:
+    text = f"{SWEEP}{SPACE.replace('{min: 1, max: 2}', '[1, 2]')}"
+    planned = plan(sweep(tmp_path, text, "budget.trials=2"), NamedContents(), ())
+    assert len(planned.trials) == 4
+    assert sum(work.kind == "train" for work in planned.works) == 1
+    done = frozenset(stage.id for trial in planned.trials[:2] for stage in trial.stages)
+    outcomes = planned.outcomes(done, {})
+    assert [outcome.status for outcome in outcomes] == ["done", "done", "not run", "not run"]
+    assert outcomes[2].reason == "budget.trials is 2"

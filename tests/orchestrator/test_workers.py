@@ -1,0 +1,148 @@
+"""Real Ray Train on one machine: two gloo processes share a training of the tiny model."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from toys import NamedContents
+
+from samref import parallel
+from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
+from samref.trial import Report, Stage
+from samref_sweep.execute import execute
+from samref_sweep.plan import Plan, plan
+from samref_sweep.resources import ResourceError, Resources, resolve
+from samref_sweep.spec import Sweep
+from samref_sweep.stages import perform
+from samref_sweep.store import Store
+
+MODEL = ModelConfig(backbone="tiny", refiner="gfr", refiner_width=16, refiner_blocks=1)
+TRAIN = TrainConfig(data="shapes", samples=8, steps=10, warmup_steps=2, batch_size=4, gamma=0.6, learning_rate=1e-3)
+
+
+def planned(store: Store, workers: int, **train: object) -> Plan:
+    config = TrialConfig(
+        model=MODEL,
+        train=TRAIN.model_copy(update=train),
+        evaluate=EvaluateConfig(data="shapes", samples=1, max_clicks=1),
+        profile=None,
+    )
+    resources = {kind: Resources(cpu=1, gpu=0) for kind in ("embed", "evaluate", "profile")}
+    resources["train"] = Resources(workers=workers, gpu=0)
+    return plan(Sweep("two", "", Path("two.yaml"), {}, ({},), (config,), resources), NamedContents(), store.done())
+
+
+def losses(store: Store, done: Plan) -> list[float]:
+    (stage,) = [stage for stage in done.stages.values() if stage.kind == "train"]
+    lines = map(json.loads, (store.open(stage.id) / "training.jsonl").read_text().splitlines())
+    return [line["value"] for line in lines if line["metric"] == "loss"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The loss curve of one process with accumulation 2."""
+    store = Store(tmp_path_factory.mktemp("alone") / "store")
+    every = planned(store, 1, accumulation=2)
+    for work in every.works:
+        perform(work, store, runtime=Runtime(device="cpu", threads=1), report=lambda step, metrics: None)
+    return losses(store, every)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_curve_of_one_with_accumulation(store: Store, alone: list[float]) -> None:
+    both = planned(store, 2)
+    progress = []
+    on_progress = progress.append
+    result = execute(both, store, runtime=Runtime(), on_event=on_progress)
+
+    assert result.failures == {}
+    curve = losses(store, both)
+    assert len(curve) == len(alone) == TRAIN.steps
+    assert curve == pytest.approx(alone, abs=1e-4)
+    assert any(e.kind == "progress" and e.work.kind == "train" and e.metrics["total"] == TRAIN.steps for e in progress)
+    assert not list(store.root.glob("scratch/*"))
+
+
+def lose_a_process_or_its_loss(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Path],
+    outs: Sequence[Path],
+    *,
+    scratch: Path,
+    runtime: Runtime,
+    report: Report,
+) -> None:
+    """The first time, one of the two is killed after it saw the checkpoint of a step; the other waits for its sums."""
+    if stages[0].kind != "train":
+        perform_one = parallel.trial.run
+        perform_one(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+        return
+    import ray.train
+
+    killed = scratch.parent / "was-killed"
+    rank = ray.train.get_context().get_world_rank()
+
+    def count(step: int, metrics: Mapping[str, float]) -> None:
+        report(step, metrics)
+        if not killed.exists() and step == 6:
+            killed.write_text(str(step))
+            os.kill(os.getpid(), signal.SIGKILL)
+        with (scratch.parent / f"steps-of-{rank}").open("a") as file:
+            file.write(f"{step}\n")
+
+    often = dataclasses.replace(runtime, checkpoint_seconds=0.0)
+    parallel.run(stages, inputs, outs, scratch=scratch, runtime=often, report=count)
+
+
+@pytest.mark.slow
+def test_a_lost_process_starts_the_group_again_from_the_checkpoint(store: Store, alone: list[float]) -> None:
+    both = planned(store, 2)
+    result = execute(both, store, runtime=Runtime(), on_event=lambda e: None, runner=lose_a_process_or_its_loss)
+
+    assert result.failures == {}
+    assert losses(store, both) == pytest.approx(alone, abs=1e-4)
+    made = [int(line) for line in (store.root / "scratch" / "steps-of-0").read_text().split()]
+    assert made[:5] == [1, 2, 3, 4, 5]
+    assert all(second > first for first, second in itertools.pairwise(made)), made  # no step was made twice
+    assert made[-1] == TRAIN.steps
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_is_the_stage_s_reason_and_odd_batches_are_refused_before(store: Store) -> None:
+    both = planned(store, 2, learning_rate=1e30, warmup_learning_rate=1e30)
+    result = execute(both, store, runtime=Runtime(), on_event=lambda event: None)
+    (failure,) = {str(failure) for failure in result.failures.values()}
+    assert failure.startswith("the loss is nan at step "), failure
+
+    with pytest.raises(ResourceError, match=r"train.batch_size is 3, which 2 processes \(resources.train\) .* cannot"):
+        execute(planned(store, 2, batch_size=3), store, runtime=Runtime(), on_event=lambda event: None)
+
+
+def test_gpus_are_one_a_process_and_may_be_on_several_nodes() -> None:
+    nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
+    request = resolve("train", Resources(gpu=4), nodes)
+    assert (request.workers, request.gpu, request.cpu, request.at_once) == (4, 1, 4, 1)
+    assert resolve("train", Resources(gpu=2), nodes).at_once == 2
+    assert resolve("train", Resources(workers=2, cpu=4, gpu=0), nodes[2:]).at_once == 16
+    with pytest.raises(ResourceError, match="4 CPU and 1 GPU for each of 5 processes, which the nodes have not"):
+        resolve("train", Resources(gpu=5), nodes)
+    with pytest.raises(ResourceError, match="only a training can share its work"):
+        resolve("evaluate", Resources(gpu=2), nodes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"gpu": 1.5}, "at most 1, or a whole number"),
+        ({"gpu": 4, "workers": 2}, "each process of a training has one GPU"),
+        ({"cpu": "all", "workers": 2}, "several processes need a number"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Resources.model_validate(asked)
