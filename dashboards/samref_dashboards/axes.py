@@ -16,6 +16,8 @@ from samref_dashboards.statistics import Summary, summarise
 SEEDS = ("train.seed", "evaluate.seed", "model.seed")
 THETA, DATA = "evaluate.theta", "evaluate.data"
 _PARTS = ("model.", "train.", "evaluate.")
+_CONTENTS = ("data_fingerprint", "checkpoint_fingerprint", "num_samples")
+"""Endings of columns that tell other data or weights under the same name; known of done trials only."""
 _SYMBOLS = {"theta": "θ", "gamma": "γ", "data": "dataset"}
 
 
@@ -37,9 +39,21 @@ class Group:
     def data(self) -> str:
         return str(self.trials[0][DATA])
 
+    @cached_property
+    def by_seeds(self) -> dict[tuple[Any, ...], Trial]:
+        """The done trials by their seeds, which pair them with another group's."""
+        return {tuple(trial.get(seed) for seed in SEEDS): trial for trial in self.done}
+
+    @cached_property
+    def _summaries(self) -> dict[str, Summary]:
+        return {}
+
     def summary(self, metric: str) -> Summary:
         """The metric over the repetitions."""
-        return summarise(trial.get(metric) if trial["status"] == "done" else None for trial in self.trials)
+        if metric not in self._summaries:
+            values = (trial.get(metric) if trial["status"] == "done" else None for trial in self.trials)
+            self._summaries[metric] = summarise(values)
+        return self._summaries[metric]
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ def find(results: Results) -> Design:
             finer = len({_values(trial, [*axes, name]) for trial in trials})
             if finer > distinct:
                 axes, distinct = [*axes, name], finer
+    axes += _other_contents([trial for trial in trials if trial["status"] == "done"], axes)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: [_order(trial.get(axis)) for axis in axes]):
         groups.setdefault((*_values(trial, axes), bool(trial["random_weights"])), []).append(trial)
@@ -116,6 +131,17 @@ def find(results: Results) -> Design:
             for rows in groups.values()
         ),
     )
+
+
+def _other_contents(done: Sequence[Trial], axes: Sequence[str]) -> list[str]:
+    """Columns in which trials differ that agree in all axes and seeds: they must not be averaged."""
+    found: list[str] = []
+    for name in sorted({key for trial in done for key in trial if key.endswith(_CONTENTS)}):
+        known = [trial for trial in done if trial.get(name) is not None]
+        same = [*axes, *found]
+        if len({_values(trial, [*same, name]) for trial in known}) > len({_values(trial, same) for trial in known}):
+            found.append(name)
+    return found
 
 
 def show(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+from altair.utils import schemapi
 
 HEIGHT_PX = 210
 
@@ -18,29 +19,27 @@ Rows = Sequence[Mapping[str, Any]]
 Legend = Mapping[str, str]
 """label -> colour; empty when there is but one."""
 
+# Altair checks every small part against Vega-Lite's JSON schema, which takes longer than all the rest of a page;
+# a test checks each kind of chart instead.
+schemapi.disable_debug_mode()
+_WHO = alt.Tooltip("configuration:N", title="trials")
+
 
 def curves(rows: Rows, legend: Legend, description: str) -> Spec:
     """Mean IoU in percent (`miou`) over clicks (`click`), both lists."""
     # A logarithmic axis gives room to the first clicks, where configurations differ.
     clicks = alt.Axis(title="clicks", values=[1, 2, 3, 5, 10, 20, 50, 100], grid=False, format="d")
-    chart = (
-        _chart(rows)
-        .transform_flatten(["click", "miou"])
-        .mark_line(strokeWidth=1.4)
-        .encode(
-            x=alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False)),
-            y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
-            color=_colour(legend),
-            detail="configuration:N",
-            strokeDash=_dash(rows),
-            tooltip=[
-                alt.Tooltip("configuration:N", title="trials"),
-                alt.Tooltip("click:Q"),
-                alt.Tooltip("miou:Q", title="mIoU %", format=".2f"),
-            ],
-        )
+    base = alt.Chart().transform_flatten(["click", "miou"])
+    encoded = base.encode(
+        x=alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False)),
+        y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+        color=_colour(legend),
+        detail=alt.Detail("configuration:N"),
+        strokeDash=_dash(rows),
+        tooltip=[_WHO, alt.Tooltip("click:Q"), alt.Tooltip("miou:Q", title="mIoU %", format=".2f")],
     )
-    return _spec([chart], description)
+    # Points that cannot be seen can be hit by a mouse; lines only by luck.
+    return _spec([encoded.mark_line(strokeWidth=1.4), encoded.mark_point(size=40, opacity=0)], rows, description)
 
 
 def metric_by_axis(
@@ -53,54 +52,114 @@ def metric_by_axis(
     levels: Sequence[float] | None,
     reference: Rows = (),
 ) -> Spec:
-    """A metric (`y`, with `low` and `high`) over an axis (`x`): lines over numbers, points over names.
+    """A metric (`y`, with `low` and `high`) over an axis (`x`): lines in bands over numbers, points over names.
 
     `levels` are the axis' numbers, None if it has names. `reference` is drawn in grey: `x`, `y`, `source`.
     """
     x = alt.X("x:N", axis=alt.Axis(title=axis, labelAngle=0, grid=False), sort=None)
     if levels is not None:
-        wide = min(levels) > 0 and max(levels) / min(levels) > 50
-        scale = alt.Scale(zero=False, padding=14, type="log" if wide else "linear")
-        x = alt.X("x:Q", axis=alt.Axis(title=axis, values=list(levels), grid=False, format="~g"), scale=scale)
+        x = alt.X("x:Q", axis=_numbers(axis, levels), scale=_scale(levels))
     y = alt.Y("y:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
-    base = _chart(rows).encode(x=x, color=_colour(legend))
+    base = alt.Chart().encode(x=x, color=_colour(legend))
+    low = alt.Y("low:Q", title=metric)
     layers = []
     if levels is not None:
-        layers.append(base.mark_line().encode(y=y, detail="rest:N", strokeDash=_dash(rows)))
-    layers.append(base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q"))
-    tooltip = [
-        alt.Tooltip("configuration:N", title="trials"),
-        alt.Tooltip("y:Q", title=metric, format=".3f"),
-        alt.Tooltip("n:Q", title="n"),
-    ]
+        band = alt.Chart().encode(x=x, fill=_colour(legend), detail=alt.Detail("rest:N"), y=low, y2=alt.Y2("high:Q"))
+        layers.append(band.mark_area(opacity=0.14 if len(legend) < 4 else 0.07, stroke=None, strokeWidth=0))
+        layers.append(base.mark_line().encode(y=y, detail=alt.Detail("rest:N"), strokeDash=_dash(rows)))
+    else:
+        layers.append(base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=low, y2=alt.Y2("high:Q")))
+    tooltip = [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
     layers.append(base.mark_point(size=46, opacity=1).encode(y=y, tooltip=tooltip))
     if reference:
         point = alt.OverlayMarkDef(color="var(--soft)", size=20)
-        line = _chart(reference).mark_line(color="var(--soft)", strokeWidth=1, strokeDash=[1, 3], point=point)
-        layers.append(line.encode(x="x:Q", y="y:Q", tooltip=["source:N", "y:Q"]))
-    return _spec(layers, description)
+        line = alt.Chart(alt.InlineData(values=[dict(row) for row in reference]))
+        line = line.mark_line(color="var(--soft)", strokeWidth=1, strokeDash=[1, 3], point=point)
+        layers.append(
+            line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=[alt.Tooltip("source:N"), alt.Tooltip("y:Q")])
+        )
+    return _spec(layers, rows, description)
+
+
+def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
+    """A metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
+    base = alt.Chart().encode(
+        x=alt.X("x:N", sort=None, axis=alt.Axis(title=x, labelAngle=0, grid=False, labelOverlap=True)),
+        y=alt.Y("y:N", sort=None, axis=alt.Axis(title=y, grid=False, labelOverlap=True)),
+        tooltip=[_WHO, alt.Tooltip("text:N", title=metric), alt.Tooltip("n:N", title="n")],
+    )
+    squares = base.mark_rect().encode(color=alt.Color("fill:N", scale=None))
+    layers = [squares]
+    if len({row["x"] for row in rows}) <= 8:
+        layers.append(base.mark_text(fontSize=11).encode(text=alt.Text("text:N"), color=alt.Color("ink:N", scale=None)))
+    return _spec(layers, rows, description)
+
+
+def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost: str, quality: str) -> Spec:
+    """Quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
+    x = alt.X("x:Q", axis=alt.Axis(title=cost, grid=False, tickCount=5), scale=alt.Scale(zero=False, padding=18))
+    y = alt.Y("y:Q", title=quality, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
+    points = alt.Chart().mark_point(size=60, opacity=1).encode(
+        x=x,
+        y=y,
+        color=_colour(legend),
+        tooltip=[
+            _WHO,
+            alt.Tooltip("x:Q", title=cost, format=".4~g"),
+            alt.Tooltip("y:Q", title=quality, format=".2f"),
+            alt.Tooltip("n:N", title="n"),
+        ],
+    )  # fmt: skip
+    line = alt.Chart(alt.InlineData(values=[dict(row) for row in front]))
+    line = line.mark_line(interpolate="step-after", color="var(--soft)", strokeWidth=1, strokeDash=[3, 3])
+    return _spec([line.encode(x=x, y=y), points], rows, description)
+
+
+def differences(rows: Rows, description: str, *, metric: str) -> Spec:
+    """Mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
+    y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False, ticks=False))
+    base = alt.Chart().encode(y=y)
+    sure = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--soft)"))
+    tooltip = [
+        _WHO,
+        alt.Tooltip("mean:Q", title=f"Δ {metric}", format="+.2f"),
+        alt.Tooltip("low:Q", title="from", format="+.2f"),
+        alt.Tooltip("high:Q", title="to", format="+.2f"),
+        alt.Tooltip("p:Q", title="adjusted p", format=".4f"),
+    ]
+    zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="var(--soft)", strokeDash=[2, 3])
+    layers = [
+        zero.encode(x=alt.X("x:Q", title=f"Δ {metric}")),
+        base.mark_rule(strokeWidth=1.75).encode(x=alt.X("low:Q", title=f"Δ {metric}"), x2=alt.X2("high:Q"), color=sure),
+        base.mark_point(size=52, opacity=1).encode(x=alt.X("mean:Q"), color=sure, tooltip=tooltip),
+    ]
+    return _spec(layers, rows, description, height=40 + 22 * len(rows))
 
 
 def training(rows: Rows, legend: Legend, description: str) -> Spec:
     """A training metric (`value`) over `step`, both lists."""
-    chart = (
-        _chart(rows)
-        .transform_flatten(["step", "value"])
-        .mark_line(strokeWidth=1.25, opacity=0.85)
-        .encode(
-            x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=5, format="~s")),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
-            color=_colour(legend),
-            detail="configuration:N",
-            strokeDash=_dash(rows),
-            tooltip=[alt.Tooltip("configuration:N", title="training")],
-        )
+    chart = alt.Chart().transform_flatten(["step", "value"]).mark_line(strokeWidth=1.25, opacity=0.85)
+    encoded = chart.encode(
+        x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=5, format="~s")),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+        color=_colour(legend),
+        detail=alt.Detail("configuration:N"),
+        strokeDash=_dash(rows),
+        tooltip=[alt.Tooltip("configuration:N", title="training")],
     )
-    return _spec([chart], description)
+    return _spec([encoded], rows, description)
 
 
-def _chart(rows: Rows) -> alt.Chart:
-    return alt.Chart(alt.InlineData(values=[_shorten(row) for row in rows]))
+def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
+    """Ticks at the axis' own values; a search has too many for that."""
+    if len(levels) > 12:
+        return alt.Axis(title=title, grid=False, tickCount=5, format="~g")
+    return alt.Axis(title=title, values=list(levels), grid=False, format="~g", labelOverlap=True)
+
+
+def _scale(levels: Sequence[float]) -> alt.Scale:
+    wide = min(levels) > 0 and max(levels) / min(levels) > 50
+    return alt.Scale(zero=False, padding=14, type="log" if wide else "linear")
 
 
 def _shorten(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +187,14 @@ def _dash(rows: Rows) -> Any:
     return alt.StrokeDash("random:N", scale=dashes, legend=None)
 
 
-def _spec(layers: Sequence[alt.Chart], description: str) -> Spec:
-    chart = alt.LayerChart(layer=layers, description=description, width="container", height=HEIGHT_PX)
-    spec: Spec = chart.to_dict()
+def _spec(layers: Sequence[alt.Chart], rows: Rows, description: str, height: int = HEIGHT_PX) -> Spec:
+    """Layers over the same rows, which Altair need not look at."""
+    chart = alt.LayerChart(layer=layers, description=description, width="container", height=height)
+    spec: Spec = chart.to_dict(validate=False)
+    spec["datasets"].pop("empty")
     spec.pop("config", None)  # one for all charts of the page: theme.CHART_CONFIG
+    for layer in spec["layer"]:
+        if layer["data"] == {"name": "empty"}:  # what Altair 6 writes of a chart without data
+            del layer["data"]
+    spec["data"] = {"values": [_shorten(row) for row in rows]}
     return spec

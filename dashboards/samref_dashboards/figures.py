@@ -6,9 +6,10 @@ serves all charts of a figure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from samref_dashboards import charts, metrics, paper
 from samref_dashboards.axes import DATA, THETA, Design, Group, is_number
@@ -17,10 +18,16 @@ from samref_dashboards.queries import CURVE_POINTS, Curve
 from samref_dashboards.tables import RANDOM
 from samref_dashboards.theme import colours
 
+Item = TypeVar("Item")
+
 MAX_CHARTS = 12
 """Charts of one figure; a page with more is not looked at."""
-MAX_TRAININGS = 40
-"""Curves of one training chart."""
+MAX_LINES = 60
+"""Curves of one chart; more are a grey cloud, and most of a page's bytes."""
+EARLIER = "earlier training"
+"""A training that no trial owns: others start from it."""
+MAX_POINTS = 600
+"""Configurations of one chart against an axis."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,16 @@ class Panel:
 
     title: str
     spec: charts.Spec
+    data: str = ""
+    """The dataset that it shows; empty where it shows several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """Charts that share a legend."""
 
+    name: str
+    """Of its section and of its files."""
     title: str
     note: str
     legend_title: str
@@ -47,8 +58,8 @@ class Figure:
 
 def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
     """Mean IoU after each click: a line per value of one axis, a chart per combination of the others."""
-    lined = _lined_axis(design)
-    legend = _legend(design, lined)
+    lined = lined_axis(design)
+    colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
     for index, group in enumerate(design.groups):
         if index in curves:
@@ -58,15 +69,19 @@ def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
     for indices in list(combinations.values())[:MAX_CHARTS]:
         rows = [
             {"click": [x for x, _ in curves[index]], "miou": [100 * y for _, y in curves[index]]}
-            | _who(design, design.groups[index], lined)
-            for index in indices
+            | who(design, design.groups[index], lined)
+            for index in evenly(indices, MAX_LINES)
         ]
         first = design.groups[indices[0]]
+        data = "" if lined == DATA else first.data
         rest = design.describe(first.values, leave_out=[DATA, *([lined] if lined else [])])
-        title = " · ".join(filter(None, ["" if lined == DATA else first.data, rest]))
-        panels.append(Panel(title, charts.curves(rows, legend, f"Mean IoU after each click, {title}")))
+        title = " · ".join(filter(None, [data, rest]))
+        panels.append(Panel(title, charts.curves(rows, colours_of, f"Mean IoU after each click, {title}"), data))
     note = "Mean over objects, then over seeds." if design.seeds else "Mean over objects."
-    return _figure(design, "Mean IoU after each click", note, lined, panels, len(combinations))
+    most = max(map(len, combinations.values()), default=0)
+    if most > MAX_LINES:
+        note += f" {MAX_LINES} of up to {most} curves a chart, evenly spaced."
+    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, len(combinations))
 
 
 def noc_by_axis(design: Design, axis: str) -> Figure | None:
@@ -74,31 +89,35 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     levels = design.levels(axis)
     if len(levels) < 2:
         return None
-    lined = _lined_axis(design, leave_out=(axis, DATA))
+    lined = lined_axis(design, leave_out=(axis, DATA))
     numeric = all(is_number(level) for level in levels)
-    panels = []
+    panels, most = [], 0
     for data in dict.fromkeys(group.data for group in design.groups):
         groups = [group for group in design.groups if group.data == data]
         for metric in (metrics.NOC_90, metrics.NOC_95):
             rows = [row for group in groups if (row := _point(design, group, axis, lined, metric, numeric))]
+            most = max(most, len(rows))
             if rows:
                 spec = charts.metric_by_axis(
-                    rows,
-                    _legend(design, lined),
+                    evenly(rows, MAX_POINTS),
+                    legend(design, lined),
                     f"{metric.label} against {axis} on {data}",
                     metric=metric.label,
                     axis=design.label(axis),
                     levels=levels if numeric else None,
                     reference=_published(metric) if axis == THETA and _is_the_papers(groups) else (),
                 )
-                panels.append(Panel(f"{metric.label}, {data}", spec))
+                panels.append(Panel(f"{metric.label}, {data}", spec, data))
     note = "Fewer is better."
     if design.seeds:
-        note += " Vertical bars: ± one standard deviation over seeds."
+        note += f" {'Bands' if numeric else 'Bars'}: ± one standard deviation over seeds; n is under the pointer."
     if axis == THETA and _is_the_papers(design.groups):
         note += f" Grey: {paper.THETA_SOURCE}."
+    if most > MAX_POINTS:
+        note += f" {MAX_POINTS} of up to {most} configurations a chart, evenly spaced."
     title = f"Number of clicks against {design.label(axis)}"
-    return _figure(design, title, note, lined, panels[:MAX_CHARTS], len(panels))
+    name = f"noc-by-{re.sub(r'[^a-z0-9]+', '-', axis)}"  # a file's name, so nothing but that
+    return figure(design, name, title, note, lined, panels[:MAX_CHARTS], len(panels))
 
 
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
@@ -106,47 +125,69 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
     names = [name for name in curves if "loss" in name] or list(curves)[:1]
     owners = {trial["stage_train"]: group for group in design.groups for trial in group.trials}
     # What is evaluated does not tell trainings apart.
-    lined = _lined_axis(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
+    lined = lined_axis(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
     stages = sorted({stage for name in names for stage in curves[name]}, key=lambda stage: stage not in owners)
-    shown = stages[:MAX_TRAININGS]
+    shown = evenly(stages, MAX_LINES)
+    colours_of = legend(design, lined)
+    if any(stage not in owners for stage in shown):
+        colours_of = {**(colours_of or {"": "var(--series-1)"}), EARLIER: "var(--soft)"}
     panels = []
     for name in names:
         rows = []
         for stage in shown:
             # A stage that no trial owns is an earlier training that others start from.
-            who = _who(design, owners[stage], lined) if stage in owners else {"line": "", "random": False}
+            owner = who(design, owners[stage], lined) if stage in owners else {"line": EARLIER, "random": False}
             curve = curves[name].get(stage, [])
             points = {"step": [x for x, _ in curve], "value": [y for _, y in curve]}
-            rows.append({**points, **who, "configuration": stage})
-        panels.append(Panel(name, charts.training(rows, _legend(design, lined), f"{name} over training steps")))
+            rows.append({**points, **owner, "configuration": stage})
+        panels.append(Panel(name, charts.training(rows, colours_of, f"{name} over training steps")))
     note = f"{len(shown)} of {len(stages)} trainings; curves of more than {CURVE_POINTS} points are averaged."
-    return _figure(design, "Training", note, lined, panels[:MAX_CHARTS], len(panels))
+    made = figure(design, "training", "Training", note, lined, panels[:MAX_CHARTS], len(panels))
+    return replace(made, legend={label: colour for label, colour in colours_of.items() if label}) if made else None
 
 
-def _figure(
-    design: Design, title: str, note: str, lined: str | None, panels: Sequence[Panel], found: int
+def figure(
+    design: Design,
+    name: str,
+    title: str,
+    note: str,
+    lined: str | None,
+    panels: Sequence[Panel],
+    found: int,
+    *,
+    dashed: bool = True,
 ) -> Figure | None:
+    """The panels as a figure; None without any, and a note where there were more."""
     if not panels:
         return None
     if found > len(panels):
         note += f" {found - len(panels)} more charts are left out."
     return Figure(
+        name=f"figure-{name}",
         title=title,
         note=note,
         legend_title=design.label(lined) if lined else "",
-        legend=_legend(design, lined),
+        legend=legend(design, lined),
         panels=tuple(panels),
-        dashed=RANDOM if any(group.random_weights for group in design.groups) else "",
+        dashed=RANDOM if dashed and any(group.random_weights for group in design.groups) else "",
     )
 
 
-def _lined_axis(design: Design, leave_out: Sequence[str] = ()) -> str | None:
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many items, evenly spaced, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
+
+
+def lined_axis(design: Design, leave_out: Sequence[str] = ()) -> str | None:
     """The axis that colours stand for: the first with several values, preferably not the dataset."""
     several = [axis for axis in design.axes if axis not in leave_out and len(design.levels(axis)) > 1]
     return min(several, key=lambda axis: axis == DATA, default=None)
 
 
-def _legend(design: Design, axis: str | None) -> dict[str, str]:
+def legend(design: Design, axis: str | None) -> dict[str, str]:
+    """label -> colour of every value of the axis that colours stand for."""
     if axis is None:
         return {}
     levels = design.levels(axis)
@@ -155,7 +196,7 @@ def _legend(design: Design, axis: str | None) -> dict[str, str]:
     return dict(zip(names, colours(len(levels), ordered), strict=True))
 
 
-def _who(design: Design, group: Group, lined: str | None) -> dict[str, Any]:
+def who(design: Design, group: Group, lined: str | None) -> dict[str, Any]:
     """The fields that tell a chart's rows apart."""
     name = design.describe(group.values) or group.data
     return {
@@ -177,9 +218,9 @@ def _point(
         "y": summary.mean,
         "low": summary.mean - spread,
         "high": summary.mean + spread,
-        "n": summary.n,
+        "n": summary.n if summary.n == summary.planned else f"{summary.n} of {summary.planned}",
         "rest": design.describe(group.values, leave_out=[axis]),
-        **_who(design, group, lined),
+        **who(design, group, lined),
     }
 
 

@@ -1,6 +1,6 @@
 """Reads results folders: checks them, joins several into one, and opens them to SQL.
 
-A results folder holds `trials.parquet` and beside it `clicks`, `training` and `profile` (docs/results.md
+A results folder holds `trials.parquet` and beside it `clicks`, `training`, `profile` and `stages` (docs/results.md
 explains every column). Trials become plain dictionaries; clicks and training curves may be millions of rows
 and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
 """
@@ -28,6 +28,7 @@ COLUMNS = {
     "evaluate.max_clicks num_samples noc_at_90 noc_at_95 clicks_on_global clicks_on_previous",
     "clicks": "trial dataset sample click x y positive iou pasted_on error_ratio",
     "training": "stage step metric value",
+    "stages": "stage kind hardware device_seconds per_second peak_memory_gb device_peak_memory_gb",
     "profile": "stage model refiner device parameters parameters_leaf fps memory_gb encode_seconds click_seconds",
 }
 """The columns without which a file cannot be shown; others are shown when present."""
@@ -48,7 +49,8 @@ class Sweep:
     purpose: str
     file: str
     command: str
-    axes: tuple[str, ...]
+    axes: dict[str, tuple[Any, ...]]
+    """Axis -> its values, in the sweep file's order; none where the file only names the axes."""
     planned: int
     """Trials in the sweep's plan."""
     recorded: int
@@ -63,7 +65,7 @@ class Results:
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     sql: duckdb.DuckDBPyConnection
-    """Holds the views `clicks` (of done trials), `training` and `profile`."""
+    """Holds the views `clicks` (of done trials), `training`, `profile` and `stages`."""
 
 
 def load(paths: Sequence[Path]) -> Results:
@@ -75,7 +77,8 @@ def load(paths: Sequence[Path]) -> Results:
         sweeps.append(sweep)
         trials += [{**row, "folder": index} for row in rows]
     unique = _one_row_per_trial(trials)
-    return Results(sweeps=tuple(sweeps), trials=tuple(unique), sql=_open(folders, unique))
+    sql = _open(folders, unique)
+    return Results(sweeps=tuple(sweeps), trials=tuple(_with_costs(unique, sql)), sql=sql)
 
 
 def _results_folders(path: Path) -> list[Path]:
@@ -119,12 +122,17 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         purpose=about.get("purpose") or "",
         file=about.get("file") or "",
         command=about.get("command") or "",
-        axes=tuple(about.get("axes", ())),
+        axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
         folder=folder,
     )
     return sweep, rows
+
+
+def _axes(written: Any) -> dict[str, tuple[Any, ...]]:
+    values = written if isinstance(written, dict) else dict.fromkeys(written, ())
+    return {axis: tuple(map(_plain, listed)) for axis, listed in values.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -149,27 +157,43 @@ def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
     return list(kept.values())
 
 
+def _with_costs(trials: Sequence[Trial], sql: duckdb.DuckDBPyConnection) -> list[Trial]:
+    """Trials with what their profile measured, so that costs are metrics like the others."""
+    cursor = sql.execute("SELECT * EXCLUDE (folder, model, refiner, device) FROM profile")
+    names = [str(column[0]) for column in cursor.description or ()]
+    costs = {row[names.index("stage")]: dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()}
+    measured = [costs.get(trial["stage_profile"], {}) for trial in trials]
+    return [
+        {
+            **{key: value for key, value in cost.items() if key != "stage"},
+            **{k: v for k, v in trial.items() if v is not None or k not in cost},
+        }
+        for trial, cost in zip(trials, measured, strict=True)
+    ]
+
+
 def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
     sql = duckdb.connect()
-    for kind in ("clicks", "training", "profile"):
+    for kind in ("clicks", "training", "profile", "stages"):
         parts = []
         for index, folder in enumerate(folders):
             if (file := folder / f"{kind}.parquet").is_file():
                 _open_parquet(file, kind)
                 # An Arrow dataset, because DuckDB's own reader takes `[` and `*` in a path for a glob.
                 sql.register(f"{kind}_{index}", ds.dataset(file))
-                columns = ", ".join(COLUMNS[kind].split())
+                # Profiles may have more columns than are required, and each folder others.
+                columns = "*" if kind == "profile" else ", ".join(COLUMNS[kind].split())
                 parts.append(f"SELECT {index}::BIGINT AS folder, {columns} FROM {kind}_{index}")
         if not parts:
             columns = ", ".join(f"NULL AS {name}" for name in COLUMNS[kind].split())
             parts.append(f"SELECT 0::BIGINT AS folder, {columns} WHERE false")
-        sql.execute(f"CREATE VIEW all_{kind} AS {' UNION ALL '.join(parts)}")
+        sql.execute(f"CREATE VIEW all_{kind} AS {' UNION ALL BY NAME '.join(parts)}")
     done = [trial for trial in trials if trial["status"] == "done"]
     fields: dict[str, pa.DataType] = {"trial": pa.string(), "folder": pa.int64()}
     kept = {"trial": [trial["trial"] for trial in done], "folder": [trial["folder"] for trial in done]}
     sql.register("kept", pa.table(kept, schema=pa.schema(fields)))
     sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
-    for kind in ("training", "profile"):
+    for kind in ("training", "profile", "stages"):
         first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"
         sql.execute(f"CREATE VIEW {kind} AS SELECT a.* FROM all_{kind} a JOIN {first} USING (stage, folder)")
     return sql

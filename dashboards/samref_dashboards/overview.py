@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from samref_dashboards import metrics, queries
+from samref_dashboards import metrics, paper, queries
 from samref_dashboards.axes import DATA, Design
 from samref_dashboards.load import SCHEMA, Results, Trial
 
@@ -36,6 +36,8 @@ class Best:
     value: str
     configuration: str
     n: str
+    published: str
+    """NoC90 of SAM-REF on this dataset; empty where none is published."""
 
 
 def coverage(results: Results) -> Coverage:
@@ -71,10 +73,12 @@ def best(design: Design) -> list[Best]:
             if (summary := group.summary("noc_at_90")).mean is not None
         ]
         if measured:
-            _, group, summary = min(measured, key=lambda item: item[0])
+            # A mean that lacks a seed wins only where all do.
+            _, group, summary = min(measured, key=lambda item: (item[2].n < item[2].planned, item[0]))
             value = metrics.NOC_90.write_summary(summary)
             n = f"n = {summary.n}" if summary.n == summary.planned else f"n = {summary.n} of {summary.planned}"
-            winners.append(Best(data, value, design.describe(group.values, leave_out=[DATA]), n))
+            published = metrics.NOC_90.write(paper.NOC_90[data]) if data in paper.NOC_90 else ""
+            winners.append(Best(data, value, design.describe(group.values, leave_out=[DATA]), n, published))
     return winners
 
 
@@ -91,6 +95,7 @@ def provenance(results: Results) -> list[tuple[str, list[str]]]:
         ("training data", _distinct(trials, "train.data")),
         ("evaluation data", _distinct(trials, "evaluate.data")),
         ("checkpoint", _distinct(trials, "model.checkpoint")),
+        *((name.replace("_", " "), _distinct(trials, name)) for name in _fingerprints(trials)),
         ("clicker", _distinct(trials, "evaluate.clicker")),
         ("versions", _versions(trials)),
         ("started", [f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC"] if started else []),
@@ -102,6 +107,10 @@ def provenance(results: Results) -> list[tuple[str, list[str]]]:
 
 def _distinct(trials: Iterable[Trial], column: str) -> list[str]:
     return sorted({str(trial[column]) for trial in trials if trial.get(column) is not None})
+
+
+def _fingerprints(trials: Iterable[Trial]) -> list[str]:
+    return sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
 
 
 def _versions(trials: Iterable[Trial]) -> list[str]:

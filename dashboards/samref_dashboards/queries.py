@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from samref_dashboards.axes import Group
 
@@ -38,6 +40,16 @@ class HardObject:
     """Mean IoU after each click."""
 
 
+@dataclass(frozen=True)
+class Objects:
+    """What one trial needed for each of its objects."""
+
+    identity: str
+    """Equal if and only if two trials have the same objects, in the order of `values`."""
+    values: dict[str, NDArray[np.float64]]
+    """`noc_at_90`, `noc_at_95` -> clicks, one per object."""
+
+
 def prepare(sql: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> None:
     """One pass over the clicks makes `objects`: a row per trial and object, with its group's index."""
     rows = [
@@ -60,7 +72,8 @@ def prepare(sql: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> None:
     sql.execute("""
         CREATE TEMP TABLE objects AS
         SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
-               min(click) FILTER (iou >= 0.9) AS first_90, any_value(max_clicks) AS max_clicks,
+               min(click) FILTER (iou >= 0.9) AS first_90, min(click) FILTER (iou >= 0.95) AS first_95,
+               any_value(max_clicks) AS max_clicks,
                any_value(grp) AS grp, any_value(random) AS random
         FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
 
@@ -69,6 +82,25 @@ def noc_90(sql: duckdb.DuckDBPyConnection) -> dict[str, float]:
     """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
     rows = sql.execute("SELECT trial, avg(coalesce(first_90, max_clicks)) FROM objects GROUP BY trial").fetchall()
     return {str(trial): float(value) for trial, value in rows}
+
+
+def objects(sql: duckdb.DuckDBPyConnection, trials: Iterable[str]) -> dict[str, Objects]:
+    """NoC of every object of these trials."""
+    wanted = list(dict.fromkeys(trials))
+    rows = sql.execute(
+        """
+        SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
+               list(coalesce(first_90, max_clicks) ORDER BY dataset, sample),
+               list(coalesce(first_95, max_clicks) ORDER BY dataset, sample)
+        FROM objects WHERE list_contains(?, trial) GROUP BY trial""",
+        [wanted],
+    ).fetchall()
+    return {
+        str(trial): Objects(
+            str(identity), {"noc_at_90": np.array(at_90, dtype=float), "noc_at_95": np.array(at_95, dtype=float)}
+        )
+        for trial, identity, at_90, at_95 in rows
+    }
 
 
 def miou_curves(sql: duckdb.DuckDBPyConnection) -> dict[int, Curve]:
@@ -149,3 +181,28 @@ def profiles(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, object]]:
     names = [str(column[0]) for column in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return {str(row["stage"]): row for row in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What the finished stages of one kind took on one kind of machine."""
+
+    kind: str
+    hardware: str
+    stages: int
+    device_hours: float
+    per_second: float | None
+    """Median over the stages: images, steps or clicks."""
+    memory_gb: float | None
+    """The most that one took: on its GPU where it had one."""
+
+
+def spent(sql: duckdb.DuckDBPyConnection) -> list[Spent]:
+    """What computing cost, each stage once, in the stages' order."""
+    rows = sql.execute("""
+        SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
+               max(coalesce(device_peak_memory_gb, peak_memory_gb))
+        FROM stages GROUP BY kind, hardware
+        ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind), hardware""").fetchall()
+    names = ("kind", "hardware", "stages", "device_hours", "per_second", "memory_gb")
+    return [Spent(**dict(zip(names, row, strict=True))) for row in rows]

@@ -1,4 +1,4 @@
-"""`samref-dashboard`: one self-contained HTML page from results folders.
+"""`samref-dashboard`: one self-contained HTML page from results folders, or their tables and figures as files.
 
 The page works from `file://` with the network off: scripts are inlined, a content security policy forbids
 every request, and all numbers stand in tables that need no script.
@@ -7,110 +7,168 @@ every request, and all numbers stand in tables that need no script.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import subprocess
 import sys
+import time
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
-import jinja2
-import vl_convert
 
-from samref_dashboards import axes, figures, overview, paper, queries, tables, theme
-from samref_dashboards.load import Results, ResultsError, load
+from samref_dashboards import explore, exports, html
+from samref_dashboards.content import Content, gather
+from samref_dashboards.load import ResultsError, load
 
-HARDEST = 12
-"""Objects in the table of the hardest."""
+MAX_BLOCK_ROWS = 400
+"""Rows of one of the paper's tables in a page; --tables writes all."""
+WATCH_SECONDS = 5.0
+"""Between two looks at the files; the page looks for itself as often."""
+_BUNDLE = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
 
 
-def build(results: Results) -> str:
-    """The page as text."""
-    design = axes.find(results)
-    queries.prepare(results.sql, design.groups)
-    drawn = [
-        figures.click_curves(design, queries.miou_curves(results.sql)),
-        *(figures.noc_by_axis(design, axis) for axis in design.axes if axis != axes.DATA),
-        figures.training(design, queries.training_curves(results.sql)),
-    ]
-    shown = [figure for figure in drawn if figure is not None]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("samref_dashboards", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        sweeps=results.sweeps,
-        coverage=overview.coverage(results),
-        best=overview.best(design),
-        num_random=sum(bool(trial["random_weights"]) for trial in results.trials),
-        num_trials=len(results.trials),
-        design=design,
-        theta=tables.theta(design),
-        trials=tables.trials(results, design) if results.trials else None,
-        cost=tables.cost(results),
-        hardest=tables.hardest(queries.hardest(results.sql, HARDEST)),
-        figures=shown,
-        provenance=overview.provenance(results),
-        specs=[panel.spec for figure in shown for panel in figure.panels],
-        chart_config=theme.CHART_CONFIG,
+def build(content: Content, *, refresh_seconds: float | None = None) -> str:
+    """The page as text; with `refresh_seconds` it loads itself again as often."""
+    return html.render(
+        content=content,
+        paper=[table.limited(MAX_BLOCK_ROWS) for table in content.paper],
+        specs=[panel.spec for figure in content.figures for panel in figure.panels],
         # One bundle draws all charts; it is left out of pages that have none.
-        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if shown else "",
-        light=theme.LIGHT,
-        dark=theme.DARK,
-        random_mark=tables.RANDOM,
-        paper_source=paper.THETA_SOURCE,
-        sparkline=sparkline,
+        bundle=_bundle() if content.figures else "",
+        refresh_seconds=refresh_seconds,
     )
 
 
-def sparkline(curve: queries.Curve, width: int = 108, height: int = 22) -> str:
-    """SVG path of IoU (0 to 1) over clicks."""
-    last = max(x for x, _ in curve)
-    scale = (width - 4) / max(1.0, last - 1)
-    points = [f"{2 + (x - 1) * scale:.1f},{height - 2 - y * (height - 4):.1f}" for x, y in curve]
-    return "M" + "L".join(points)
+@functools.cache
+def _bundling() -> subprocess.Popen[str]:
+    """Vega as one script takes seconds to make and holds Python's lock: another process does it meanwhile."""
+    # Should this process stop before the script is needed, the other one's complaint is nobody's business.
+    command, quiet = [sys.executable, "-c", _BUNDLE], subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, encoding="utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    text, _ = _bundling().communicate()
+    if not text:
+        raise RuntimeError("vl_convert made no script; run it by hand: python -c " + repr(_BUNDLE))
+    return text
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="samref-dashboard", description="One HTML page from results folders; several are compared."
+    )
+    made.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder that samref-sweep wrote")
+    made.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
+    made.add_argument("--no-open", action="store_true", help="write the page, open no browser")
+    made.add_argument(
+        "--tables", type=Path, metavar="DIR", help="write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
+    )
+    made.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what differences are to: a value of an axis (repeatable), or a trial's id "
+        "(default: the first axis' first value)",
+    )
+    made.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="datasets' folder: shows the hardest objects' photographs"
+    )
+    made.add_argument("--watch", action="store_true", help="write the page again whenever the tables change")
+    made.add_argument("--explore", action="store_true", help="open a marimo notebook on the tables instead")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="samref-dashboard", description="One HTML page from results folders.")
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder that samref-sweep wrote")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
-    parser.add_argument("--no-open", action="store_true", help="write the page, open no browser")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        if options.out is None and len(options.results) > 1:
-            raise ResultsError(f"{len(options.results)} results folders are one page: say where with --out FILE")
-        out: Path = options.out or options.results[0] / "dashboard.html"
-        text = build(load(options.results))
-        _write(out, text)
+        if options.explore:
+            return explore.open_notebook(options.results)
+        return _write_tables(options) if options.tables else _write_page(options)
     except (ResultsError, OSError) as error:
         return _refuse(str(error))
     except (duckdb.InvalidInputException, duckdb.IOException) as error:
         # Its footer is whole, or load() would have named it; DuckDB says `clicks_0` for the first folder's.
         folders = ", ".join(map(str, options.results))
         return _refuse(f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})")
-    print(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
+
+
+def _write_tables(options: argparse.Namespace) -> int:
+    content = gather(load(options.results), baseline=options.baseline)
+    written = exports.write(content, options.tables)
+    print(f"{options.tables}: {len(written)} files")
+    return 0
+
+
+def _write_page(options: argparse.Namespace) -> int:
+    if options.out is None and len(options.results) > 1:
+        raise ResultsError(f"{len(options.results)} results folders are one page: say where with --out FILE")
+    out: Path = options.out or options.results[0] / "dashboard.html"
+    if out.is_dir():
+        raise ResultsError(f"{out}: is a folder; --out names the page")
+    if options.watch:
+        return _watch(options, out)
+    _write(options, out, None)
     if not options.no_open and _has_display():
         webbrowser.open(out.resolve().as_uri())
     return 0
 
 
-def _refuse(reason: str) -> int:
-    print(f"samref-dashboard: {reason}", file=sys.stderr)
-    return 2
-
-
-def _write(out: Path, text: str) -> None:
-    if out.is_dir():
-        raise ResultsError(f"{out}: is a folder; --out names the page")
+def _write(options: argparse.Namespace, out: Path, refresh_seconds: float | None) -> None:
+    results = load(options.results)
+    _bundling()
+    content = gather(results, baseline=options.baseline, data_root=options.data_root)
+    text = build(content, refresh_seconds=refresh_seconds)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
     aside.replace(out)
+    print(f"{out} ({len(text.encode()) / 1e6:.1f} MB)", flush=True)
+
+
+def _watch(options: argparse.Namespace, out: Path) -> int:
+    """Write the page whenever a table changes, until Ctrl-C; what cannot be read yet is said and tried again."""
+    seen, said, opened = None, "", options.no_open or not _has_display()
+    try:
+        while True:
+            now = _state(options.results)
+            if now != seen:
+                # Read before the tables are: what changes meanwhile is another change.
+                seen = now
+                try:
+                    _write(options, out, WATCH_SECONDS)
+                    said = ""
+                except (ResultsError, duckdb.Error) as error:
+                    if str(error) != said:
+                        said = str(error)
+                        print(f"samref-dashboard: {said}; waiting", file=sys.stderr, flush=True)
+                else:
+                    if not opened:
+                        opened = webbrowser.open(out.resolve().as_uri())
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _state(folders: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Name, time and size of every table."""
+    found = []
+    for folder in folders:
+        for file in sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]):
+            about = file.stat()
+            found.append((str(file), about.st_mtime_ns, about.st_size))
+    return found
+
+
+def _refuse(reason: str) -> int:
+    print(f"samref-dashboard: {reason}", file=sys.stderr)
+    return 2
 
 
 def _has_display() -> bool:

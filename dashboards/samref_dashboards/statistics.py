@@ -1,10 +1,21 @@
-"""Means over repetitions that say how many there are, and how many are missing. Pure functions."""
+"""Means over repetitions that say how many there are, and how many are missing; what a difference is worth.
+
+Pure functions: numbers in, numbers out.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+"""Of a bootstrap; the smallest p-value that they can show is 2 / 10 001."""
+_CHUNK = 1_000
+"""Resamples at a time: their counts of 6 671 objects (SBD) are 27 MB."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +55,64 @@ def best(values: Sequence[float | None], better: str) -> set[int]:
     top = min(there) if better == "low" else max(there)
     found = {index for index, value in enumerate(values) if value == top}
     return found if len(found) <= 3 else set()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    """Two-sided: how often resampled means lie on the other side of 0, doubled."""
+
+
+def paired_bootstrap(differences_NK: NDArray[np.float64], seed: int = 0) -> list[Interval]:
+    """Percentile bootstrap over objects of the mean of K paired differences.
+
+    differences_NK: one row per object, one column per comparison. All columns see the same resamples, so that
+    they can be compared with each other. The same seed gives the same intervals.
+    """
+    count, columns = differences_NK.shape
+    if count == 0:
+        raise ValueError("no objects to resample")
+    chance = np.random.default_rng(seed)
+    means_RK = np.empty((RESAMPLES, columns))
+    for first in range(0, RESAMPLES, _CHUNK):
+        # How often each object is drawn, then one product for all comparisons.
+        drawn = chance.integers(0, count, (_CHUNK, count))
+        drawn += np.arange(_CHUNK)[:, None] * count
+        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * count).reshape(_CHUNK, count)
+        means_RK[first : first + _CHUNK] = counts.astype(np.float64) @ differences_NK / count
+    means_RK[np.abs(means_RK) < 1e-12] = 0.0  # a sum of thirds that cancels is 0, not 1e-17
+    low, high = np.percentile(means_RK, [2.5, 97.5], axis=0)
+    below, above = (means_RK <= 0).sum(axis=0), (means_RK >= 0).sum(axis=0)
+    p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (RESAMPLES + 1))
+    mean = differences_NK.mean(axis=0)
+    return [Interval(*map(float, row)) for row in zip(mean, low, high, p, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the p-values of a family, adjusted, in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def explained_share(levels: Sequence[object], values: Sequence[float]) -> float | None:
+    """η²: the share of the values' variance that lies between the means of the levels; None without variance."""
+    every = np.asarray(values, dtype=np.float64)
+    total = float(((every - every.mean()) ** 2).sum()) if len(every) else 0.0
+    if total <= 0:
+        return None
+    members: dict[object, list[float]] = {}
+    for level, value in zip(levels, values, strict=True):
+        members.setdefault(level, []).append(value)
+    between = math.fsum(
+        len(inside) * (math.fsum(inside) / len(inside) - every.mean()) ** 2 for inside in members.values()
+    )
+    return between / total

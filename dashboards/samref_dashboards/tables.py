@@ -1,18 +1,20 @@
-"""The tables of a report as plain data, of which page/page.html makes HTML; other formats can follow."""
+"""What a table is: plain data, of which html.py makes HTML and exports.py Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from samref_dashboards import metrics, paper, queries
-from samref_dashboards.axes import DATA, THETA, Design, Group, is_number, show
-from samref_dashboards.load import Results, Trial
+from samref_dashboards.axes import DATA, Group
+from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.metrics import Metric
+from samref_dashboards.queries import Curve
 from samref_dashboards.statistics import Summary, best
 
 RANDOM = "random weights – not a result"
 """How whatever was computed with random weights is marked, everywhere."""
+SIGNIFICANT = "*"
+"""After a number that differs from its baseline's (Holm-adjusted p < 0.05)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +22,15 @@ class Column:
     """A column and how it is read."""
 
     label: str
+    key: str
+    """Column of the CSV file."""
     title: str = ""
     """Longer explanation."""
     numeric: bool = False
     paper: bool = False
     """Published numbers, not ours."""
+    data: bool = False
+    """Names a dataset: what the page's filter looks at."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,15 @@ class Cell:
     """One value as it is shown."""
 
     text: str
+    value: float | str | None = None
+    """What to sort by and to export: the number in its stored unit, unrounded."""
+    std: float | None = None
+    """Over repetitions, in the stored unit."""
     best: bool = False
+    mark: str = ""
     share: float | None = None
     """Length of the bar under the number, 0 to 1 of the column's largest."""
-    sort: float | None = None
-    """What to sort by where the text is not a plain number."""
-    curve: queries.Curve | None = None
+    curve: Curve | None = None
     """A small curve in place of the text."""
 
 
@@ -58,6 +67,8 @@ class Block:
 
     caption: str
     rows: tuple[Row, ...]
+    data: str = ""
+    """The dataset of all rows; empty where they have several."""
 
     @property
     def all_random(self) -> bool:
@@ -69,211 +80,82 @@ class Block:
 class Table:
     """Columns and blocks of rows."""
 
+    name: str
+    """Of its section and of its files: `table1-theta`."""
+    title: str
     caption: str
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]
+    note: str = ""
+    """What a reader must know: what is left out, what a mark means."""
     sortable: bool = False
-    num_rows: int = 0
 
+    @property
+    def num_rows(self) -> int:
+        return sum(len(block.rows) for block in self.blocks)
 
-def theta(design: Design) -> Table | None:
-    """The paper's Table 1, one block per combination of the other axes; None when θ is not swept."""
-    if THETA not in design.axes:
-        return None
-    ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
-    columns = [Column(label="θ", title=THETA, numeric=True)]
-    columns += [_column(metric) for metric in ours]
-    columns += [Column(label="n", title="seeds measured, of those planned", numeric=True)]
-    columns += [replace(_column(metric), paper=True) for metric in ours]
-    blocks = []
-    davis = any(group.data == "davis" for group in design.groups)
-    for groups in design.split([THETA]).values():
-        # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
-        published = paper.THETA if groups[0].data == "davis" or not davis else {}
-        rows = [
-            Row(
-                cells=(
-                    Cell(design.show(THETA, group.values[THETA])),
-                    *cells,
-                    Cell(_count(group.summary("noc_at_90"))),
-                    *(
-                        Cell(m.write(value) if (value := row.get(m.key)) else "")
-                        for m in ours
-                        for row in [published.get(group.values[THETA], {})]
-                    ),
-                ),
-                random_weights=group.random_weights,
-                status="done" if group.done else group.trials[0]["status"],
-            )
-            for group, cells in zip(groups, _summary_cells(groups, ours), strict=True)
-        ]
-        caption = design.describe(groups[0].values, leave_out=[THETA])
-        if DATA not in groups[0].values:
-            caption = f"{groups[0].data} · {caption}" if caption else groups[0].data
-        blocks.append(Block(caption=caption, rows=tuple(rows)))
-    return Table(
-        caption="Threshold θ of the dynamic selector, in the layout of the paper’s Table 1",
-        columns=tuple(columns),
-        blocks=tuple(blocks),
-    )
-
-
-def trials(results: Results, design: Design) -> Table:
-    """Every trial: what was swept, how it ended, the headline metrics."""
-    ordered = [trial for group in design.groups for trial in group.trials]
-    metrics_shown = [m for m in metrics.HEADLINE if any(row.get(m.key) is not None for row in ordered)]
-    several = len(results.sweeps) > 1
-    columns = [Column(label="trial"), *([Column(label="sweep")] if several else []), Column(label="status")]
-    columns += [_setting_column(design, axis, ordered) for axis in (*design.axes, *design.seeds)]
-    columns += [_column(metric) for metric in metrics_shown]
-    columns += [Column(label="device s", title="device time of all stages of the trial, seconds", numeric=True)]
-    measured = [_trial_cells(ordered, metric) for metric in metrics_shown]
-    rows = tuple(
-        Row(
-            cells=(
-                Cell(row["trial"]),
-                *([Cell(row["sweep"])] if several else []),
-                Cell(row["status"]),
-                *(Cell(design.show(axis, row.get(axis))) for axis in (*design.axes, *design.seeds)),
-                *(cells[index] for cells in measured),
-                Cell("–" if row["device_seconds"] is None else f"{row['device_seconds']:,.1f}"),
-            ),
-            random_weights=bool(row["random_weights"]),
-            status=row["status"],
-            reason=row["reason"] or "",
+    def limited(self, rows: int) -> Table:
+        """The first blocks, up to so many rows, and a note that says what is left out."""
+        kept: list[Block] = []
+        total = 0
+        for block in self.blocks:
+            total += len(block.rows)
+            if total > rows and kept:
+                break
+            kept.append(block)
+        if len(kept) == len(self.blocks):
+            return self
+        left_out = (
+            f"{len(self.blocks) - len(kept)} of {len(self.blocks)} blocks are left out here; --tables writes all."
         )
-        for index, row in enumerate(ordered)
-    )
-    return Table(
-        caption="All trials",
-        columns=tuple(columns),
-        blocks=(Block(caption="", rows=rows),),
-        sortable=True,
-        num_rows=len(rows),
-    )
+        return replace(self, blocks=tuple(kept), note=f"{self.note} {left_out}".strip())
 
 
-def cost(results: Results) -> Table | None:
-    """What each model costs, with the paper's Table 3 below; None when nothing was profiled."""
-    profiles = queries.profiles(results.sql)
-    if not profiles:
-        return None
-    random = {trial["stage_profile"] for trial in results.trials if trial["random_weights"]}
-    columns = [
-        Column(label="model"),
-        Column(label="refiner"),
-        Column(label="device"),
-        *map(_column, metrics.COST),
-    ]
-    ours = [
-        Row(
-            cells=(
-                *(Cell(show(row[key])) for key in ("model", "refiner", "device")),
-                *(Cell(metric.write(_number(row[metric.key]))) for metric in metrics.COST),
-            ),
-            random_weights=stage in random,
-        )
-        for stage, row in profiles.items()
-    ]
-    published = [
-        Row(
-            cells=(
-                Cell(name),
-                Cell(""),
-                Cell("V100"),
-                *(Cell(m.write(row.get(m.key))) for m in metrics.COST),
-            ),
-            paper=True,
-        )
-        for name, row in paper.COST.items()
-    ]
-    return Table(
-        caption="Parameters, speed and memory",
-        columns=tuple(columns),
-        blocks=(
-            Block(caption="measured here", rows=tuple(ours)),
-            Block(caption=paper.COST_SOURCE, rows=tuple(published)),
-        ),
-    )
+def column(metric: Metric, *, paper: bool = False) -> Column:
+    """The column of a metric, ours or the published one beside it."""
+    key = f"paper_{metric.key}" if paper else metric.key
+    title = f"{metric.meaning} ({metric.key})"
+    return Column(label=metric.label, key=key, title=title, numeric=True, paper=paper)
 
 
-def hardest(objects: Sequence[queries.HardObject]) -> Table | None:
-    """The objects that need most clicks; None without clicks."""
-    if not objects:
-        return None
-    columns = (
-        Column(label="object"),
-        Column(label="dataset"),
-        Column(label="NoC90", title="mean over the trials", numeric=True),
-        Column(label="reached 90 %", title="trials that reached IoU 0.9, of all", numeric=True),
-        Column(label="final IoU %", title="mean after the last click", numeric=True),
-        Column(label="worst %", title="lowest final IoU of a trial", numeric=True),
-        Column(label="IoU over clicks", title="mean over the trials, 0 to 1"),
-    )
-    rows = tuple(
-        Row(
-            cells=(
-                Cell(hard.sample),
-                Cell(hard.dataset),
-                Cell(f"{hard.noc_90:.2f}"),
-                Cell(f"{hard.reached} / {hard.trials}", sort=hard.reached / hard.trials),
-                Cell(f"{100 * hard.final_iou:.2f}"),
-                Cell(f"{100 * hard.worst_iou:.2f}"),
-                Cell("", sort=hard.final_iou, curve=hard.curve),
-            )
-        )
-        for hard in objects
-    )
-    blocks = (Block(caption="", rows=rows),)
-    return Table(caption="Hardest objects", columns=columns, blocks=blocks, sortable=True, num_rows=len(rows))
+def number(metric: Metric, value: float | None) -> Cell:
+    """A metric's single value."""
+    return Cell(metric.write(value), value=value)
 
 
-def _column(metric: Metric) -> Column:
-    return Column(label=metric.label, title=f"{metric.meaning} ({metric.key})", numeric=True)
+def summaries(
+    groups: Sequence[Group], shown: Sequence[Metric], comparisons: Comparisons | None = None
+) -> list[list[Cell]]:
+    """A row of cells per group: mean ± std; the best of each metric and dataset is marked.
 
-
-def _setting_column(design: Design, setting: str, rows: Sequence[Trial]) -> Column:
-    label = design.label(setting) if setting in design.axes else setting.removeprefix("train.")
-    numeric = all(is_number(row.get(setting)) or row.get(setting) is None for row in rows)
-    return Column(label=label, title=setting, numeric=numeric)
-
-
-def _trial_cells(rows: Sequence[Trial], metric: Metric) -> list[Cell]:
-    """A metric of every trial: the best of each dataset marked, some with a bar."""
-    values = [row.get(metric.key) if row["status"] == "done" else None for row in rows]
-    there = [value for value in values if value is not None]
-    low, high = min(there, default=0.0), max(there, default=0.0)
-    barred = metric in metrics.BARRED and high > low
-    top: set[int] = set()
-    for data in {row[DATA] for row in rows}:
-        real = [None if row["random_weights"] or row[DATA] != data else v for row, v in zip(rows, values, strict=True)]
-        top |= best(real, metric.better) if metric.better else set()
-    return [
-        Cell(
-            metric.write(value),
-            best=index in top,
-            share=(value - low) / (high - low) if barred and value is not None else None,
-        )
-        for index, value in enumerate(values)
-    ]
-
-
-def _summary_cells(groups: Sequence[Group], shown: Sequence[Metric]) -> list[list[Cell]]:
-    """A row of cells per group; the best of each metric is marked unless the weights are random."""
+    Random weights are never best, and neither is a mean that lacks a seed.
+    """
     rows: list[list[Cell]] = [[] for _ in groups]
     for metric in shown:
-        summaries = [group.summary(metric.key) for group in groups]
+        measured = [group.summary(metric.key) for group in groups]
         # Rounded as it is shown: two numbers that read alike are equally good.
-        means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in summaries]
-        top = best(means, metric.better) if metric.better and not groups[0].random_weights else set()
-        for index, summary in enumerate(summaries):
-            rows[index].append(Cell(metric.write_summary(summary), best=index in top))
+        means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in measured]
+        top: set[int] = set()
+        for data in {group.data for group in groups}:
+            real = [
+                None if group.random_weights or group.data != data or summary.n < summary.planned else mean
+                for group, mean, summary in zip(groups, means, measured, strict=True)
+            ]
+            top |= best(real, metric.better) if metric.better else set()
+        for index, (group, summary) in enumerate(zip(groups, measured, strict=True)):
+            differs = comparisons is not None and comparisons.differs(group, metric.key)
+            mark = SIGNIFICANT if differs else ""
+            text = metric.write_summary(summary) + mark
+            rows[index].append(Cell(text, summary.mean, summary.std, best=index in top, mark=mark))
     return rows
 
 
-def _count(summary: Summary) -> str:
-    return str(summary.n) if summary.n == summary.planned else f"{summary.n} of {summary.planned}"
+def count(summary: Summary) -> Cell:
+    """How many repetitions there are, `2 of 3` where some are missing."""
+    return Cell(str(summary.n) if summary.n == summary.planned else f"{summary.n} of {summary.planned}")
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def dataset(groups: Sequence[Group]) -> str:
+    """The one dataset of these groups; empty where there are several."""
+    names = {str(group.trials[0][DATA]) for group in groups}
+    return names.pop() if len(names) == 1 else ""

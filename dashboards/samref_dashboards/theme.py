@@ -20,6 +20,7 @@ LIGHT = {
     "good": "#2f7d4f",
     "warn": "#9a5b00",
     "bad": "#b3261e",
+    "on-ramp": "#0d2a33",
     **dict(
         zip(
             (f"series-{i}" for i in range(1, 9)),
@@ -46,6 +47,7 @@ DARK = {
     "good": "#6fc08d",
     "warn": "#e0a44a",
     "bad": "#f08a80",
+    "on-ramp": "#0b1214",
     **dict(
         zip(
             (f"series-{i}" for i in range(1, 9)),

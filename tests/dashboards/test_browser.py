@@ -1,121 +1,158 @@
-"""The page in a real browser: headless Chromium, from file://, wide and narrow, light and dark."""
+"""The page in a real browser, from file://: wide and narrow, light and dark, with a mouse and a keyboard."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 
 from samref_dashboards.report import main
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--window-size=1280,900",
-    "--virtual-time-budget=20000",
-    "--dump-dom",
-]
-DARK = "--blink-settings=preferredColorScheme=0"
+READY = "document.documentElement.dataset.ready === 'yes'"
+SIZES = [(1280, 900), (390, 844)]
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"),
-    pytest.mark.timeout(120),
+    pytest.mark.skipif(chromium.PROGRAM is None and not os.environ.get("CI"), reason="chromium is not installed"),
+    pytest.mark.timeout(180),
 ]
-
-# Runs after the page's own modules, in a copy of the page: sorts a table twice by its NoC90, then reports.
-PROBE = """<script type="module">
-const buttons = [...document.querySelectorAll("#trials-table th button")];
-const heading = buttons.find((button) => button.textContent === "NoC90");
-const column = heading.closest("th").cellIndex;
-const rows = () => [...document.querySelectorAll("#trials-table tbody tr")];
-const read = () => rows().map((row) => row.cells[column].firstChild.data);
-heading.click(); const up = read();
-heading.click(); const down = read();
-const root = document.documentElement;
-const probe = { up, down, sort: heading.closest("th").ariaSort,
-  inner: innerWidth, scroll: root.scrollWidth,
-  charts: document.querySelectorAll(".chart svg.marks").length, places: document.querySelectorAll(".chart").length,
-  ground: getComputedStyle(document.body).backgroundColor };
-root.dataset.probe = Object.entries(probe).map(([k, v]) => `${k}=${v}`).join(";");
-parent.postMessage(root.dataset.probe, "*");
-</script>"""
-
-# Chromium's windows are at least 500 px wide, a frame is not.
-NARROW = """<!DOCTYPE html><body><iframe src="{name}" width="390" height="844"></iframe>
-<script>addEventListener("message", (event) => {{ document.body.dataset.probe = event.data; }});</script>"""
-
-
-def open_page(page: Path, profile: Path, *flags: str) -> tuple[str, str]:
-    """(DOM, log) after the page has run."""
-    assert CHROMIUM, "chromium is not installed, and CI is set"
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    return done.stdout, done.stderr
-
-
-def probe(dom: str) -> dict[str, str]:
-    found = re.search(r'data-probe="([^"]*)"', dom)
-    assert found, "the page's scripts did not finish"
-    return dict(item.split("=", 1) for item in found[1].split(";"))
 
 
 @pytest.fixture(scope="module")
-def probed(write_results: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tab() -> Iterator[chromium.Tab]:
+    with chromium.tab() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(write_results: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every kind of chart and table: axes of numbers and of names, seeds, two datasets, a failure, two models."""
     folder = tmp_path_factory.mktemp("page")
-    grid = {"evaluate.theta": (1.05, 1.1, 1.2), "evaluate.data": ("davis", "berkeley"), "train.seed": (0, 1)}
-    write_results(folder, axes=grid, failed=[3])
-    assert main([str(folder), "--no-open"]) == 0
-    copy = folder / "probed.html"
-    copy.write_text((folder / "dashboard.html").read_text("utf-8") + PROBE, "utf-8")
-    (folder / "narrow.html").write_text(NARROW.format(name=copy.name), "utf-8")
-    return folder
+    grid = {"evaluate.theta": (1.05, 1.1, 1.2), "evaluate.data": ("davis", "grabcut"), "train.seed": (0, 1)}
+    write_results(folder / "theta", axes=grid, failed=[3])
+    more = {"model.backbone": ("sam_vit_b", "sam_vit_h"), "evaluate.data": ("davis", "grabcut")}
+    write_results(folder / "backbones", axes=more, name="backbones")
+    out = folder / "dashboard.html"
+    assert main([str(folder), "--out", str(out), "--no-open"]) == 0
+    return out
 
 
-@pytest.mark.parametrize(("scheme", "ground"), [((), "rgb(253, 253, 251)"), ((DARK,), "rgb(20, 22, 24)")])
-def test_wide_page_draws_sorts_and_logs_nothing(
-    scheme: tuple[str, ...], ground: str, probed: Path, tmp_path: Path
+def open_page(tab: chromium.Tab, page: Path, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
+    """The page, with nothing noted of the one before."""
+    tab.requests.clear()
+    tab.problems.clear()
+    tab.size(width, height, dark=dark)
+    tab.open(page.as_uri(), READY)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("dark", "ground"), [(False, "rgb(253, 253, 251)"), (True, "rgb(20, 22, 24)")])
+def test_draws_everything_and_asks_nobody(
+    width: int, height: int, dark: bool, ground: str, tab: chromium.Tab, page: Path
 ) -> None:
-    dom, log = open_page(probed / "probed.html", tmp_path, *scheme)
-    seen = probe(dom)
-    assert "CONSOLE" not in log, log
-    assert seen["ground"] == ground
-    assert int(seen["charts"]) == int(seen["places"]) >= 4
-    assert int(seen["scroll"]) <= int(seen["inner"])
-    up, down = seen["up"].split(","), seen["down"].split(",")
-    numbers = [float(text) for text in up[:-1]]
-    assert len(up) == 12
+    open_page(tab, page, width, height, dark=dark)
+    assert tab.problems == []
+    assert [address for address in tab.requests if not address.startswith("data:")] == [page.as_uri()]
+    assert tab.run("getComputedStyle(document.body).backgroundColor") == ground
+    places, drawn = tab.run("['.chart', '.chart svg.marks'].map((s) => document.querySelectorAll(s).length)")
+    assert drawn == places > 10
+    assert tab.run("innerWidth") == width
+    # What is wide scrolls in itself, never the page.
+    assert tab.run("document.documentElement.scrollWidth") <= width
+
+
+def test_a_heading_sorts(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    read = """(() => {
+      const button = [...document.querySelectorAll("#trials th button")].find((b) => b.textContent === "NoC90");
+      button.focus(); button.click();
+      const column = button.closest("th").cellIndex;
+      const rows = [...document.querySelectorAll("#trials tbody tr")];
+      return [button.closest("th").ariaSort, rows.map((row) => row.cells[column].firstChild.data)];
+    })()"""
+    up, down = tab.run(read), tab.run(read)
+    assert (up[0], down[0]) == ("ascending", "descending")
+    numbers = [float(text) for text in up[1][:-1]]
+    assert len(numbers) == 15
     assert numbers == sorted(numbers)
-    assert up[-1] == down[-1] == "–"
-    assert down[:-1] == [f"{number:.2f}" for number in sorted(numbers, reverse=True)]
-    assert seen["sort"] == "descending"
+    assert up[1][-1] == down[1][-1] == "–"
+    assert [float(text) for text in down[1][:-1]] == numbers[::-1]
 
 
-def test_narrow_page_scrolls_only_inside_its_tables(probed: Path, tmp_path: Path) -> None:
-    dom, log = open_page(probed / "narrow.html", tmp_path)
-    seen = probe(dom)
-    assert "CONSOLE" not in log, log
-    assert int(seen["inner"]) == 390
-    assert int(seen["scroll"]) <= 390
-    assert seen["charts"] == seen["places"]
+def test_differences_sort_by_number_and_not_by_sign(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    shown = tab.run(
+        """(() => {
+      const heading = [...document.querySelectorAll("#differences th")].find((th) => th.textContent === "Δ NoC90");
+      heading.querySelector("button").click();
+      const rows = [...document.querySelectorAll("#differences tbody tr")];
+      return rows.map((row) => row.cells[heading.cellIndex].textContent);
+    })()"""
+    )
+    numbers = [float(text.rstrip("*").replace("−", "-")) for text in shown]
+    assert len(numbers) >= 4
+    assert numbers == sorted(numbers)
 
 
-def test_tables_can_be_read_without_scripts(probed: Path) -> None:
-    html = (probed / "dashboard.html").read_text("utf-8")
-    bare = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
-    assert bare.count("<tr") > 20
-    assert "Charts need JavaScript" in bare
+def test_a_dataset_filters_tables_and_charts(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    seen = """((name) => {
+      const filter = document.getElementById("data-filter");
+      filter.value = name; filter.dispatchEvent(new Event("change"));
+      const shown = (e) => e.checkVisibility();
+      const column = document.querySelector("#trials th[data-names]").cellIndex;
+      const rows = [...document.querySelectorAll("#trials tbody tr")].filter(shown);
+      const captions = [...document.querySelectorAll(".charts figcaption")].filter(shown).map((c) => c.textContent);
+      return [rows.map((row) => row.cells[column].textContent), captions];
+    })"""
+    every, only, again = (tab.run(f"{seen}('{name}')") for name in ("", "grabcut", ""))
+    assert set(every[0]) == {"davis", "grabcut"}
+    assert set(only[0]) == {"grabcut"}
+    assert any("davis" in caption for caption in every[1])
+    assert only[1]
+    assert not any("davis" in caption for caption in only[1])
+    assert again == every
+    assert tab.problems == []
+
+
+def test_the_mouse_over_a_chart_tells_its_numbers(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    place = tab.run(
+        """(() => {
+      const point = document.querySelector("#figure-noc-by-evaluate-theta .mark-symbol path");
+      point.scrollIntoView({ block: "center", behavior: "instant" });
+      const box = point.getBoundingClientRect();
+      return [box.x + box.width / 2, box.y + box.height / 2];
+    })()"""
+    )
+    tab.hover(place[0] - 2, place[1])
+    tab.hover(*place)
+    text = tab.wait("document.querySelector('#vg-tooltip-element.visible')?.textContent")
+    assert "NoC90" in text
+    assert re.search(r"n[12]", text)
+
+
+def test_every_section_is_reached_by_its_link(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    lost = "[...document.querySelectorAll('nav a')].filter((a) => !document.querySelector(a.getAttribute('href')))"
+    assert tab.run(f"{lost}.length") == 0
+    # What a screen reader needs: one h1, tables with captions, pictures with names, headings of rows and columns.
+    assert tab.run("document.querySelectorAll('h1').length") == 1
+    assert tab.run("[...document.querySelectorAll('table')].every((t) => t.caption?.textContent)")
+    assert tab.run("[...document.querySelectorAll('[role=img]')].every((e) => e.getAttribute('aria-label'))")
+    assert tab.run("[...document.querySelectorAll('.chart')].every((e) => e.getAttribute('aria-label'))")
+
+
+def test_tables_can_be_read_without_scripts(tab: chromium.Tab, page: Path) -> None:
+    tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.size(1280, 900)
+        tab.open(page.as_uri(), "document.querySelectorAll('#trials tbody tr').length === 16")
+        assert tab.run("document.querySelector('.chart noscript').checkVisibility()")
+        assert not tab.run("document.querySelector('.filter').checkVisibility()")
+    finally:
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from samref_dashboards import axes, queries, tables, theme
+from samref_dashboards import axes, comparisons, paper_tables, queries, tables, theme
 from samref_dashboards.load import load
 from samref_dashboards.report import main
 
@@ -44,7 +45,7 @@ def test_page_is_whole_and_asks_nobody(write_results: Writer, tmp_path: Path) ->
     assert "CUDA out of memory" in html
     assert "default-src 'none'" in html
     assert not re.search(r"""<(script|link|img)[^>]+(src|href)=["']?http""", html)
-    for section in ("theta", "trials", "cost", "hardest", "provenance"):
+    for section in ("table1-theta", "trials", "table3-cost", "hardest", "differences", "pictures", "provenance"):
         assert f'id="{section}"' in html
     assert "equals the recorded one in all 6 trials" in html
     assert len(html.encode()) < 5_000_000
@@ -53,7 +54,7 @@ def test_page_is_whole_and_asks_nobody(write_results: Writer, tmp_path: Path) ->
 def test_theta_table_has_the_papers_layout(write_results: Writer, tmp_path: Path) -> None:
     grid = {"evaluate.theta": (1.05, 1.1), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
     trials = write_results(tmp_path, axes=grid, failed=[1])
-    table = tables.theta(axes.find(load([tmp_path])))
+    table = paper_tables.theta(axes.find(load([tmp_path])), comparisons.Comparisons(baseline=""))
     assert table is not None
     assert [column.label for column in table.columns if not column.paper] == [
         "θ", "on Gₜ", "on Mₜ₋₁", "NoC90", "NoC95", "n",
@@ -103,7 +104,7 @@ def test_same_trial_in_two_sweeps_is_one_row_and_the_done_one(write_results: Wri
     assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out), "--no-open"]) == 0
     html = out.read_text(encoding="utf-8")
     assert "<b>3</b> of 3 trials done" in html
-    assert "first + second" in text_of(html, "trials")
+    assert "first + second" in text_of(html, "section-trials")
     assert "equals the recorded one in all 3" in html
 
 
@@ -126,7 +127,8 @@ def test_baselines_without_training_or_refiner(write_results: Writer, tmp_path: 
     }
     write_results(tmp_path, axes={"model.backbone": ("sam_vit_b", "sam_vit_h")}, settings=settings)
     html = page(tmp_path)
-    assert 'id="theta"' not in html
+    assert 'id="table1-theta"' not in html
+    assert 'id="table2-methods"' in html
     assert "Number of clicks against backbone" in html
 
 
@@ -139,7 +141,7 @@ def test_empty_sweep_and_all_failed_are_pages(write_results: Writer, tmp_path: P
     html = page(tmp_path / "failed")
     assert "<b>0</b> of 8 trials done" in html
     assert "No trial has measured it." in html
-    assert "0 of 1" in text_of(html, "theta")
+    assert "0 of 1" in text_of(html, "table1-theta")
 
 
 def test_names_with_markup_are_escaped(write_results: Writer, tmp_path: Path) -> None:
@@ -194,6 +196,30 @@ def test_several_folders_need_a_name_for_the_page(
 ) -> None:
     write_results(tmp_path / "a")
     assert "--out FILE" in refusal(capsys, str(tmp_path / "a"), str(tmp_path / "a"))
+
+
+@pytest.mark.slow
+def test_a_large_sweep_with_a_million_clicks_is_a_page_of_five_megabytes(tmp_path: Path) -> None:
+    """The page that benchmarks/dashboard.py times."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "dashboard.py"))
+    benchmark["write"](tmp_path, 5000, 10)
+    html = page(tmp_path)
+    assert len(html.encode()) < 5_000_000
+    assert "<b>4948</b> of 5000 trials done" in html
+    assert html.count("<th scope=row class=id>") == 5000
+    assert "blocks are left out here" in text_of(html, "section-table1-theta")
+    assert "more charts are left out" in text_of(html, "figure-clicks")
+    assert "more configurations are not compared" in text_of(html, "section-differences")
+
+
+@pytest.mark.parametrize("axis", ["train.../../evil", "train.<b>", 'train."x'])
+def test_names_of_axes_make_no_paths(axis: str, write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "results")
+    file = tmp_path / "results" / "trials.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column(axis, pa.array([index % 3 for index in range(len(table))])), file)
+    assert main([str(tmp_path / "results"), "--tables", str(tmp_path / "out")]) == 0
+    assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "out"}
 
 
 def test_every_colour_exists_on_both_grounds() -> None:

@@ -28,4 +28,18 @@ for (const button of document.querySelectorAll(".sortable th button")) {
     body.append(...rows.map(([, row]) => row));
   });
 }
+
+// The dataset filter hides what shows one other dataset: charts, blocks, pictures, and rows of tables that name theirs.
+const filter = document.getElementById("data-filter");
+const filterBy = (name) => {
+  for (const part of document.querySelectorAll("[data-of]")) part.hidden = Boolean(name) && part.dataset.of !== name;
+  for (const heading of document.querySelectorAll("th[data-names=data]"))
+    for (const row of heading.closest("table").tBodies[0].rows)
+      row.hidden = Boolean(name) && row.cells[heading.cellIndex].textContent !== name;
+};
+if (filter) {
+  filter.closest("p").hidden = false;
+  filter.addEventListener("change", () => filterBy(filter.value));
+  filterBy(filter.value); // a reloaded page keeps what was chosen
+}
 document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,87 @@
+"""Everything that a report says, as plain data: one source for the page, the tables' files and the figures' files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samref_dashboards import (
+    axes,
+    comparisons,
+    figures,
+    landscape,
+    objects,
+    overview,
+    paper_tables,
+    queries,
+    trial_tables,
+)
+from samref_dashboards.axes import Design
+from samref_dashboards.figures import Figure
+from samref_dashboards.load import Results
+from samref_dashboards.tables import Table
+
+HARDEST = 12
+"""Objects in the table of the hardest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A report before it is a page."""
+
+    results: Results
+    design: Design
+    coverage: overview.Coverage
+    best: list[overview.Best]
+    paper: tuple[Table, ...]
+    """Tables 1 to 3, and the costs that the paper does not have."""
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    """All other tables."""
+    pictures: list[objects.Picture]
+    provenance: list[tuple[str, list[str]]]
+
+    @property
+    def num_random(self) -> int:
+        return sum(bool(trial["random_weights"]) for trial in self.results.trials)
+
+
+def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | None = None) -> Content:
+    """Ask all questions; ResultsError if there is no such baseline."""
+    design = axes.find(results)
+    queries.prepare(results.sql, design.groups)
+    compared = comparisons.compare(results, design, baseline)
+    hardest = queries.hardest(results.sql, HARDEST)
+    paper = (
+        paper_tables.theta(design, compared),
+        paper_tables.methods(design, compared),
+        paper_tables.cost(results),
+        paper_tables.cost_detail(results),
+    )
+    drawn = (
+        figures.click_curves(design, queries.miou_curves(results.sql)),
+        *(figures.noc_by_axis(design, axis) for axis in design.axes if axis != axes.DATA),
+        landscape.heat_maps(design),
+        landscape.tradeoffs(design),
+        figures.training(design, queries.training_curves(results.sql)),
+        landscape.differences(design, compared),
+    )
+    others = (
+        trial_tables.differences(design, compared),
+        trial_tables.importance(design),
+        trial_tables.trials(results, design),
+        trial_tables.computing(queries.spent(results.sql)),
+        trial_tables.hardest(hardest),
+    )
+    return Content(
+        results=results,
+        design=design,
+        coverage=overview.coverage(results),
+        best=overview.best(design),
+        paper=tuple(table for table in paper if table is not None),
+        figures=tuple(figure for figure in drawn if figure is not None),
+        tables=tuple(table for table in others if table is not None),
+        pictures=objects.pictures(results.sql, design, hardest, data_root),
+        provenance=overview.provenance(results),
+    )

@@ -1,0 +1,33 @@
+"""`samref-dashboard RESULTS --explore`: a marimo notebook over the same tables, with SQL.
+
+marimo is an optional extra. The notebook (notebook.py) is copied beside the results, where it is the user's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from samref_dashboards.load import ResultsError, load
+
+NOTEBOOK = Path(__file__).with_name("notebook.py")
+
+
+def open_notebook(folders: Sequence[Path]) -> int:
+    """Copy the notebook to the first folder, unless one is there, and open it; marimo's exit code."""
+    load(folders)  # says in one line what is wrong with them
+    if importlib.util.find_spec("marimo") is None:
+        raise ResultsError("--explore needs marimo, which is not installed: pip install 'samref-sweep[explore]'")
+    own = folders[0] / "explore.py"
+    if not own.exists():
+        shutil.copyfile(NOTEBOOK, own)
+    print(f"{own} (yours to change; delete it to get the original again)", flush=True)
+    command = [sys.executable, "-m", "marimo", "edit", str(own), "--", *(str(path.resolve()) for path in folders)]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,206 @@
+"""The same tables and figures as files: Markdown, CSV and booktabs LaTeX, SVG and PDF.
+
+Markdown and CSV hold everything, the published numbers too. LaTeX is for a paper of one's own: only what was measured
+here, in the published layout. CSV holds numbers in their stored units, unrounded.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from samref_dashboards import theme
+from samref_dashboards.content import Content
+from samref_dashboards.figures import Figure, Panel
+from samref_dashboards.load import ResultsError
+from samref_dashboards.tables import RANDOM, Cell, Row, Table
+
+WIDTH_PX = 320
+"""Of a chart in a file; a column of a two-column paper."""
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "θ": r"$\theta$", "γ": r"$\gamma$", "Δ": r"$\Delta$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
+    "≥": r"$\geq$", "−": "$-$", "–": "--", "’": "'", "η": r"$\eta$", "²": r"$^2$", "…": r"\dots{}",
+}  # fmt: skip
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋ₜ", "0123456789-t")
+
+
+def write(content: Content, folder: Path) -> list[Path]:
+    """Write every table and figure into the folder; the files, in order. ResultsError if it cannot be one."""
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder}: is a file; --tables names a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    formats: Mapping[str, Callable[[Table], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
+    for table in (*content.paper, *content.tables):
+        for suffix, text in formats.items():
+            written.append(folder / f"{table.name}.{suffix}")
+            written[-1].write_text(text(table), encoding="utf-8", newline="")
+    for figure in content.figures:
+        for index, panel in enumerate(figure.panels, start=1):
+            spec = standalone(figure, panel)
+            name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{index}"
+            for suffix, drawn in (
+                ("svg", vl_convert.vegalite_to_svg(spec).encode()),
+                ("pdf", vl_convert.vegalite_to_pdf(spec)),
+            ):
+                written.append(folder / f"{name}.{suffix}")
+                written[-1].write_bytes(drawn)
+    return written
+
+
+def markdown(table: Table) -> str:
+    """A table of GitHub's Markdown, with its caption above and its notes below."""
+    labels = [f"{column.label} (paper)" if column.paper else column.label for column in table.columns]
+    lines = [
+        f"**{_md(table.caption)}**",
+        "",
+        _md_row(map(_md, labels)),
+        _md_row("---:" if column.numeric else "---" for column in table.columns),
+    ]
+    for block in table.blocks:
+        if block.caption:
+            lines.append(_md_row([f"*{_md(block.caption)}*", *[""] * (len(labels) - 1)]))
+        for row in block.rows:
+            cells = [f"**{_md(cell.text)}**" if cell.best else _md(cell.text) for cell in row.cells]
+            lines.append(_md_row([_md_first(row, cells[0]), *cells[1:]]))
+    return "\n".join([*lines, *(["", _md(table.note)] if table.note else []), ""])
+
+
+def _md_first(row: Row, text: str) -> str:
+    return f"{text} ({RANDOM})" if row.random_weights else text
+
+
+def _md_row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    """Plain text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_|<>\[\]~#&])", r"\\\1", " ".join(text.split()))
+
+
+def comma_separated(table: Table) -> str:
+    """CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
+    spread = [any(row.cells[n].std is not None for row in _rows(table)) for n in range(len(table.columns))]
+    grouped = any(block.caption for block in table.blocks)
+    random = any(row.random_weights for row in _rows(table))
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    header = [name for column, std in zip(table.columns, spread, strict=True) for name in _names(column.key, std)]
+    writer.writerow([*(["block"] if grouped else []), *header, *(["random_weights"] if random else [])])
+    for block in table.blocks:
+        for row in block.rows:
+            cells = [
+                value
+                for cell, std in zip(row.cells, spread, strict=True)
+                for value in (_raw(cell), cell.std)[: 1 + std]
+            ]
+            mark = ["yes" if row.random_weights else "no"] if random else []
+            writer.writerow([*([block.caption] if grouped else []), *cells, *mark])
+    return out.getvalue()
+
+
+def _names(key: str, std: bool) -> list[str]:
+    return [key, f"{key}_std"] if std else [key]
+
+
+def _raw(cell: Cell) -> float | str | None:
+    if cell.curve is not None:
+        return " ".join(f"{iou:.4f}" for _, iou in cell.curve)
+    if cell.value is not None:
+        return cell.value
+    # Spreadsheets take a text that begins so for a formula.
+    text = "" if cell.text == "–" else cell.text
+    return f"'{text}" if text[:1] in "=+@" and text else text
+
+
+def latex(table: Table) -> str:
+    r"""A `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
+    blocks = [
+        (block.caption, [row for row in block.rows if not row.paper])
+        for block in table.blocks
+        if any(not row.paper for row in block.rows)
+    ]
+    rows = [row for _, inside in blocks for row in inside]
+    kept = [n for n, column in enumerate(table.columns) if not column.paper and _says_something(table, n, rows)]
+    columns = [table.columns[n] for n in kept]
+    only = f" {tex(blocks[0][0])}." if len(blocks) == 1 and blocks[0][0] else ""
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex(table.caption)}{only}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
+        r"\toprule",
+        " & ".join(tex(column.label) for column in columns) + r" \\",
+    ]
+    for caption, inside in blocks:
+        lines.append(r"\midrule")
+        if caption and len(blocks) > 1:
+            lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{tex(caption)}}}}} \\")
+        for row in inside:
+            cells = [_tex_cell(row.cells[n]) for n in kept]
+            if row.random_weights:
+                cells[0] += f" ({tex(RANDOM)})"
+            lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\par\smallskip\footnotesize", tex(table.note)] if table.note else []
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _says_something(table: Table, n: int, rows: list[Row]) -> bool:
+    """Small curves are not text; n says nothing where every number is of one seed."""
+    if any(row.cells[n].curve is not None for row in rows):
+        return False
+    return table.columns[n].key != "n" or any(row.cells[n].text not in ("1", "") for row in rows)
+
+
+def _tex_cell(cell: Cell) -> str:
+    text = tex(cell.text.removesuffix(cell.mark) if cell.mark else cell.text)
+    text = rf"\textbf{{{text}}}" if cell.best else text
+    return text + (rf"$^{{{cell.mark}}}$" if cell.mark else "")
+
+
+def tex(text: str) -> str:
+    """Text as LaTeX shows it as it is; the subscripts of Gₜ and Mₜ₋₁ in mathematics."""
+    escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return re.sub(r"([GM]?)([₀-₉₋ₜ]+)", lambda found: f"${found[1]}_{{{found[2].translate(_SUBSCRIPTS)}}}$", escaped)
+
+
+def standalone(figure: Figure, panel: Panel) -> dict[str, Any]:
+    """A chart that needs no page around it: colours as values, its own legend, its own title."""
+    spec: dict[str, Any] = _resolve(panel.spec, figure)
+    return {
+        **spec,
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": WIDTH_PX,
+        "title": {"text": panel.title, "fontSize": 12, "anchor": "start"},
+        "background": "white",
+        "config": _resolve(theme.CHART_CONFIG, figure) | {"background": "white", "font": "Arial, sans-serif"},
+    }
+
+
+def _resolve(part: Any, figure: Figure) -> Any:
+    if isinstance(part, dict):
+        made = {key: _resolve(value, figure) for key, value in part.items()}
+        if made.get("field") == "line" and made.get("legend", "") is None:
+            made["legend"] = {"title": figure.legend_title or None}
+        return made
+    if isinstance(part, list):
+        return [_resolve(item, figure) for item in part]
+    if isinstance(part, str):
+        return re.sub(r"var\(--([\w-]+)\)", lambda found: theme.LIGHT[found[1]], part)
+    return part
+
+
+def _rows(table: Table) -> Iterator[Row]:
+    return (row for block in table.blocks for row in block.rows)

@@ -1,0 +1,143 @@
+"""Figures over the whole design: two axes as a heat map, quality against cost, differences to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from samref_dashboards import charts, metrics
+from samref_dashboards.axes import DATA, Design, Group
+from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.figures import MAX_CHARTS, Figure, Panel, evenly, figure, legend, lined_axis, who
+from samref_dashboards.metrics import Metric
+from samref_dashboards.tables import RANDOM
+
+COSTS = (
+    metrics.LATENCY,
+    Metric(key="click_seconds", label="one click (s)", meaning="one click on an encoded image"),
+    metrics.SECONDS_PER_CLICK,
+    metrics.PARAMETERS,
+)
+"""What quality can be held against, best first."""
+MAX_SQUARES = 400
+MAX_POINTS = 400
+
+
+def heat_maps(design: Design) -> Figure | None:
+    """NoC90 over the first two axes, a chart per dataset and combination of the others; None below two axes."""
+    axes = [axis for axis in design.axes if axis != DATA and len(design.levels(axis)) > 1][:2]
+    if len(axes) < 2:
+        return None
+    down, across = sorted(axes, key=lambda axis: len(design.levels(axis)))
+    panels = []
+    blocks = design.split(axes)
+    for groups in blocks.values():
+        rows = [row for group in groups if (row := _square(design, group, across, down))]
+        full = len({row["x"] for row in rows}) > 1 and len({row["y"] for row in rows}) > 1
+        if full and len(rows) <= MAX_SQUARES:
+            _paint(rows)
+            rest = design.describe(groups[0].values, leave_out=[*axes, DATA])
+            random = RANDOM if groups[0].random_weights else ""
+            title = " · ".join(filter(None, [f"NoC90, {groups[0].data}", rest, random]))
+            names = {"x": design.label(across), "y": design.label(down)}
+            spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names)
+            panels.append(Panel(title, spec, groups[0].data))
+    title = f"NoC90 over {design.label(across)} and {design.label(down)}"
+    note = "Mean over seeds; lighter is better, or darker in the dark. An empty square has no measurement."
+    return figure(design, "heat", title, note, None, panels[:MAX_CHARTS], len(panels), dashed=False)
+
+
+def _square(design: Design, group: Group, across: str, down: str) -> dict[str, Any] | None:
+    summary = group.summary("noc_at_90")
+    if summary.mean is None:
+        return None
+    return {
+        "x": design.show(across, group.values[across]),
+        "y": design.show(down, group.values[down]),
+        "value": summary.mean,
+        "text": metrics.NOC_90.write(summary.mean),
+        "n": summary.n if summary.n == summary.planned else f"{summary.n} of {summary.planned}",
+        **who(design, group, None),
+    }
+
+
+def _paint(rows: Sequence[dict[str, Any]]) -> None:
+    """Colours from the lowest to the highest, and letters that can be read on each."""
+    values = [row.pop("value") for row in rows]
+    low, high = min(values), max(values)
+    for row, value in zip(rows, values, strict=True):
+        step = 1 + min(6, int(7 * (value - low) / ((high - low) or 1)))
+        row["fill"] = f"var(--ramp-{step})"
+        # The ramp ends far from the ground: there the ground's own colour is the readable one.
+        row["ink"] = "var(--ground)" if step > 3 else "var(--on-ramp)"
+
+
+def tradeoffs(design: Design) -> Figure | None:
+    """NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
+    # One model has one cost: differences between its rows would be noise of the clock.
+    models = {group.trials[0].get("stage_profile") for group in design.groups if group.done}
+    if len(models) < 2:
+        return None
+    cost = next((cost for cost in COSTS if _distinct(design, cost) > 1), None)
+    if cost is None:
+        return None
+    lined = lined_axis(design, leave_out=[DATA])
+    panels = []
+    for data in dict.fromkeys(group.data for group in design.groups):
+        rows = [row for g in design.groups if g.data == data and (row := _point(design, g, cost, lined))]
+        if len({row["x"] for row in rows}) > 1:
+            front = _front([row for row in rows if not row["random"]])
+            title = f"NoC90 against {cost.label}, {data}"
+            spec = charts.tradeoff(
+                evenly(rows, MAX_POINTS), front, legend(design, lined), title, cost=cost.label, quality="NoC90"
+            )
+            panels.append(Panel(data, spec, data))
+    note = f"To the lower left is better. {cost.meaning[0].upper()}{cost.meaning[1:]}. The dashed steps join the "
+    note += "configurations that none beats in both."
+    return figure(design, "tradeoff", "Quality against cost", note, lined, panels[:MAX_CHARTS], len(panels))
+
+
+def _distinct(design: Design, cost: Metric) -> int:
+    return len({mean for group in design.groups if (mean := group.summary(cost.key).mean) is not None})
+
+
+def _point(design: Design, group: Group, cost: Metric, lined: str | None) -> dict[str, Any] | None:
+    quality, spent = group.summary("noc_at_90"), group.summary(cost.key)
+    if quality.mean is None or spent.mean is None:
+        return None
+    n = quality.n if quality.n == quality.planned else f"{quality.n} of {quality.planned}"
+    return {"x": spent.mean * cost.scale, "y": quality.mean, "n": n, **who(design, group, lined)}
+
+
+def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Points that no other beats in cost and in quality, by cost."""
+    front: list[dict[str, float]] = []
+    for row in sorted(rows, key=lambda row: (row["x"], row["y"])):
+        if not front or row["y"] < front[-1]["y"]:
+            front.append({"x": row["x"], "y": row["y"]})
+    return front
+
+
+def differences(design: Design, comparisons: Comparisons) -> Figure | None:
+    """Mean differences to the baseline with their intervals, a chart per metric and dataset."""
+    panels = []
+    for data in dict.fromkeys(difference.group.data for difference in comparisons.differences):
+        for metric in (metrics.NOC_90, metrics.NOC_95):
+            found = [d for d in comparisons.differences if d.metric == metric.key and d.group.data == data]
+            rows = [
+                {
+                    "configuration": design.describe(one.group.values, leave_out=[DATA]) or data,
+                    "mean": one.interval.mean,
+                    "low": one.interval.low,
+                    "high": one.interval.high,
+                    "p": one.adjusted_p,
+                    "sure": one.significant,
+                }
+                for one in found[:24]
+            ]
+            title = f"Δ {metric.label}, {data}"
+            panels.append(Panel(title, charts.differences(rows, title, metric=metric.label), data))
+    note = f"95 % intervals of the difference to {comparisons.baseline}; less is better. Coloured: Holm-adjusted "
+    note += "p < 0.05. At most 24 a chart; all are in the table below."
+    title = f"Differences to {comparisons.baseline}"
+    return figure(design, "differences", title, note, None, panels[:MAX_CHARTS], len(panels), dashed=False)

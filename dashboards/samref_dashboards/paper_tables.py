@@ -1,0 +1,231 @@
+"""The paper's Tables 1, 2 and 3, in their own layout, with the published numbers beside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from samref_dashboards import metrics, paper, queries
+from samref_dashboards.axes import DATA, THETA, Design, Group
+from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.load import Results
+from samref_dashboards.metrics import Metric
+from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, count, dataset, number, summaries
+
+METHOD_AXES = ("model.backbone", "model.refiner", "model.freeze_backbone")
+_SIZES = {"b": "B", "l": "L", "h": "H", "t": "T", "s": "S", "b+": "B+"}
+_N = Column(label="n", key="n", title="seeds measured, of those planned", numeric=True)
+
+
+def theta(design: Design, comparisons: Comparisons) -> Table | None:
+    """Table 1, one block per combination of the other axes; None when θ is not swept."""
+    if THETA not in design.axes:
+        return None
+    ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
+    columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
+    columns += [column(metric, paper=True) for metric in ours]
+    davis = any(group.data == "davis" for group in design.groups)
+    blocks = []
+    for groups in design.split([THETA]).values():
+        # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
+        published = paper.THETA if groups[0].data == "davis" or not davis else {}
+        rows = [
+            Row(
+                cells=(
+                    Cell(design.show(THETA, group.values[THETA]), group.values[THETA]),
+                    *cells,
+                    count(group.summary("noc_at_90")),
+                    *_beside(ours, published.get(group.values[THETA], {})),
+                ),
+                random_weights=group.random_weights,
+                status=_status(group),
+            )
+            for group, cells in zip(groups, summaries(groups, ours, comparisons), strict=True)
+        ]
+        blocks.append(_block(design, groups, rows, [THETA]))
+    return Table(
+        name="table1-theta",
+        title="Threshold θ",
+        caption="Threshold θ of the dynamic selector: mean clicks pasted on the global result and on the previous "
+        "mask, and number of clicks to IoU 90 % and 95 % (the paper’s Table 1).",
+        columns=tuple(columns),
+        blocks=tuple(blocks),
+        note=_note(design, comparisons, blocks),
+    )
+
+
+def methods(design: Design, comparisons: Comparisons) -> Table | None:
+    """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
+    if not any(axis in METHOD_AXES for axis in design.axes) or not any(group.done for group in design.groups):
+        return None
+    ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
+    blocks = []
+    for groups in design.split(METHOD_AXES).values():
+        ordered = sorted(groups, key=lambda group: _rank(group.trials[0]))
+        names = [method(group.trials[0]) for group in ordered]
+        rows = [
+            Row(
+                # Two models that the paper's words do not tell apart have their own names beside.
+                cells=(
+                    Cell(title),
+                    Cell(f"{backbone} ({group.trials[0]['model.backbone']})")
+                    if names.count((title, backbone)) > 1
+                    else Cell(backbone),
+                    *cells,
+                    count(group.summary("noc_at_90")),
+                ),
+                random_weights=group.random_weights,
+                status=_status(group),
+            )
+            for group, cells, (title, backbone) in zip(
+                ordered, summaries(ordered, ours, comparisons), names, strict=True
+            )
+        ]
+        blocks.append(_block(design, ordered, rows, METHOD_AXES))
+    published = [
+        Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in ours), Cell("")), paper=True)
+        for who, row in paper.METHODS.items()
+    ]
+    note = _note(design, comparisons, blocks)
+    if any("*" in row.cells[1].text for block in blocks for row in block.rows):
+        note = f"ViT-H*, with a star after the backbone: frozen in training. {note}"
+    return Table(
+        name="table2-methods",
+        title="Methods",
+        caption="Latency (one encode and 256 single clicks), mean IoU after 5 clicks, and clicks to IoU 90 % and "
+        "95 % (the paper’s Table 2).",
+        columns=(
+            Column(label="method", key="method"),
+            Column(label="backbone", key="backbone"),
+            *map(column, ours),
+            _N,
+        ),
+        blocks=(*blocks, Block(caption=paper.METHODS_SOURCE, rows=tuple(published))),
+        note=note,
+    )
+
+
+def cost(results: Results) -> Table | None:
+    """Table 3; None when nothing was profiled."""
+    profiles = queries.profiles(results.sql)
+    if not profiles:
+        return None
+    by_device: dict[str, list[Row]] = {}
+    for row in _ranked(profiles):
+        cells = (*_who(row), *(number(m, _float(row.get(m.key))) for m in metrics.COST))
+        by_device.setdefault(_device(row), []).append(Row(cells=cells))
+    published = [
+        Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in metrics.COST)), paper=True)
+        for who, row in paper.COST.items()
+    ]
+    return Table(
+        name="table3-cost",
+        title="Cost",
+        caption="Parameters, speed and memory for one encode and one click (the paper’s Table 3, which counts "
+        "parameters on leaf modules).",
+        columns=(
+            Column(label="method", key="method"),
+            Column(label="backbone", key="backbone"),
+            *map(column, metrics.COST),
+        ),
+        blocks=(
+            *(Block(caption=f"Measured here, {device}", rows=tuple(rows)) for device, rows in by_device.items()),
+            Block(caption=paper.COST_SOURCE, rows=tuple(published)),
+        ),
+    )
+
+
+def cost_detail(results: Results) -> Table | None:
+    """Whatever else profiles hold, a column each; None when they hold nothing else."""
+    profiles = queries.profiles(results.sql)
+    about = {"stage", "model", "refiner", "device", *(metric.key for metric in metrics.COST)}
+    known = {metric.key: metric for metric in metrics.COST_DETAIL}
+    there = {key for row in profiles.values() for key, value in row.items() if _float(value) is not None} - about
+    shown = [known[key] for key in known if key in there]
+    shown += [metrics.named(key) for key in sorted(there - known.keys())]
+    if not shown:
+        return None
+    rows = [
+        Row(cells=(*_who(row), Cell(_device(row)), *(number(m, _float(row.get(m.key))) for m in shown)))
+        for row in _ranked(profiles)
+    ]
+    return Table(
+        name="cost-detail",
+        title="Cost in detail",
+        caption="Where a model’s time and parameters go.",
+        columns=(
+            Column(label="method", key="method"),
+            Column(label="backbone", key="backbone"),
+            Column(label="device", key="device"),
+            *map(column, shown),
+        ),
+        blocks=(Block(caption="", rows=tuple(rows)),),
+    )
+
+
+def method(trial: Mapping[str, Any]) -> tuple[str, str]:
+    """(method, backbone) as the paper writes them: `sam_vit_h` with the refiner is SAM-REF, ViT-H*."""
+    name, refiner = str(trial["model.backbone"]), trial["model.refiner"]
+    family, _, rest = name.partition("_")
+    found = re.fullmatch(r"(vit|hiera)_(b\+|[blhts])(_sax\d)?", rest)
+    titles = {"sam": "SAM", "sam2": "SAM2", "sam2.1": "SAM2.1", "segnext": "SegNext"}
+    title = titles.get(family, name) if found else name
+    backbone = f"{'ViT' if found[1] == 'vit' else 'Hiera'}-{_SIZES[found[2]]}" if found else name
+    suffix = {"gfr+lfr": "-REF", "gfr": "-REF (GFR only)"}.get(str(refiner), "")
+    trained = trial.get("stage_train") is not None
+    frozen = trial.get("model.freeze_backbone") is True and "encoder" not in str(trial.get("train.modules"))
+    star = "*" if trained and frozen else ""
+    return title + suffix, backbone + star
+
+
+def _rank(trial: Mapping[str, Any]) -> tuple[int, int, str, bool]:
+    """The paper's order: SegNext, SAM, SAM2; small to large; without the refiner first."""
+    name = str(trial["model.backbone"])
+    family = next((i for i, known in enumerate(("segnext_", "sam_", "sam2_", "sam2.1_")) if name.startswith(known)), 9)
+    size = next((i for i, end in enumerate(("_t", "_s", "_b", "_b+", "_l", "_h")) if name.endswith(end)), 9)
+    return family, size, name, trial["model.refiner"] != "none"
+
+
+def _ranked(profiles: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(
+        profiles.values(), key=lambda row: _rank({"model.backbone": row["model"], "model.refiner": row["refiner"]})
+    )
+
+
+def _device(profile: Mapping[str, Any]) -> str:
+    """Where a profile was measured, and in what arithmetic where that is not the paper's."""
+    precision = profile.get("precision")
+    return str(profile["device"]) if precision in (None, "fp32") else f"{profile['device']}, {precision}"
+
+
+def _who(profile: Mapping[str, Any]) -> tuple[Cell, Cell]:
+    """A profile's method and backbone; no star, because what was trained changes no cost."""
+    name, backbone = method({"model.backbone": profile["model"], "model.refiner": profile["refiner"]})
+    return Cell(name), Cell(backbone)
+
+
+def _beside(ours: Sequence[Metric], published: Mapping[str, float]) -> list[Cell]:
+    return [number(m, published[m.key]) if m.key in published else Cell("") for m in ours]
+
+
+def _block(design: Design, groups: Sequence[Group], rows: Sequence[Row], leave_out: Sequence[str]) -> Block:
+    data = dataset(groups)
+    caption = design.describe(groups[0].values, leave_out=[*leave_out, DATA])
+    return Block(caption=" · ".join(filter(None, [data, caption])), rows=tuple(rows), data=data)
+
+
+def _status(group: Group) -> str:
+    return "done" if group.done else str(group.trials[0]["status"])
+
+
+def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:
+    parts = [f"Mean ± standard deviation over {', '.join(design.seeds)}."] if design.seeds else []
+    parts.append("Best of a block in bold, where no seed is missing.")
+    if any(cell.mark for block in blocks for row in block.rows for cell in row.cells):
+        parts.append(f"* differs from {comparisons.baseline} ({comparisons.how}).")
+    return " ".join(parts)
+
+
+def _float(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
