@@ -30,7 +30,7 @@ from samref_sweep.store import Store
 from samref_sweep.track import Tracker, default_uri
 
 def slow(stages, inputs, outs, *, scratch, **rest):
-    time.sleep(0.3)
+    time.sleep(0.6)
     for stage in stages:
         with open(attempts / stage.id, "a") as file:
             file.write("x")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from samref_sweep.budget import Budget
 from samref_sweep.goal import METRICS
 from samref_sweep.spec import SpecError, SweepFile, read
 
@@ -101,7 +102,7 @@ MISTAKES = {
     "{scheduler: hyperband}": "{file}: scheduler.name is 'hyperband': it should be 'asha'",
     "{scheduler: {reduction: 1}}": "{file}: scheduler.reduction is 1: it should be greater than or equal to 2",
     "{budget: {gpu_hour: 1}}": "{file}: budget.gpu_hour is not a key of a sweep file. Did you mean gpu_hours? "
-    "budget has: gpu_hours, hours, trials",
+    "budget has: " + ", ".join(Budget.model_fields),
     "{budget: {hours: 0}}": "{file}: budget.hours is 0: it should be greater than 0",
     "{parameters: {evaluate.theta: []}}": "{file}: evaluate.theta has no values; name at least one",
     "{parameters: {evaluate.theta: 1}}": "{file}: parameters.evaluate.theta is 1: it should be a list of values, "
