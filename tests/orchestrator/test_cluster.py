@@ -149,7 +149,7 @@ def python_without_us(folder: Path) -> Path:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(300):
+    for _ in range(800):  # minutes: Ray starts slowly on a busy machine
         with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError):
             if condition():
                 return
