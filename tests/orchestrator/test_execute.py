@@ -138,7 +138,9 @@ def test_ctrl_c_ends_what_runs_in_order_and_keeps_what_is_done(store: Store, sta
     assert {work.kind for work in toy_plan(store).works} == {"evaluate"}
     assert not store.failures()
     if stage == "reports":
-        assert [path.read_text().isdigit() for path in (store.root / "scratch").rglob("progress")] == [True]
+        kept = [path.read_text() for path in (store.root / "scratch").rglob("progress")]  # one or both evaluations ran
+        assert kept
+        assert all(text.isdigit() for text in kept)
 
 
 NODES = [{"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
