@@ -116,7 +116,7 @@ class Nodes:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("cluster")
     with socket.socket() as free:
@@ -204,12 +204,6 @@ def test_a_nodes_training_goes_on_elsewhere_from_its_checkpoint(nodes: Nodes, tm
     finally:
         process.kill()
         process.wait()
-        # The next test begins with the head alone.
-        wait_for(lambda: list(nodes.alive()) not in ([], [node]))
-        for other in nodes.alive().values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(other, signal.SIGKILL)
-        wait_for(lambda: not nodes.alive())
 
 
 def test_a_store_that_a_node_does_not_see_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
