@@ -67,27 +67,22 @@ def run(
     runtime: Runtime,
     report: Report,
 ) -> None:
-    """`samref.trial.run` within its share of the machine."""
+    """`samref.trial.run`, with its GPU watched, and given back afterwards."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(within_share(runtime))
+        stack.enter_context(device_memory_given_back())
         if stages[0].kind == "train" and runtime.resolve_device().startswith("cuda"):
             stack.enter_context(sampled(outs[0] / system.FILE, runtime.resolve_device()))
         samref.trial.run(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
 
 
 @contextlib.contextmanager
-def within_share(runtime: Runtime) -> Iterator[None]:
-    """This process on its threads of the CPU; afterwards the device's memory is given back."""
-    import cv2
+def device_memory_given_back() -> Iterator[None]:
+    """A Ray worker is used again for the next stage; torch would keep the device's memory from it."""
     import torch
 
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-        cv2.setNumThreads(runtime.threads)
     try:
         yield
     finally:
-        # A Ray worker is used again for the next stage; torch would keep the memory from it.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

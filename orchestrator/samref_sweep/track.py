@@ -46,6 +46,8 @@ LATER = "the sweep goes on, and the same command with --sync logs later what is 
 TRAINING_POINTS = 200
 MAX_PARAM_CHARACTERS = 500
 MAX_BATCH_METRICS = 1000
+SQLITE_SECONDS = 30
+"""What a write waits for those who read the database, an open page of MLflow say; Python's own 5 s can be too few."""
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -123,27 +125,29 @@ class Tracker:
                 self._tasks.put(partial(_Log.record, trial=trial))
 
     def _work(self) -> None:
-        """Do all tasks in order; one that fails is done again, on a new connection, until the sweep is over."""
+        """Do all tasks in order; one that fails is done again, on a new connection, until the sweep is over.
+
+        Once is no reason to warn, unless nothing comes after it: a database may be busy.
+        """
         task: Callable[[_Log], None] | None = None
-        warned = False
+        failed = 0
         while True:
             last = self._closing.is_set()
             try:
                 with self._store.exclusive(f"mlflow-{self._plan.sweep.name}", give_up=self._closing):
                     log = _Log(self._plan, self._store, self._uri)
-                    warned = False
                     while True:
                         task = task or self._tasks.get()
                         if task is None:
                             self._complete_log = True
                             return
                         task(log)
-                        task = None
+                        task, failed = None, 0
             except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
-                if not warned:
+                failed += 1
+                if failed == 2 or (last and failed == 1):
                     text = " ".join(str(error).split())[:400]
                     self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
-                warned = True
                 if last:
                     return
                 self._closing.wait(RETRY_SECONDS)
@@ -159,7 +163,8 @@ class _Log:
         self._sweep = plan.sweep.name
         self._names: dict[str, str] = {}
         self.name(plan)
-        self._client = MlflowClient(tracking_uri=uri)
+        waiting = f"?timeout={SQLITE_SECONDS}" if uri.startswith("sqlite:") and "?" not in uri else ""
+        self._client = MlflowClient(tracking_uri=uri + waiting)
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
         artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
         self._experiment = self._find_experiment(artifacts)

@@ -21,7 +21,7 @@ from ray.util.queue import Empty, Queue
 import samref.parallel
 from samref.config import Runtime
 from samref.trial import Report, Stage, Stopped
-from samref_sweep.stages import Runner, WorkerLostError, logged, within_share
+from samref_sweep.stages import Runner, WorkerLostError, device_memory_given_back, logged
 
 POLL_SECONDS = 0.2
 STOP = "stop"
@@ -114,7 +114,7 @@ def _worker(config: dict[str, Any]) -> None:
             raise Stopped
 
     config["runtime"] = replace(config["runtime"], threads=max(1, int(group.cpu)))
-    with logged(group.log), within_share(config["runtime"]):
+    with logged(group.log), device_memory_given_back():
         group.runner(**config, report=report)
 
 

@@ -36,7 +36,8 @@ def read_nonzero_mask(path: Path) -> Truth:
     # ANYDEPTH: a 16-bit label 1 would become 0 in 8 bits. COLOR: an opaque alpha channel would be object
     # everywhere.
     channels = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    truth: Truth = np.any(channels, axis=2).astype(np.int8)
+    # np.any over an axis of three takes three times as long as decoding the file did.
+    truth: Truth = ((channels[..., 0] | channels[..., 1] | channels[..., 2]) != 0).view(np.int8)
     return truth
 
 

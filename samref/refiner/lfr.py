@@ -192,8 +192,15 @@ def sample_boxes(maps_BChw: Tensor, boxes_B4: Tensor, size: int) -> Tensor:
     )
 
 
-def paste(base_HW: Tensor, global_HW: Tensor, change_PP: Tensor, window: Window) -> Tensor:
-    """A copy of the base whose window shows the refined patch: G plus the patch's change, resized to the window."""
+def paste(previous_HW: Tensor | None, global_HW: Tensor, change_PP: Tensor, window: Window) -> Tensor:
+    """M_t: a copy of the previous result, or G_t itself, whose window becomes G_t plus the patch's change.
+
+    Args:
+        previous_HW: M_{t-1}, or None to paste on G_t.
+        global_HW: G_t; given away, its window is changed in place.
+        change_PP: of the patch; resized to the window.
+        window: in px of the frame.
+    """
     left, top, right, bottom = window
     change = F.interpolate(
         change_PP[None, None],
@@ -202,6 +209,9 @@ def paste(base_HW: Tensor, global_HW: Tensor, change_PP: Tensor, window: Window)
         align_corners=False,
         antialias=True,
     )
-    result = base_HW.clone()
-    result[top:bottom, left:right] = global_HW[top:bottom, left:right] + change[0, 0]
+    global_HW[top:bottom, left:right] += change[0, 0]
+    if previous_HW is None:
+        return global_HW
+    result = previous_HW.clone()
+    result[top:bottom, left:right] = global_HW[top:bottom, left:right]
     return result

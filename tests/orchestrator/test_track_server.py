@@ -9,12 +9,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from toys import toy_plan
 
 from samref_sweep import track
@@ -162,15 +163,18 @@ def test_two_drivers_of_one_sweep_log_each_trial_once_while_the_page_is_open(
 
     def look() -> None:
         while not over.wait(0.01):
-            runs(f"http://127.0.0.1:{port}")
+            with suppress(MlflowException):  # the one worker resets a connection at times
+                runs(f"http://127.0.0.1:{port}")
 
     with mlflow_server(uri, port, store.root / "mlflow-artifacts"):
         reader = threading.Thread(target=look)
         reader.start()
-        trackers = [Tracker(toy_plan(store), store, uri, pytest.fail) for _ in range(2)]
+        warnings: list[str] = []
+        trackers = [Tracker(toy_plan(store), store, uri, warnings.append) for _ in range(2)]
         for tracker in trackers:
             tracker.start()
-        assert all(close(tracker, planned, store) for tracker in trackers)
+        closed = [close(tracker, planned, store) for tracker in trackers]
         over.set()
         reader.join()
+    assert (closed, warnings) == ([True, True], [])
     assert runs(uri) == complete(planned)

@@ -6,13 +6,12 @@ import socket
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from samref.config import Runtime
 from samref.parallel import Group, group
 
 # One of the processes. Its jobs run one after the other: the first makes its process group itself, for the others one
@@ -129,7 +128,7 @@ def begin(runner, planned, root):
         if step == 4:
             raise KeyboardInterrupt
 
-    always = type(runner)(runner.root, Runtime(data_root=Path(), device="cpu", checkpoint_seconds=0))
+    always = type(runner)(runner.root, replace(runner.runtime, checkpoint_seconds=0))
     stage = planned.stage("train")
     with pytest.raises(KeyboardInterrupt):
         always.run_stages([stage], report, root=root)

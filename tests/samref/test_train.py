@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import nn
 from samref import checkpoint, clicks
 from samref import train as train_module
 from samref.batches import CLICKS, ROUNDS, Batches, resize_truth
-from samref.config import Runtime, TrainConfig, TrialConfig
+from samref.config import TrainConfig, TrialConfig
 from samref.data import open_dataset
 from samref.refiner import SamRef
 from samref.trial import Stopped
@@ -151,7 +152,7 @@ def test_a_killed_training_ends_with_the_same_weights(runner, tmp_path):
         Path(out).mkdir()
         inputs = {role: Path(folder) for role, folder in inputs.items()}
         trial.run([trial.Stage.from_json(stage)], inputs, [Path(out)], scratch=Path(scratch),
-                  runtime=Runtime(device="cpu", checkpoint_seconds=0), report=report)
+                  runtime=Runtime(device="cpu", threads=1, checkpoint_seconds=0), report=report)
         """
     )
     inputs = {role: str(runner.root / needed) for role, needed in stage.needs.items()}
@@ -333,7 +334,7 @@ def interrupt(runner, planned, root, *, at):
         if step == at:
             raise InterruptedTrainingError
 
-    always = type(runner)(runner.root, Runtime(data_root=Path(), device="cpu", checkpoint_seconds=0))
+    always = type(runner)(runner.root, replace(runner.runtime, checkpoint_seconds=0))
     stage = planned.stage("train")
     with pytest.raises(InterruptedTrainingError):
         always.run_stages([stage], report, root=root)
