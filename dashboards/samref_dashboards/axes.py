@@ -5,11 +5,12 @@ Seeds are repetitions; every other setting that differs is an axis, so two confi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from samref_dashboards import metrics
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.statistics import Summary, summarise
 
@@ -39,6 +40,11 @@ class Group:
     def data(self) -> str:
         return str(self.trials[0][DATA])
 
+    @property
+    def lacking(self) -> bool:
+        """Whether a repetition is missing."""
+        return len(self.done) < len(self.trials)
+
     @cached_property
     def by_seeds(self) -> dict[tuple[Any, ...], Trial]:
         """The done trials by their seeds, which pair them with another group's."""
@@ -49,10 +55,11 @@ class Group:
         return {}
 
     def summary(self, metric: str) -> Summary:
-        """The metric over the repetitions."""
+        """The metric over the repetitions; what a profile measured, over profiles, which repetitions share."""
         if metric not in self._summaries:
-            values = (trial.get(metric) if trial["status"] == "done" else None for trial in self.trials)
-            self._summaries[metric] = summarise(values)
+            every = [trial.get(metric) if trial["status"] == "done" else None for trial in self.trials]
+            shared = {trial.get("stage_profile"): trial.get(metric) for trial in self.done}
+            self._summaries[metric] = summarise(shared.values() if metric in metrics.PROFILED else every)
         return self._summaries[metric]
 
 
@@ -65,6 +72,8 @@ class Design:
     seeds: tuple[str, ...]
     """The swept seeds."""
     groups: tuple[Group, ...]
+    listed: Mapping[str, Sequence[Any]]
+    """Axis -> its values as the sweep file lists them, where it does."""
 
     def label(self, axis: str) -> str:
         """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
@@ -72,8 +81,9 @@ class Design:
         return axis if [_short(other) for other in self.axes].count(short) > 1 else short
 
     def levels(self, axis: str) -> list[Any]:
-        """The axis' values in order."""
-        return sorted({group.values[axis] for group in self.groups}, key=_order)
+        """The axis' values: numbers by size, names as the sweep file lists them."""
+        listed = self.listed.get(axis, ())
+        return sorted({group.values[axis] for group in self.groups}, key=lambda value: _order(value, listed))
 
     @cached_property
     def _decimals(self) -> dict[str, int]:
@@ -109,7 +119,9 @@ def find(results: Results) -> Design:
     """Find the axes and group the trials."""
     trials = results.trials
     settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(_PARTS)))
-    declared = dict.fromkeys(axis for sweep in results.sweeps for axis in sweep.axes)
+    declared: dict[str, tuple[Any, ...]] = {}
+    for sweep in results.sweeps:
+        declared |= {axis: (*declared.get(axis, ()), *values) for axis, values in sweep.axes.items()}
     axes = [axis for axis in declared if axis in settings and axis not in SEEDS]
     # A setting that differs without being declared (several sweeps, linked settings) is an axis as well if it
     # splits configurations that would otherwise be taken for repetitions.
@@ -121,7 +133,7 @@ def find(results: Results) -> Design:
                 axes, distinct = [*axes, name], finer
     axes += _other_contents([trial for trial in trials if trial["status"] == "done"], axes)
     groups: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: [_order(trial.get(axis)) for axis in axes]):
+    for trial in sorted(trials, key=lambda trial: [_order(trial.get(axis), declared.get(axis, ())) for axis in axes]):
         groups.setdefault((*_values(trial, axes), bool(trial["random_weights"])), []).append(trial)
     return Design(
         axes=tuple(axes),
@@ -130,6 +142,7 @@ def find(results: Results) -> Design:
             Group({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
             for rows in groups.values()
         ),
+        listed=declared,
     )
 
 
@@ -171,5 +184,7 @@ def _values(trial: Trial, axes: Sequence[str]) -> tuple[Any, ...]:
     return tuple(trial.get(axis) for axis in axes)
 
 
-def _order(value: Any) -> tuple[int, float, str]:
-    return (0, float(value), "") if is_number(value) else (1, 0.0, show(value))
+def _order(value: Any, listed: Sequence[Any]) -> tuple[int, float, str]:
+    if is_number(value):
+        return 0, float(value), ""
+    return 1, listed.index(value) if value in listed else len(listed), show(value)

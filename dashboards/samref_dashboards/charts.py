@@ -1,7 +1,7 @@
 """Single charts as Vega-Lite specs, made with Altair: rows in, spec out. Knows nothing of trials.
 
 Curves are one row each, with lists of x and y: names repeated at every point would be most of a page.
-Rows have `configuration` (which line), `line` (which colour of the legend) and `random` (dashed).
+Rows have `configuration` (which line), `line` (which colour of the legend), `random` (dashed) and `lacking` (hollow).
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ Legend = Mapping[str, str]
 # Altair checks every small part against Vega-Lite's JSON schema, which takes longer than all the rest of a page;
 # a test checks each kind of chart instead.
 schemapi.disable_debug_mode()
+_POINT: dict[str, Any] = {"filled": False, "size": 50, "opacity": 1, "strokeWidth": 1.5}
 _WHO = alt.Tooltip("configuration:N", title="trials")
 
 
-def curves(rows: Rows, legend: Legend, description: str) -> Spec:
-    """Mean IoU in percent (`miou`) over clicks (`click`), both lists."""
+def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[float]) -> Spec:
+    """Mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
     # A logarithmic axis gives room to the first clicks, where configurations differ.
     clicks = alt.Axis(title="clicks", values=[1, 2, 3, 5, 10, 20, 50, 100], grid=False, format="d")
     base = alt.Chart().transform_flatten(["click", "miou"])
     encoded = base.encode(
         x=alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False)),
-        y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+        y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(domain=list(percent)), axis=alt.Axis(tickCount=5)),
         color=_colour(legend),
         detail=alt.Detail("configuration:N"),
         strokeDash=_dash(rows),
@@ -49,28 +50,24 @@ def metric_by_axis(
     *,
     metric: str,
     axis: str,
-    levels: Sequence[float] | None,
+    levels: Sequence[float],
     reference: Rows = (),
 ) -> Spec:
-    """A metric (`y`, with `low` and `high`) over an axis (`x`): lines in bands over numbers, points over names.
+    """A metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
 
-    `levels` are the axis' numbers, None if it has names. `reference` is drawn in grey: `x`, `y`, `source`.
+    `reference` is drawn in grey: `x`, `y`, `source`.
     """
-    x = alt.X("x:N", axis=alt.Axis(title=axis, labelAngle=0, grid=False), sort=None)
-    if levels is not None:
-        x = alt.X("x:Q", axis=_numbers(axis, levels), scale=_scale(levels))
-    y = alt.Y("y:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    x = alt.X("x:Q", axis=_numbers(axis, levels), scale=_scale(levels))
+    scale = _around([*(row[end] for row in rows for end in ("low", "high")), *(row["y"] for row in reference)])
+    y = alt.Y("y:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=5))
     base = alt.Chart().encode(x=x, color=_colour(legend))
-    low = alt.Y("low:Q", title=metric)
-    layers = []
-    if levels is not None:
-        band = alt.Chart().encode(x=x, fill=_colour(legend), detail=alt.Detail("rest:N"), y=low, y2=alt.Y2("high:Q"))
-        layers.append(band.mark_area(opacity=0.14 if len(legend) < 4 else 0.07, stroke=None, strokeWidth=0))
-        layers.append(base.mark_line().encode(y=y, detail=alt.Detail("rest:N"), strokeDash=_dash(rows)))
-    else:
-        layers.append(base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=low, y2=alt.Y2("high:Q")))
-    tooltip = [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
-    layers.append(base.mark_point(size=46, opacity=1).encode(y=y, tooltip=tooltip))
+    band = alt.Chart().encode(x=x, fill=_colour(legend), detail=alt.Detail("rest:N"))
+    band = band.encode(y=alt.Y("low:Q", title=metric, scale=scale), y2=alt.Y2("high:Q"))
+    layers = [
+        band.mark_area(opacity=0.14 if len(legend) < 4 else 0.07, stroke=None, strokeWidth=0),
+        base.mark_line().encode(y=y, detail=alt.Detail("rest:N"), strokeDash=_dash(rows)),
+        base.mark_point(**_POINT).encode(y=y, fill=_hollow(legend), tooltip=_measured(metric)),
+    ]
     if reference:
         point = alt.OverlayMarkDef(color="var(--soft)", size=20)
         line = alt.Chart(alt.InlineData(values=[dict(row) for row in reference]))
@@ -79,6 +76,23 @@ def metric_by_axis(
             line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=[alt.Tooltip("source:N"), alt.Tooltip("y:Q")])
         )
     return _spec(layers, rows, description)
+
+
+def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str, axis: str) -> Spec:
+    """A metric (`y`, with `low` and `high`) of an axis' names (`x`, in order): a point in a bar each, side by side."""
+    names = alt.Y("x:N", sort=None, axis=alt.Axis(title=axis, grid=False, ticks=False, labelLimit=130))
+    scale = _around([row[end] for row in rows for end in ("low", "high")], 8)
+    base = alt.Chart().encode(y=names, color=_colour(legend))
+    if legend:
+        base = base.encode(yOffset=alt.YOffset("line:N", sort=list(legend)))
+    bars = base.mark_rule(strokeWidth=1.5, opacity=0.55)
+    points = base.mark_point(**_POINT)
+    layers = [
+        bars.encode(x=alt.X("low:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=4)), x2=alt.X2("high:Q")),
+        points.encode(x=alt.X("y:Q", title=metric, scale=scale), fill=_hollow(legend), tooltip=_measured(metric)),
+    ]
+    height = 40 + len({row["x"] for row in rows}) * max(24, 9 * len(legend))
+    return _spec(layers, rows, description, height=height)
 
 
 def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
@@ -98,18 +112,10 @@ def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
 def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost: str, quality: str) -> Spec:
     """Quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
     x = alt.X("x:Q", axis=alt.Axis(title=cost, grid=False, tickCount=5), scale=alt.Scale(zero=False, padding=18))
-    y = alt.Y("y:Q", title=quality, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
-    points = alt.Chart().mark_point(size=60, opacity=1).encode(
-        x=x,
-        y=y,
-        color=_colour(legend),
-        tooltip=[
-            _WHO,
-            alt.Tooltip("x:Q", title=cost, format=".4~g"),
-            alt.Tooltip("y:Q", title=quality, format=".2f"),
-            alt.Tooltip("n:N", title="n"),
-        ],
-    )  # fmt: skip
+    y = alt.Y("y:Q", title=quality, scale=_around([row["y"] for row in rows], 12), axis=alt.Axis(tickCount=5))
+    tooltip = [alt.Tooltip("x:Q", title=cost, format=".4~g"), *_measured(quality)]
+    points = alt.Chart().mark_point(**_POINT).encode(x=x, y=y, color=_colour(legend), fill=_hollow(legend))
+    points = points.encode(tooltip=tooltip)
     line = alt.Chart(alt.InlineData(values=[dict(row) for row in front]))
     line = line.mark_line(interpolate="step-after", color="var(--soft)", strokeWidth=1, strokeDash=[3, 3])
     return _spec([line.encode(x=x, y=y), points], rows, description)
@@ -152,9 +158,24 @@ def training(rows: Rows, legend: Legend, description: str) -> Spec:
 
 def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
     """Ticks at the axis' own values; a search has too many for that."""
-    if len(levels) > 12:
+    if len(levels) > 12 or any(float(f"{level:.4g}") != level for level in levels):
         return alt.Axis(title=title, grid=False, tickCount=5, format="~g")
-    return alt.Axis(title=title, values=list(levels), grid=False, format="~g", labelOverlap=True)
+    # A format alone is rounded to the distance of the ticks: 1.075 would read 1.08.
+    exact = "format(datum.value, '.6~g')"
+    return alt.Axis(title=title, values=list(levels), grid=False, labelExpr=exact, labelOverlap=True)
+
+
+def _around(values: Sequence[float], padding: int = 0) -> alt.Scale:
+    """A scale that holds the values; where all are alike, one more on each side, for ticks that say where they are."""
+    low, high = min(values), max(values)
+    if low == high:
+        return alt.Scale(domain=[low - 1, high + 1])
+    return alt.Scale(zero=False, padding=padding) if padding else alt.Scale(zero=False)
+
+
+def _measured(metric: str) -> list[alt.Tooltip]:
+    """Which trials, their mean, and of how many it is."""
+    return [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
 
 
 def _scale(levels: Sequence[float]) -> alt.Scale:
@@ -178,6 +199,11 @@ def _colour(legend: Legend) -> Any:
         return alt.value("var(--series-1)")
     scale = alt.Scale(domain=list(legend), range=list(legend.values()))
     return alt.Color("line:N", scale=scale, legend=None)
+
+
+def _hollow(legend: Legend) -> Any:
+    """The fill of points: the ground's where a seed is missing."""
+    return alt.condition("datum.lacking", alt.value("var(--ground)"), _colour(legend))
 
 
 def _dash(rows: Rows) -> Any:

@@ -89,7 +89,7 @@ def compare(results: Results, design: Design, chosen: Sequence[str] = ()) -> Com
 
     ResultsError if there is no such axis, value or trial.
     """
-    fixed, trial = _parse(design, chosen) if chosen else (_default(design, results), None)
+    fixed, trial = _parse(design, chosen) if chosen else (_default(design), None)
     if not fixed and trial is None:
         return Comparisons(baseline="")
     partners = _partners(design, fixed, trial)
@@ -106,13 +106,12 @@ def compare(results: Results, design: Design, chosen: Sequence[str] = ()) -> Com
     )
 
 
-def _default(design: Design, results: Results) -> dict[str, Any]:
+def _default(design: Design) -> dict[str, Any]:
     """The first axis' first value, as the sweep file lists them."""
-    listed = {axis: values for sweep in reversed(results.sweeps) for axis, values in sweep.axes.items()}
     for axis in design.axes:
         levels = design.levels(axis)
         if axis != DATA and len(levels) > 1:
-            return {axis: next((value for value in listed.get(axis, ()) if value in levels), levels[0])}
+            return {axis: next((value for value in design.listed.get(axis, ()) if value in levels), levels[0])}
     return {}
 
 

@@ -29,6 +29,8 @@ _LATEX = {
     "θ": r"$\theta$", "γ": r"$\gamma$", "Δ": r"$\Delta$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
     "≥": r"$\geq$", "−": "$-$", "–": "--", "’": "'", "η": r"$\eta$", "²": r"$^2$", "…": r"\dots{}",
 }  # fmt: skip
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
+"""A table that is wider than its column is made to fit; others keep their size."""
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋ₜ", "0123456789-t")
 
 
@@ -134,12 +136,12 @@ def latex(table: Table) -> str:
     columns = [table.columns[n] for n in kept]
     only = f" {tex(blocks[0][0])}." if len(blocks) == 1 and blocks[0][0] else ""
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{tex(table.caption)}{only}}}",
         rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
+        _FITTED + rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
         r"\toprule",
         " & ".join(tex(column.label) for column in columns) + r" \\",
     ]
@@ -152,7 +154,7 @@ def latex(table: Table) -> str:
             if row.random_weights:
                 cells[0] += f" ({tex(RANDOM)})"
             lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [r"\par\smallskip\footnotesize", tex(table.note)] if table.note else []
     return "\n".join([*lines, r"\end{table}", ""])
 

@@ -16,7 +16,7 @@ from samref_dashboards.axes import DATA, THETA, Design, Group, is_number
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import CURVE_POINTS, Curve
 from samref_dashboards.tables import RANDOM
-from samref_dashboards.theme import colours
+from samref_dashboards.theme import DISTINCT, colours
 
 Item = TypeVar("Item")
 
@@ -54,30 +54,45 @@ class Figure:
     panels: tuple[Panel, ...]
     dashed: str
     """What a dashed line means; empty where there is none."""
+    widest: int = 4
+    """Charts side by side on a wide page."""
+
+    @property
+    def columns(self) -> int:
+        """Charts side by side here, in full rows where that is possible."""
+        count = len(self.panels)
+        if count <= self.widest:
+            return count
+        return 3 if self.widest > 3 and count % 3 == 0 else self.widest
 
 
 def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
     """Mean IoU after each click: a line per value of one axis, a chart per combination of the others."""
-    lined = lined_axis(design)
+    lined = lined_axes(design)[:1]
     colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
     for index, group in enumerate(design.groups):
         if index in curves:
-            key = tuple(value for axis, value in group.values.items() if axis != lined)
+            key = tuple(value for axis, value in group.values.items() if axis not in lined)
             combinations.setdefault(key, []).append(index)
     panels = []
     for indices in list(combinations.values())[:MAX_CHARTS]:
+        first = design.groups[indices[0]]
+        data = "" if DATA in lined else first.data
         rows = [
             {"click": [x for x, _ in curves[index]], "miou": [100 * y for _, y in curves[index]]}
             | who(design, design.groups[index], lined)
             for index in evenly(indices, MAX_LINES)
         ]
-        first = design.groups[indices[0]]
-        data = "" if lined == DATA else first.data
-        rest = design.describe(first.values, leave_out=[DATA, *([lined] if lined else [])])
-        title = " · ".join(filter(None, [data, rest]))
-        panels.append(Panel(title, charts.curves(rows, colours_of, f"Mean IoU after each click, {title}"), data))
+        # Charts of one dataset are compared, so they have one scale.
+        alike = [curve for index, curve in curves.items() if not data or design.groups[index].data == data]
+        percent = [100 * edge(y for curve in alike for _, y in curve) for edge in (min, max)]
+        title = " · ".join(filter(None, [data, design.describe(first.values, leave_out=[DATA, *lined])]))
+        spec = charts.curves(rows, colours_of, f"Mean IoU after each click, {title}", percent=percent)
+        panels.append(Panel(title, spec, data))
     note = "Mean over objects, then over seeds." if design.seeds else "Mean over objects."
+    lacking = sum(design.groups[index].lacking for index in curves)
+    note += f" {lacking} of {len(curves)} curves lack a seed; the pointer says which." if lacking else ""
     most = max(map(len, combinations.values()), default=0)
     if most > MAX_LINES:
         note += f" {MAX_LINES} of up to {most} curves a chart, evenly spaced."
@@ -89,7 +104,8 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     levels = design.levels(axis)
     if len(levels) < 2:
         return None
-    lined = lined_axis(design, leave_out=(axis, DATA))
+    lined = lined_axes(design, leave_out=(axis, DATA))
+    colours_of = legend(design, lined)
     numeric = all(is_number(level) for level in levels)
     panels, most = [], 0
     for data in dict.fromkeys(group.data for group in design.groups):
@@ -98,19 +114,19 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
             rows = [row for group in groups if (row := _point(design, group, axis, lined, metric, numeric))]
             most = max(most, len(rows))
             if rows:
-                spec = charts.metric_by_axis(
-                    evenly(rows, MAX_POINTS),
-                    legend(design, lined),
-                    f"{metric.label} against {axis} on {data}",
-                    metric=metric.label,
-                    axis=design.label(axis),
-                    levels=levels if numeric else None,
-                    reference=_published(metric) if axis == THETA and _is_the_papers(groups) else (),
+                shown, about = evenly(rows, MAX_POINTS), f"{metric.label} against {axis} on {data}"
+                names = {"metric": metric.label, "axis": design.label(axis)}
+                reference = _published(metric) if axis == THETA and _is_the_papers(groups) else ()
+                spec = (
+                    charts.metric_by_axis(shown, colours_of, about, levels=levels, reference=reference, **names)
+                    if numeric
+                    else charts.metric_by_name(shown, colours_of, about, **names)
                 )
                 panels.append(Panel(f"{metric.label}, {data}", spec, data))
     note = "Fewer is better."
     if design.seeds:
         note += f" {'Bands' if numeric else 'Bars'}: ± one standard deviation over seeds; n is under the pointer."
+    note += hollow(design)
     if axis == THETA and _is_the_papers(design.groups):
         note += f" Grey: {paper.THETA_SOURCE}."
     if most > MAX_POINTS:
@@ -125,7 +141,7 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
     names = [name for name in curves if "loss" in name] or list(curves)[:1]
     owners = {trial["stage_train"]: group for group in design.groups for trial in group.trials}
     # What is evaluated does not tell trainings apart.
-    lined = lined_axis(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
+    lined = lined_axes(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
     stages = sorted({stage for name in names for stage in curves[name]}, key=lambda stage: stage not in owners)
     shown = evenly(stages, MAX_LINES)
     colours_of = legend(design, lined)
@@ -151,11 +167,12 @@ def figure(
     name: str,
     title: str,
     note: str,
-    lined: str | None,
+    lined: Sequence[str],
     panels: Sequence[Panel],
     found: int,
     *,
     dashed: bool = True,
+    widest: int = 4,
 ) -> Figure | None:
     """The panels as a figure; None without any, and a note where there were more."""
     if not panels:
@@ -166,10 +183,11 @@ def figure(
         name=f"figure-{name}",
         title=title,
         note=note,
-        legend_title=design.label(lined) if lined else "",
+        legend_title=" · ".join(map(design.label, lined)),
         legend=legend(design, lined),
         panels=tuple(panels),
         dashed=RANDOM if dashed and any(group.random_weights for group in design.groups) else "",
+        widest=widest,
     )
 
 
@@ -180,34 +198,56 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
 
 
-def lined_axis(design: Design, leave_out: Sequence[str] = ()) -> str | None:
-    """The axis that colours stand for: the first with several values, preferably not the dataset."""
+def lined_axes(design: Design, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """The axes whose values colours stand for: all that vary if there are colours enough, else the first.
+
+    The dataset comes last.
+    """
     several = [axis for axis in design.axes if axis not in leave_out and len(design.levels(axis)) > 1]
-    return min(several, key=lambda axis: axis == DATA, default=None)
+    several.sort(key=lambda axis: axis == DATA)
+    return tuple(several if len(_combinations(design, several)) <= DISTINCT else several[:1])
 
 
-def legend(design: Design, axis: str | None) -> dict[str, str]:
-    """label -> colour of every value of the axis that colours stand for."""
-    if axis is None:
+def _combinations(design: Design, axes: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The axes' values that occur together, in order."""
+    levels = {axis: design.levels(axis) for axis in axes}
+    found = {tuple(group.values[axis] for axis in axes) for group in design.groups}
+    return sorted(found, key=lambda values: [levels[axis].index(v) for axis, v in zip(axes, values, strict=True)])
+
+
+def legend(design: Design, axes: Sequence[str]) -> dict[str, str]:
+    """label -> colour of all that colours stand for."""
+    if not axes:
         return {}
-    levels = design.levels(axis)
-    ordered = len(levels) > 2 and all(is_number(level) for level in levels)
-    names = [design.show(axis, level) for level in levels]
-    return dict(zip(names, colours(len(levels), ordered), strict=True))
+    found = _combinations(design, axes)
+    ordered = len(axes) == 1 and len(found) > 2 and all(is_number(level) for (level,) in found)
+    return dict(zip((_line(design, axes, values) for values in found), colours(len(found), ordered), strict=True))
 
 
-def who(design: Design, group: Group, lined: str | None) -> dict[str, Any]:
+def _line(design: Design, axes: Sequence[str], values: Sequence[Any]) -> str:
+    return " · ".join(design.show(axis, value) for axis, value in zip(axes, values, strict=True))
+
+
+def who(design: Design, group: Group, lined: Sequence[str]) -> dict[str, Any]:
     """The fields that tell a chart's rows apart."""
     name = design.describe(group.values) or group.data
+    if group.lacking:
+        name += f", {len(group.done)} of {len(group.trials)} seeds"
     return {
-        "line": design.show(lined, group.values[lined]) if lined else "",
+        "line": _line(design, lined, [group.values[axis] for axis in lined]),
         "configuration": f"{name} ({RANDOM})" if group.random_weights else name,
         "random": group.random_weights,
+        "lacking": group.lacking,
     }
 
 
+def hollow(design: Design) -> str:
+    """What hollow points mean, for a figure's note; empty where there are none."""
+    return " Hollow: a seed is missing." if any(group.done and group.lacking for group in design.groups) else ""
+
+
 def _point(
-    design: Design, group: Group, axis: str, lined: str | None, metric: Metric, numeric: bool
+    design: Design, group: Group, axis: str, lined: Sequence[str], metric: Metric, numeric: bool
 ) -> dict[str, Any] | None:
     summary = group.summary(metric.key)
     if summary.mean is None:
@@ -218,7 +258,7 @@ def _point(
         "y": summary.mean,
         "low": summary.mean - spread,
         "high": summary.mean + spread,
-        "n": summary.n if summary.n == summary.planned else f"{summary.n} of {summary.planned}",
+        "n": summary.count,
         "rest": design.describe(group.values, leave_out=[axis]),
         **who(design, group, lined),
     }

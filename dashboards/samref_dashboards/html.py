@@ -96,14 +96,15 @@ def _row(row: Row, columns: tuple[Column, ...], marked: bool) -> str:
         *(["lacking"] if row.status != "done" else []),
     ]
     first, rest = row.cells[0], zip(row.cells[1:], columns[1:], strict=True)
-    identity = " class=id" if columns[0].key == "trial" else ""
+    known = {"trial": " class=id", "configuration": " class=name"}
+    identity = known.get(columns[0].key, "")
     mark = f" {_MARK}" if marked and row.random_weights else ""
-    cells = "".join(_cell(cell, column, row.reason) for cell, column in rest)
+    cells = "".join(_cell(cell, column) for cell, column in rest)
     opening = f'<tr class="{" ".join(kinds)}">' if kinds else "<tr>"
     return f"{opening}<th scope=row{identity}>{escape(first.text)}{mark}</th>{cells}</tr>\n"
 
 
-def _cell(cell: Cell, column: Column, reason: str) -> str:
+def _cell(cell: Cell, column: Column) -> str:
     attributes = ""
     if cell.best:
         attributes = ' class="paper best"' if column.paper else " class=best"
@@ -114,8 +115,10 @@ def _cell(cell: Cell, column: Column, reason: str) -> str:
     # A text that is a plain number sorts as it is.
     if isinstance(cell.value, float) and not cell.text.replace(",", "").replace(".", "").isdigit():
         attributes += f" data-v={cell.value:.6g}"
-    if reason and column.key == "status":
-        attributes += f' title="{escape(reason)}"'
+    if column.key == "reason" and cell.text:
+        attributes = " class=reason"
+    elif column.key == "status" and cell.text != "done":
+        attributes = " class=bad"
     text = _sparkline(cell.curve) if cell.curve is not None else escape(cell.text)
     if cell.mark:
         text = f"{escape(cell.text.removesuffix(cell.mark))}<sup class=star>{escape(cell.mark)}</sup>"

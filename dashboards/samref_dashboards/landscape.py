@@ -8,7 +8,7 @@ from typing import Any
 from samref_dashboards import charts, metrics
 from samref_dashboards.axes import DATA, Design, Group
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.figures import MAX_CHARTS, Figure, Panel, evenly, figure, legend, lined_axis, who
+from samref_dashboards.figures import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
 from samref_dashboards.metrics import Metric
 from samref_dashboards.tables import RANDOM
 
@@ -29,22 +29,25 @@ def heat_maps(design: Design) -> Figure | None:
     if len(axes) < 2:
         return None
     down, across = sorted(axes, key=lambda axis: len(design.levels(axis)))
-    panels = []
-    blocks = design.split(axes)
-    for groups in blocks.values():
+    maps: list[tuple[Group, list[dict[str, Any]]]] = []
+    for groups in design.split(axes).values():
         rows = [row for group in groups if (row := _square(design, group, across, down))]
         full = len({row["x"] for row in rows}) > 1 and len({row["y"] for row in rows}) > 1
         if full and len(rows) <= MAX_SQUARES:
-            _paint(rows)
-            rest = design.describe(groups[0].values, leave_out=[*axes, DATA])
-            random = RANDOM if groups[0].random_weights else ""
-            title = " · ".join(filter(None, [f"NoC90, {groups[0].data}", rest, random]))
-            names = {"x": design.label(across), "y": design.label(down)}
-            spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names)
-            panels.append(Panel(title, spec, groups[0].data))
+            maps.append((groups[0], rows))
+    ranges = _paint(maps)
+    panels = []
+    for first, rows in maps[:MAX_CHARTS]:
+        rest = design.describe(first.values, leave_out=[*axes, DATA])
+        title = " · ".join(filter(None, [f"NoC90, {first.data}", rest, RANDOM if first.random_weights else ""]))
+        names = {"x": design.label(across), "y": design.label(down)}
+        spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names)
+        panels.append(Panel(title, spec, first.data))
     title = f"NoC90 over {design.label(across)} and {design.label(down)}"
-    note = "Mean over seeds; lighter is better, or darker in the dark. An empty square has no measurement."
-    return figure(design, "heat", title, note, None, panels[:MAX_CHARTS], len(panels), dashed=False)
+    note = "Mean over seeds; lighter is better, or darker in the dark. One scale per dataset: "
+    note += f"{', '.join(ranges)}. An empty square has no measurement."
+    note += " † lacks a seed." if any(row["lacking"] for _, rows in maps for row in rows) else ""
+    return figure(design, "heat", title, note, (), panels, len(maps), dashed=False)
 
 
 def _square(design: Design, group: Group, across: str, down: str) -> dict[str, Any] | None:
@@ -55,21 +58,32 @@ def _square(design: Design, group: Group, across: str, down: str) -> dict[str, A
         "x": design.show(across, group.values[across]),
         "y": design.show(down, group.values[down]),
         "value": summary.mean,
-        "text": metrics.NOC_90.write(summary.mean),
-        "n": summary.n if summary.n == summary.planned else f"{summary.n} of {summary.planned}",
-        **who(design, group, None),
+        "text": metrics.NOC_90.write(summary.mean) + ("†" if group.lacking else ""),
+        "n": summary.count,
+        **who(design, group, ()),
     }
 
 
-def _paint(rows: Sequence[dict[str, Any]]) -> None:
-    """Colours from the lowest to the highest, and letters that can be read on each."""
-    values = [row.pop("value") for row in rows]
-    low, high = min(values), max(values)
-    for row, value in zip(rows, values, strict=True):
-        step = 1 + min(6, int(7 * (value - low) / ((high - low) or 1)))
-        row["fill"] = f"var(--ramp-{step})"
-        # The ramp ends far from the ground: there the ground's own colour is the readable one.
-        row["ink"] = "var(--ground)" if step > 3 else "var(--on-ramp)"
+def _paint(maps: Sequence[tuple[Group, Sequence[dict[str, Any]]]]) -> list[str]:
+    """Colours from a dataset's lowest to its highest, and letters that can be read on each; the ranges in words.
+
+    Maps of one dataset are compared, so they have one scale; random weights have their own.
+    """
+    alike: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for group, rows in maps:
+        alike.setdefault((group.data, group.random_weights), []).extend(rows)
+    ranges = []
+    for (data, random), rows in alike.items():
+        values = [row.pop("value") for row in rows]
+        low, high = min(values), max(values)
+        for row, value in zip(rows, values, strict=True):
+            step = 1 + min(6, int(7 * (value - low) / ((high - low) or 1)))
+            row["fill"] = f"var(--ramp-{step})"
+            # The ramp ends far from the ground: there the ground's own colour is the readable one.
+            row["ink"] = "var(--ground)" if step > 2 else "var(--on-ramp)"
+        name = f"{data} ({RANDOM})" if random else data
+        ranges.append(f"{name} {metrics.NOC_90.write(low)} to {metrics.NOC_90.write(high)}")
+    return ranges
 
 
 def tradeoffs(design: Design) -> Figure | None:
@@ -81,19 +95,21 @@ def tradeoffs(design: Design) -> Figure | None:
     cost = next((cost for cost in COSTS if _distinct(design, cost) > 1), None)
     if cost is None:
         return None
-    lined = lined_axis(design, leave_out=[DATA])
+    lined = lined_axes(design, leave_out=[DATA])
     panels = []
     for data in dict.fromkeys(group.data for group in design.groups):
         rows = [row for g in design.groups if g.data == data and (row := _point(design, g, cost, lined))]
         if len({row["x"] for row in rows}) > 1:
-            front = _front([row for row in rows if not row["random"]])
+            front = _front([row for row in rows if not row["random"] and not row["lacking"]])
             title = f"NoC90 against {cost.label}, {data}"
             spec = charts.tradeoff(
                 evenly(rows, MAX_POINTS), front, legend(design, lined), title, cost=cost.label, quality="NoC90"
             )
             panels.append(Panel(data, spec, data))
-    note = f"To the lower left is better. {cost.meaning[0].upper()}{cost.meaning[1:]}. The dashed steps join the "
-    note += "configurations that none beats in both."
+    note = f"To the lower left is better. {cost.meaning[0].upper()}{cost.meaning[1:]}"
+    if cost is metrics.LATENCY:
+        note += f" (here {metrics.latency_clicks(trial for group in design.groups for trial in group.done)})"
+    note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"
     return figure(design, "tradeoff", "Quality against cost", note, lined, panels[:MAX_CHARTS], len(panels))
 
 
@@ -101,12 +117,11 @@ def _distinct(design: Design, cost: Metric) -> int:
     return len({mean for group in design.groups if (mean := group.summary(cost.key).mean) is not None})
 
 
-def _point(design: Design, group: Group, cost: Metric, lined: str | None) -> dict[str, Any] | None:
+def _point(design: Design, group: Group, cost: Metric, lined: Sequence[str]) -> dict[str, Any] | None:
     quality, spent = group.summary("noc_at_90"), group.summary(cost.key)
     if quality.mean is None or spent.mean is None:
         return None
-    n = quality.n if quality.n == quality.planned else f"{quality.n} of {quality.planned}"
-    return {"x": spent.mean * cost.scale, "y": quality.mean, "n": n, **who(design, group, lined)}
+    return {"x": spent.mean * cost.scale, "y": quality.mean, "n": quality.count, **who(design, group, lined)}
 
 
 def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
@@ -140,4 +155,5 @@ def differences(design: Design, comparisons: Comparisons) -> Figure | None:
     note = f"95 % intervals of the difference to {comparisons.baseline}; less is better. Coloured: Holm-adjusted "
     note += "p < 0.05. At most 24 a chart; all are in the table below."
     title = f"Differences to {comparisons.baseline}"
-    return figure(design, "differences", title, note, None, panels[:MAX_CHARTS], len(panels), dashed=False)
+    # Names take half of a chart.
+    return figure(design, "differences", title, note, (), panels[:MAX_CHARTS], len(panels), dashed=False, widest=2)

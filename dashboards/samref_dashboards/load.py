@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,17 @@ class Results:
 
 def load(paths: Sequence[Path]) -> Results:
     """Read results folders, or folders of them; ResultsError says what is wrong with which file."""
-    folders = [folder for path in paths for folder in _results_folders(path)]
-    sweeps, trials = [], []
-    for index, folder in enumerate(folders):
-        sweep, rows = _read_trials(folder)
-        sweeps.append(sweep)
-        trials += [{**row, "folder": index} for row in rows]
+    folders = list(dict.fromkeys(folder for path in paths for folder in _results_folders(path)))
+    read = [_read_trials(folder) for folder in folders]
+    sweeps = _told_apart([sweep for sweep, _ in read])
+    trials = [
+        {**row, "sweep": sweep.name, "folder": index}
+        for index, (sweep, (_, rows)) in enumerate(zip(sweeps, read, strict=True))
+        for row in rows
+    ]
     unique = _one_row_per_trial(trials)
     sql = _open(folders, unique)
-    return Results(sweeps=tuple(sweeps), trials=tuple(_with_costs(unique, sql)), sql=sql)
+    return Results(sweeps=sweeps, trials=tuple(_with_costs(unique, sql)), sql=sql)
 
 
 def _results_folders(path: Path) -> list[Path]:
@@ -128,6 +130,15 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         folder=folder,
     )
     return sweep, rows
+
+
+def _told_apart(sweeps: Sequence[Sweep]) -> tuple[Sweep, ...]:
+    """Sweeps of one name (the same file, run into two folders) have their folders' names beside."""
+    names = [sweep.name for sweep in sweeps]
+    return tuple(
+        replace(sweep, name=f"{sweep.name} ({sweep.folder})") if names.count(sweep.name) > 1 else sweep
+        for sweep in sweeps
+    )
 
 
 def _axes(written: Any) -> dict[str, tuple[Any, ...]]:

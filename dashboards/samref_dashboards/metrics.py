@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from samref_dashboards.statistics import Summary
 
@@ -21,8 +22,11 @@ class Metric:
     """Shown value = stored value × scale."""
 
     def write(self, value: float | None) -> str:
-        """The value as text; a dash when it was not measured."""
-        return "–" if value is None else f"{value * self.scale:,.{self.digits}f}"
+        """The value as text; a dash when it was not measured, more digits than usual where those would say 0."""
+        if value is None:
+            return "–"
+        text = f"{value * self.scale:,.{self.digits}f}"
+        return f"{value * self.scale:.1g}" if value and not text.strip("-0.") else text
 
     def write_summary(self, summary: Summary) -> str:
         """`mean ± std`, or the mean alone when there are no repetitions."""
@@ -68,7 +72,7 @@ BARRED = (NOC_90, NOC_95, MIOU_5)
 LATENCY = Metric(
     key="sat_latency_seconds",
     label="latency (s)",
-    meaning="SAT latency: one encode, then 256 single clicks, one at a time",
+    meaning="SAT latency: one encode, then single clicks, one at a time",
     better="low",
 )
 PARAMETERS = Metric(
@@ -95,6 +99,18 @@ COST_DETAIL = (
     Metric(key="click_seconds", label="click (s)", meaning="one click on an encoded image", better="low", digits=3),
 )
 """What else profile.parquet is known to hold; columns that are not known get `named`."""
+
+PROFILED = frozenset(metric.key for metric in (*COST, *COST_DETAIL))
+"""What a profile measured: once for all trials that share it."""
+PAPER_CLICKS = 256
+"""Of the published SAT latency: 16 prompts along each side."""
+
+
+def latency_clicks(trials: Iterable[Mapping[str, Any]]) -> str:
+    """How many single clicks these trials' SAT latency is of: `256`, or what `profile.prompts_per_side` made of it."""
+    sides = {trial.get("profile.prompts_per_side") for trial in trials if trial.get(LATENCY.key) is not None}
+    counts = {PAPER_CLICKS if side is None else int(side) ** 2 for side in sides} or {PAPER_CLICKS}
+    return " or ".join(map(str, sorted(counts)))
 
 
 def named(column: str) -> Metric:

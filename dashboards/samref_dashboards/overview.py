@@ -35,6 +35,7 @@ class Best:
     data: str
     value: str
     configuration: str
+    """The configuration, or how many share the lowest."""
     n: str
     published: str
     """NoC90 of SAM-REF on this dataset; empty where none is published."""
@@ -66,19 +67,22 @@ def best(design: Design) -> list[Best]:
     """The best configuration of every dataset; random weights never win."""
     winners = []
     for data in dict.fromkeys(group.data for group in design.groups):
+        groups = [group for group in design.groups if group.data == data and not group.random_weights]
         measured = [
-            (summary.mean, group, summary)
-            for group in design.groups
-            if group.data == data and not group.random_weights
-            if (summary := group.summary("noc_at_90")).mean is not None
+            # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.
+            (not summary.whole, round(summary.mean, metrics.NOC_90.digits), group)
+            for group in groups
+            if (summary := group.summary(metrics.NOC_90.key)).mean is not None
         ]
         if measured:
-            # A mean that lacks a seed wins only where all do.
-            _, group, summary = min(measured, key=lambda item: (item[2].n < item[2].planned, item[0]))
-            value = metrics.NOC_90.write_summary(summary)
-            n = f"n = {summary.n}" if summary.n == summary.planned else f"n = {summary.n} of {summary.planned}"
+            lowest = min(rank for *rank, _ in measured)
+            top = [group for *rank, group in measured if rank == lowest]
+            summary = top[0].summary(metrics.NOC_90.key)
+            alone = len(top) == 1
+            value = metrics.NOC_90.write_summary(summary) if alone else metrics.NOC_90.write(summary.mean)
+            name = design.describe(top[0].values, leave_out=[DATA]) if alone else f"{len(top)} configurations alike"
             published = metrics.NOC_90.write(paper.NOC_90[data]) if data in paper.NOC_90 else ""
-            winners.append(Best(data, value, design.describe(group.values, leave_out=[DATA]), n, published))
+            winners.append(Best(data, value, name, f"n = {summary.count}", published))
     return winners
 
 

@@ -20,14 +20,16 @@ _N = Column(label="n", key="n", title="seeds measured, of those planned", numeri
 
 def theta(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 1, one block per combination of the other axes; None when θ is not swept."""
-    if THETA not in design.axes:
+    blocks_of = [groups for groups in design.split([THETA]).values() if _has_selector(groups[0])]
+    if THETA not in design.axes or not blocks_of:
         return None
     ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
     columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
-    columns += [column(metric, paper=True) for metric in ours]
+    beside = any(level in paper.THETA for level in design.levels(THETA))
+    columns += [column(metric, paper=True) for metric in ours if beside]
     davis = any(group.data == "davis" for group in design.groups)
     blocks = []
-    for groups in design.split([THETA]).values():
+    for groups in blocks_of:
         # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
         published = paper.THETA if groups[0].data == "davis" or not davis else {}
         rows = [
@@ -36,7 +38,7 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
                     Cell(design.show(THETA, group.values[THETA]), group.values[THETA]),
                     *cells,
                     count(group.summary("noc_at_90")),
-                    *_beside(ours, published.get(group.values[THETA], {})),
+                    *(_beside(ours, published.get(group.values[THETA], {})) if beside else []),
                 ),
                 random_weights=group.random_weights,
                 status=_status(group),
@@ -57,7 +59,8 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
 
 def methods(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
-    if not any(axis in METHOD_AXES for axis in design.axes) or not any(group.done for group in design.groups):
+    several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
+    if not several or not any(group.done for group in design.groups):
         return None
     ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
     blocks = []
@@ -83,6 +86,7 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
             )
         ]
         blocks.append(_block(design, ordered, rows, METHOD_AXES))
+    clicks = metrics.latency_clicks(trial for group in design.groups for trial in group.done)
     published = [
         Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in ours), Cell("")), paper=True)
         for who, row in paper.METHODS.items()
@@ -90,11 +94,13 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
     note = _note(design, comparisons, blocks)
     if any("*" in row.cells[1].text for block in blocks for row in block.rows):
         note = f"ViT-H*, with a star after the backbone: frozen in training. {note}"
+    if clicks != str(metrics.PAPER_CLICKS):
+        note = f"The paper’s latency is of {metrics.PAPER_CLICKS} clicks. {note}"
     return Table(
         name="table2-methods",
         title="Methods",
-        caption="Latency (one encode and 256 single clicks), mean IoU after 5 clicks, and clicks to IoU 90 % and "
-        "95 % (the paper’s Table 2).",
+        caption=f"Latency (one encode and {clicks} single clicks), mean IoU after 5 clicks, and clicks to IoU 90 % "
+        "and 95 % (the paper’s Table 2).",
         columns=(
             Column(label="method", key="method"),
             Column(label="backbone", key="backbone"),
@@ -109,7 +115,7 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
 def cost(results: Results) -> Table | None:
     """Table 3; None when nothing was profiled."""
     profiles = queries.profiles(results.sql)
-    if not profiles:
+    if all(row.get(metric.key) is None for row in profiles.values() for metric in metrics.COST):
         return None
     by_device: dict[str, list[Row]] = {}
     for row in _ranked(profiles):
@@ -137,7 +143,7 @@ def cost(results: Results) -> Table | None:
 
 
 def cost_detail(results: Results) -> Table | None:
-    """Whatever else profiles hold, a column each; None when they hold nothing else."""
+    """Whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
     profiles = queries.profiles(results.sql)
     about = {"stage", "model", "refiner", "device", *(metric.key for metric in metrics.COST)}
     known = {metric.key: metric for metric in metrics.COST_DETAIL}
@@ -146,19 +152,26 @@ def cost_detail(results: Results) -> Table | None:
     shown += [metrics.named(key) for key in sorted(there - known.keys())]
     if not shown:
         return None
-    rows = [
-        Row(cells=(*_who(row), Cell(_device(row)), *(number(m, _float(row.get(m.key))) for m in shown)))
-        for row in _ranked(profiles)
+    ranked = _ranked(profiles)
+    names = [" ".join(dict.fromkeys(cell.text for cell in _who(row))) for row in ranked]
+    alike = [
+        f"{name}, {_device(row)}" if names.count(name) > 1 else name for name, row in zip(names, ranked, strict=True)
     ]
+    rows = [
+        Row(cells=(Cell(metric.label, metric.key), *(number(metric, _float(row.get(metric.key))) for row in ranked)))
+        for metric in shown
+    ]
+    devices = ", ".join(dict.fromkeys(map(_device, ranked)))
+    latency = (
+        f" Latency is of {metrics.latency_clicks(results.trials)} single clicks." if metrics.LATENCY in shown else ""
+    )
     return Table(
         name="cost-detail",
         title="Cost in detail",
-        caption="Where a model’s time and parameters go.",
+        caption=f"Where a model’s time and parameters go, on {devices}.{latency}",
         columns=(
-            Column(label="method", key="method"),
-            Column(label="backbone", key="backbone"),
-            Column(label="device", key="device"),
-            *map(column, shown),
+            Column(label="measure", key="measure"),
+            *(Column(label=name, key=name, numeric=True) for name in alike),
         ),
         blocks=(Block(caption="", rows=tuple(rows)),),
     )
@@ -215,14 +228,21 @@ def _block(design: Design, groups: Sequence[Group], rows: Sequence[Row], leave_o
     return Block(caption=" · ".join(filter(None, [data, caption])), rows=tuple(rows), data=data)
 
 
+def _has_selector(group: Group) -> bool:
+    """Whether θ acts: without the local refiner nothing is pasted."""
+    return bool(group.trials[0]["model.refiner"] == "gfr+lfr")
+
+
 def _status(group: Group) -> str:
     return "done" if group.done else str(group.trials[0]["status"])
 
 
 def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:
     parts = [f"Mean ± standard deviation over {', '.join(design.seeds)}."] if design.seeds else []
-    parts.append("Best of a block in bold, where no seed is missing.")
-    if any(cell.mark for block in blocks for row in block.rows for cell in row.cells):
+    cells = [cell for block in blocks for row in block.rows for cell in row.cells]
+    if any(cell.best for cell in cells):
+        parts.append("Best of a block in bold, where no seed is missing.")
+    if any(cell.mark for cell in cells):
         parts.append(f"* differs from {comparisons.baseline} ({comparisons.how}).")
     return " ".join(parts)
 

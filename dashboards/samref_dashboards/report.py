@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder that samref-sweep wrote")
     made.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
     made.add_argument("--no-open", action="store_true", help="write the page, open no browser")
-    made.add_argument(
+    what = made.add_mutually_exclusive_group()
+    what.add_argument(
         "--tables", type=Path, metavar="DIR", help="write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
     )
     made.add_argument(
@@ -79,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data-root", type=Path, metavar="DIR", help="datasets' folder: shows the hardest objects' photographs"
     )
-    made.add_argument("--watch", action="store_true", help="write the page again whenever the tables change")
-    made.add_argument("--explore", action="store_true", help="open a marimo notebook on the tables instead")
+    what.add_argument("--watch", action="store_true", help="write the page again whenever the tables change")
+    what.add_argument("--explore", action="store_true", help="open a marimo notebook on the tables instead")
     return made
 
 
@@ -112,6 +113,8 @@ def _write_page(options: argparse.Namespace) -> int:
     out: Path = options.out or options.results[0] / "dashboard.html"
     if out.is_dir():
         raise ResultsError(f"{out}: is a folder; --out names the page")
+    if options.data_root is not None and not options.data_root.is_dir():
+        raise ResultsError(f"--data-root {options.data_root}: no such folder; photographs are read below it")
     if options.watch:
         return _watch(options, out)
     _write(options, out, None)

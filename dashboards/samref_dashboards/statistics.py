@@ -31,6 +31,16 @@ class Summary:
     planned: int
     """Values that the sweep asked for; more than `n` when some failed or are not yet run."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.n == self.planned
+
+    @property
+    def count(self) -> str:
+        """`3`, or `2 of 3` where one is missing."""
+        return str(self.n) if self.whole else f"{self.n} of {self.planned}"
+
 
 def summarise(values: Iterable[float | None]) -> Summary:
     """Summarise what was measured; None counts as planned and never as a number."""

@@ -57,7 +57,6 @@ class Row:
     cells: tuple[Cell, ...]
     random_weights: bool = False
     status: str = "done"
-    reason: str = ""
     paper: bool = False
 
 
@@ -138,7 +137,7 @@ def summaries(
         top: set[int] = set()
         for data in {group.data for group in groups}:
             real = [
-                None if group.random_weights or group.data != data or summary.n < summary.planned else mean
+                None if group.random_weights or group.data != data or not summary.whole else mean
                 for group, mean, summary in zip(groups, means, measured, strict=True)
             ]
             top |= best(real, metric.better) if metric.better else set()
@@ -152,7 +151,7 @@ def summaries(
 
 def count(summary: Summary) -> Cell:
     """How many repetitions there are, `2 of 3` where some are missing."""
-    return Cell(str(summary.n) if summary.n == summary.planned else f"{summary.n} of {summary.planned}")
+    return Cell(summary.count)
 
 
 def dataset(groups: Sequence[Group]) -> str:

@@ -20,18 +20,18 @@ LIGHT = {
     "good": "#2f7d4f",
     "warn": "#9a5b00",
     "bad": "#b3261e",
-    "on-ramp": "#0d2a33",
+    "on-ramp": "#04090a",
     **dict(
         zip(
             (f"series-{i}" for i in range(1, 9)),
-            ("#0b6fa8", "#d0661c", "#148a68", "#b2578c", "#8a6d00", "#3f9ccb", "#6a51a3", "#5d6268"),
+            ("#0b6fa8", "#d0661c", "#148a68", "#b2578c", "#8a6d00", "#3994c3", "#6a51a3", "#5d6268"),
             strict=True,
         )
     ),
     **dict(
         zip(
             (f"ramp-{i}" for i in range(1, 8)),
-            ("#8fc7c9", "#5fafb9", "#3a95a9", "#247a98", "#1d5f85", "#20446d", "#222a50"),
+            ("#c77b2d", "#cc5b3f", "#bb4066", "#96387c", "#6c3183", "#442b74", "#292256"),
             strict=True,
         )
     ),
@@ -47,7 +47,7 @@ DARK = {
     "good": "#6fc08d",
     "warn": "#e0a44a",
     "bad": "#f08a80",
-    "on-ramp": "#0b1214",
+    "on-ramp": "#ffffff",
     **dict(
         zip(
             (f"series-{i}" for i in range(1, 9)),
@@ -58,7 +58,7 @@ DARK = {
     **dict(
         zip(
             (f"ramp-{i}" for i in range(1, 8)),
-            ("#3f7d98", "#3f8a9f", "#459bab", "#5cafb5", "#7dc3be", "#a9dacd", "#daf0e2"),
+            ("#735abe", "#9f5ab3", "#cf6a9e", "#ec8284", "#f9a373", "#f7c784", "#f1e6b1"),
             strict=True,
         )
     ),
@@ -67,11 +67,15 @@ DARK = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 
 
+DISTINCT = 7
+"""Series colours that can be told apart; the eighth is grey and stands for all that follow."""
+
+
 def colours(count: int, ordered: bool) -> list[str]:
-    """A ramp for an ordered axis, else distinct colours (the eighth, grey, stands for all that follow)."""
+    """A ramp for an ordered axis, else distinct colours."""
     if ordered:
         return [f"var(--ramp-{1 + round(6 * i / max(1, count - 1))})" for i in range(count)]
-    return [f"var(--series-{min(i, 7) + 1})" for i in range(count)]
+    return [f"var(--series-{min(i, DISTINCT) + 1})" for i in range(count)]
 
 
 CHART_CONFIG: dict[str, Any] = {
@@ -92,6 +96,7 @@ CHART_CONFIG: dict[str, Any] = {
         "tickColor": "var(--line)",
         "tickSize": 4,
         "labelPadding": 4,
+        "labelSeparation": 6,
     },
     "line": {"strokeWidth": 1.75, "strokeCap": "round", "strokeJoin": "round"},
     "point": {"filled": True, "size": 34},

@@ -27,6 +27,8 @@ def trials(results: Results, design: Design) -> Table | None:
     columns += [column(metric) for metric in shown]
     title = "device time of all stages of the trial, seconds"
     columns += [Column(label="device s", key="device_seconds", title=title, numeric=True)]
+    reasons = any(row["reason"] for row in ordered)
+    columns += [Column(label="reason", key="reason", title="why it is not done")] if reasons else []
     measured = [_trial_cells(ordered, metric) for metric in shown]
     rows = tuple(
         Row(
@@ -37,10 +39,10 @@ def trials(results: Results, design: Design) -> Table | None:
                 *(Cell(design.show(name, row.get(name))) for name in settings),
                 *(cells[index] for cells in measured),
                 Cell("–" if row["device_seconds"] is None else f"{row['device_seconds']:,.1f}", row["device_seconds"]),
+                *([Cell(row["reason"] or "")] if reasons else []),
             ),
             random_weights=bool(row["random_weights"]),
             status=row["status"],
-            reason=row["reason"] or "",
         )
         for index, row in enumerate(ordered)
     )
@@ -142,15 +144,17 @@ def importance(design: Design) -> Table | None:
         caption="Share of the variance of NoC90 that lies between the values of one axis (η²).",
         columns=columns,
         blocks=(Block(caption="", rows=tuple(rows)),),
-        note="Between configurations’ means over seeds, one axis at a time; what the shares leave over is interaction. "
-        "In a full grid they add up to at most 100 %. In a search, where axes are correlated, they need not, and a "
-        "share says what goes with an axis, not what it causes. “By chance” is the share of an axis without effect.",
+        note="Between configurations’ means over seeds, one axis at a time, where no seed is missing; what the "
+        "shares leave over is interaction. In a full grid they add up to at most 100 %. In a search, where axes are "
+        "correlated, they need not, and a share says what goes with an axis, not what it causes. “By chance” is the "
+        "share of an axis without effect.",
         sortable=True,
     )
 
 
 def _importance_rows(design: Design, axes: Sequence[str], data: str, groups: Sequence[Group]) -> list[Row]:
-    measured = [(group, mean) for group in groups if (mean := group.summary("noc_at_90").mean) is not None]
+    summaries = [(group, group.summary("noc_at_90")) for group in groups]
+    measured = [(group, one.mean) for group, one in summaries if one.whole and one.mean is not None]
     if len(measured) < 6:
         return []
     found: list[tuple[float, Row]] = []

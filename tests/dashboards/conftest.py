@@ -91,7 +91,7 @@ def _write_results(
         "name": name,
         "purpose": purpose,
         "file": f"sweeps/{name}.yaml",
-        "axes": list(axes),
+        "axes": {axis: list(values) for axis, values in axes.items()},
         "planned": len(points),
     }
     about["command"] = f"samref-sweep sweeps/{name}.yaml"

@@ -42,7 +42,7 @@ def test_the_papers_tables_from_its_numbers(write: Callable[[Path], None], name:
 
 
 def test_every_table_and_figure_in_every_format(write_results: Writer, tmp_path: Path) -> None:
-    grid = {"evaluate.theta": (1.05, 1.1, 1.2), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
+    grid = {"evaluate.theta": (1.05, 1.1, 1.2, 1.3), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
     write_results(tmp_path / "results", axes=grid, failed=[1])
     assert main([str(tmp_path / "results"), "--tables", str(tmp_path / "out")]) == 0
     content = gather(load([tmp_path / "results"]))
@@ -137,8 +137,9 @@ def test_unknown_columns_of_profiles_are_shown(write_results: Writer, tmp_path: 
         more.append_column("refine_seconds", pa.array([0.0106] * len(profile))), tmp_path / "profile.parquet"
     )
     detail = next(table for table in gather(load([tmp_path])).paper if table.name == "cost-detail")
-    assert [column.label for column in detail.columns][-2:] == ["encode (GFLOP)", "refine (s)"]
-    assert [cell.text for cell in detail.blocks[0].rows[0].cells][-2:] == ["2,976.5", "0.0106"]
+    assert [column.label for column in detail.columns] == ["measure", "tiny-REF tiny"]
+    shown = [[cell.text for cell in row.cells] for row in detail.blocks[0].rows]
+    assert shown[-2:] == [["encode (GFLOP)", "2,976.5"], ["refine (s)", "0.0106"]]
 
 
 def test_tables_into_a_file_is_refused(
@@ -149,3 +150,13 @@ def test_tables_into_a_file_is_refused(
     assert main([str(tmp_path / "results"), "--tables", str(tmp_path / "out")]) == 2
     assert "--tables names a folder" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_why_a_trial_failed_is_in_every_format(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path, failed=[1])
+    table = next(table for table in gather(load([tmp_path])).tables if table.name == "trials")
+    for text in (exports.markdown(table), exports.comma_separated(table), exports.latex(table)):
+        assert "CUDA out of memory in evaluate-9f2c at batch 16" in text
+    write_results(tmp_path / "done")
+    done = next(table for table in gather(load([tmp_path / "done"])).tables if table.name == "trials")
+    assert "reason" not in [column.key for column in done.columns]

@@ -108,6 +108,16 @@ def test_same_trial_in_two_sweeps_is_one_row_and_the_done_one(write_results: Wri
     assert "equals the recorded one in all 3" in html
 
 
+def test_one_sweep_in_two_folders_is_told_apart(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path / "a", axes={"evaluate.theta": (1.1, 1.2)})
+    write_results(tmp_path / "b", axes={"evaluate.theta": (1.1, 1.3)})
+    names = [f"theta ({tmp_path / folder})" for folder in "ab"]
+    results = load([tmp_path, tmp_path / "a"])
+    assert [sweep.name for sweep in results.sweeps] == names
+    assert sorted(trial["sweep"] for trial in results.trials) == sorted([" + ".join(names), *names])
+    assert page(tmp_path).count("trades the global result against the previous mask") == 1
+
+
 def test_random_weights_are_marked_and_never_best(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "real")
     write_results(tmp_path / "random", random_weights=True, name="quickstart")
@@ -196,6 +206,20 @@ def test_several_folders_need_a_name_for_the_page(
 ) -> None:
     write_results(tmp_path / "a")
     assert "--out FILE" in refusal(capsys, str(tmp_path / "a"), str(tmp_path / "a"))
+
+
+def test_a_data_root_that_does_not_exist_is_named(
+    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path)
+    assert "nowhere: no such folder" in refusal(capsys, str(tmp_path), "--data-root", str(tmp_path / "nowhere"))
+
+
+def test_tables_are_not_watched(write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--tables", str(tmp_path / "out"), "--watch"])
+    assert "not allowed with argument --tables" in capsys.readouterr().err
 
 
 @pytest.mark.slow

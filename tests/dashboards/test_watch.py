@@ -1,10 +1,8 @@
-"""`--watch`, `--explore` and the pictures of the hardest objects."""
+"""`--watch`, and the pictures of the hardest objects."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from samref_dashboards import explore
 from samref_dashboards.content import gather
 from samref_dashboards.load import load
 from samref_dashboards.report import main
@@ -63,31 +60,6 @@ def test_a_page_that_is_not_watched_does_not_reload(write_results: Writer, tmp_p
     write_results(tmp_path)
     assert main([str(tmp_path), "--no-open"]) == 0
     assert 'http-equiv="refresh"' not in (tmp_path / "dashboard.html").read_text("utf-8")
-
-
-def test_explore_without_marimo_says_what_to_install(
-    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_results(tmp_path)
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "marimo" else find(name))
-    assert main([str(tmp_path), "--explore"]) == 2
-    error = capsys.readouterr().err
-    assert "pip install 'samref-sweep[explore]'" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "explore.py").exists()
-
-
-def test_the_notebook_runs_on_results(write_results: Writer, tmp_path: Path) -> None:
-    """marimo runs a notebook as a script, without a browser; every query is then made once."""
-    write_results(tmp_path / "a", axes={"evaluate.theta": (1.1, 1.2)})
-    write_results(tmp_path / "b", axes={"evaluate.theta": (1.3,)}, name="second")
-    own = shutil.copyfile(explore.NOTEBOOK, tmp_path / "explore.py")
-    for command in (["-m", "marimo", "check", "--strict", str(own)], [str(own), str(tmp_path)]):
-        done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_pictures_show_photograph_outline_and_clicks(write_results: Writer, tmp_path: Path, real_data: Path) -> None:
