@@ -195,8 +195,8 @@ class Runtime:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
     threads: int | None = None
-    """CPU threads of torch and OpenCV; None leaves their choice. How sums are rounded, and so the last bits of a training,
-    hangs on it."""
+    """CPU threads of torch and OpenCV; None leaves their choice. How sums are rounded hangs on it, and so do the last
+    bits of a training."""
     checkpoint_seconds: float = 60.0
     """A training saves a checkpoint this often."""
     checkpoints: Path = field(
