@@ -135,7 +135,7 @@ def differences(rows: Rows, description: str, *, metric: str) -> Spec:
     ]
     zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="var(--soft)", strokeDash=[2, 3])
     layers = [
-        zero.encode(x=alt.X("x:Q", title=f"Δ {metric}")),
+        zero.encode(x=alt.X("x:Q", title=f"Δ {metric}", axis=alt.Axis(tickCount=5))),
         base.mark_rule(strokeWidth=1.75).encode(x=alt.X("low:Q", title=f"Δ {metric}"), x2=alt.X2("high:Q"), color=sure),
         base.mark_point(size=52, opacity=1).encode(x=alt.X("mean:Q"), color=sure, tooltip=tooltip),
     ]

@@ -67,8 +67,8 @@ class Figure:
 
 
 def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
-    """Mean IoU after each click: a line per value of one axis, a chart per combination of the others."""
-    lined = lined_axes(design)[:1]
+    """Mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
+    lined = lined_axes(design, leave_out=[DATA]) or lined_axes(design)
     colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
     for index, group in enumerate(design.groups):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samref_dashboards import metrics, paper, queries
-from samref_dashboards.axes import DATA, THETA, Design, Group
+from samref_dashboards.axes import DATA, THETA, Design, Group, show
 from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.load import Results
 from samref_dashboards.metrics import Metric
@@ -118,8 +118,9 @@ def cost(results: Results) -> Table | None:
     if all(row.get(metric.key) is None for row in profiles.values() for metric in metrics.COST):
         return None
     by_device: dict[str, list[Row]] = {}
-    for row in _ranked(profiles):
-        cells = (*_who(row), *(number(m, _float(row.get(m.key))) for m in metrics.COST))
+    ranked = _ranked(profiles)
+    for row, who in zip(ranked, _who(results, ranked), strict=True):
+        cells = (*map(Cell, who), *(number(m, _float(row.get(m.key))) for m in metrics.COST))
         by_device.setdefault(_device(row), []).append(Row(cells=cells))
     published = [
         Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in metrics.COST)), paper=True)
@@ -153,7 +154,7 @@ def cost_detail(results: Results) -> Table | None:
     if not shown:
         return None
     ranked = _ranked(profiles)
-    names = [" ".join(dict.fromkeys(cell.text for cell in _who(row))) for row in ranked]
+    names = [" ".join(dict.fromkeys(who)) for who in _who(results, ranked)]
     alike = [
         f"{name}, {_device(row)}" if names.count(name) > 1 else name for name, row in zip(names, ranked, strict=True)
     ]
@@ -212,10 +213,20 @@ def _device(profile: Mapping[str, Any]) -> str:
     return str(profile["device"]) if precision in (None, "fp32") else f"{profile['device']}, {precision}"
 
 
-def _who(profile: Mapping[str, Any]) -> tuple[Cell, Cell]:
-    """A profile's method and backbone; no star, because what was trained changes no cost."""
-    name, backbone = method({"model.backbone": profile["model"], "model.refiner": profile["refiner"]})
-    return Cell(name), Cell(backbone)
+def _who(results: Results, profiles: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Every profile's method and backbone; where two read alike, with the settings that tell the models apart.
+
+    There is no star, because what was trained changes no cost.
+    """
+    names = [method({"model.backbone": row["model"], "model.refiner": row["refiner"]}) for row in profiles]
+    models = [next((t for t in results.trials if t["stage_profile"] == row["stage"]), {}) for row in profiles]
+    found = []
+    for name, model in zip(names, models, strict=True):
+        alike = [other for same, other in zip(names, models, strict=True) if same == name]
+        differ = [key for key in model if key.startswith("model.") and len({other.get(key) for other in alike}) > 1]
+        beside = ", ".join(f"{key.removeprefix('model.').replace('_', ' ')} {show(model[key])}" for key in differ)
+        found.append((name[0], f"{name[1]} ({beside})" if beside else name[1]))
+    return found
 
 
 def _beside(ours: Sequence[Metric], published: Mapping[str, float]) -> list[Cell]:

@@ -177,7 +177,7 @@ def training_curves(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Curve
 
 def profiles(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, object]]:
     """The row of profile.parquet of every profile stage."""
-    cursor = sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device")
+    cursor = sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
     names = [str(column[0]) for column in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return {str(row["stage"]): row for row in rows}

@@ -96,6 +96,14 @@ def test_colours_tell_all_lines_of_a_chart_apart(content: Content) -> None:
         assert len(set(drawn)) == len(drawn)
 
 
+def test_few_configurations_share_one_chart_per_dataset(write_results: Writer, tmp_path: Path) -> None:
+    grid = {"model.refiner": ("none", "gfr+lfr"), "train.gamma": (0.6, 0.9), "evaluate.data": ("davis", "grabcut")}
+    write_results(tmp_path, axes=grid)
+    shown = figure(gather(load([tmp_path])), "clicks")
+    assert [(panel.title, panel.data) for panel in shown.panels] == [("davis", "davis"), ("grabcut", "grabcut")]
+    assert list(shown.legend) == ["none · 0.6", "none · 0.9", "gfr+lfr · 0.6", "gfr+lfr · 0.9"]
+
+
 def test_names_are_in_the_order_of_the_sweep_file(content: Content) -> None:
     first = figure(content, "noc-by-model-backbone").panels[0].spec["data"]["values"]
     assert list(dict.fromkeys(row["x"] for row in first)) == ["tiny", "sam_vit_b"]

@@ -57,6 +57,21 @@ def test_a_latency_of_other_clicks_than_the_papers_says_so(write_results: Writer
     assert "Latency is of 16 single clicks." in detail.caption
 
 
+def test_models_of_one_name_are_told_apart_by_their_settings(write_results: Writer, tmp_path: Path) -> None:
+    for blocks in (1, 3):
+        write_results(tmp_path / str(blocks), axes={"evaluate.theta": (1.1,)}, settings={"train.steps": blocks})
+        change(tmp_path / str(blocks) / "profile.parquet", stage=f"profile-{blocks}")
+        change(
+            tmp_path / str(blocks) / "trials.parquet", stage_profile=f"profile-{blocks}", model__refiner_blocks=blocks
+        )
+    content = gather(load([tmp_path]))
+    cost, detail = paper_table(content, "table3-cost"), paper_table(content, "cost-detail")
+    assert cost is not None
+    assert detail is not None
+    assert [row.cells[1].text for row in cost.blocks[0].rows] == ["tiny (refiner blocks 1)", "tiny (refiner blocks 3)"]
+    assert len({column.label for column in detail.columns}) == 3
+
+
 def test_theta_of_a_model_without_selector_is_no_table(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "both", axes=METHODS)
     table = paper_table(gather(load([tmp_path / "both"])), "table1-theta")
