@@ -8,6 +8,7 @@ trial that was not logged in the end (or the driver was killed) is logged by the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -163,6 +164,8 @@ class _Log:
         self._sweep = plan.sweep.name
         self._names: dict[str, str] = {}
         self.name(plan)
+        if uri.startswith("sqlite:///") and "?" not in uri:
+            _make_database(Path(uri.removeprefix("sqlite:///")))
         waiting = f"?timeout={SQLITE_SECONDS}" if uri.startswith("sqlite:") and "?" not in uri else ""
         self._client = MlflowClient(tracking_uri=uri + waiting)
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
@@ -272,6 +275,18 @@ class _Log:
             token = page.token
             if not token:
                 return
+
+
+def _make_database(path: Path) -> None:
+    """Make a database aside and rename it: one whose making was killed half-way can never be opened again."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        aside = Path(folder, path.name)
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(aside, path)
 
 
 def miou_per_click(folder: Path) -> list[float]:
