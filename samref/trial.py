@@ -293,18 +293,6 @@ def run(
     Returns:
         For each stage the summary that was also written to its `summary.json`.
     """
-    with _on_threads(runtime.threads):
-        return _run(stages, inputs, outs, scratch, runtime, report)
-
-
-def _run(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> list[dict[str, Any]]:
     # Imported here: each verb imports torch, and plans need none of it.
     from samref import memory, parallel
 
@@ -315,28 +303,31 @@ def _run(
     first = stages[0]
     model = ModelConfig(**first.config["model"])
     metrics: list[dict[str, float | int]]
-    if first.kind == "embed":
-        from samref.embed import DataSource, embed
+    with _on_threads(runtime.threads):
+        if first.kind == "embed":
+            from samref.embed import DataSource, embed
 
-        source = DataSource(**first.config["data"])
-        resize = first.config["resize"]
-        metrics = [embed(model, source, resize, inputs=inputs, out=outs[0], runtime=runtime, report=report)]
-    elif first.kind == "train":
-        from samref.train import train
+            source = DataSource(**first.config["data"])
+            resize = first.config["resize"]
+            metrics = [embed(model, source, resize, inputs=inputs, out=outs[0], runtime=runtime, report=report)]
+        elif first.kind == "train":
+            from samref.train import train
 
-        config = TrainConfig(**first.config["train"])
-        metrics = [train(model, config, inputs=inputs, out=outs[0], scratch=scratch, runtime=runtime, report=report)]
-    elif first.kind == "evaluate":
-        from samref.evaluate import evaluate
+            config = TrainConfig(**first.config["train"])
+            metrics = [
+                train(model, config, inputs=inputs, out=outs[0], scratch=scratch, runtime=runtime, report=report)
+            ]
+        elif first.kind == "evaluate":
+            from samref.evaluate import evaluate
 
-        configs = [EvaluateConfig(**stage.config["evaluate"]) for stage in stages]
-        metrics = evaluate(model, configs, inputs=inputs, outs=outs, runtime=runtime, report=report)
-    else:
-        from samref.profile import profile
+            configs = [EvaluateConfig(**stage.config["evaluate"]) for stage in stages]
+            metrics = evaluate(model, configs, inputs=inputs, outs=outs, runtime=runtime, report=report)
+        else:
+            from samref.profile import profile
 
-        metrics = [
-            profile(model, ProfileConfig(**first.config["profile"]), out=outs[0], runtime=runtime, report=report)
-        ]
+            metrics = [
+                profile(model, ProfileConfig(**first.config["profile"]), out=outs[0], runtime=runtime, report=report)
+            ]
     seconds = time.perf_counter() - clock
     group = parallel.group(device)
     measurements = {

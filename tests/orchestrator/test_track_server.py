@@ -154,6 +154,20 @@ def test_a_run_that_was_made_twice_is_one_again(finished: tuple[Plan, Store]) ->
     assert runs(uri) == complete(planned)
 
 
+def test_a_driver_killed_while_it_makes_the_database_leaves_none(finished: tuple[Plan, Store]) -> None:
+    """MLflow's migration takes seconds; killed within it, the file could never be opened again."""
+    planned, store = finished
+    database = store.root / "mlflow.db"
+    program = "import sys; from pathlib import Path; from samref_sweep.track import _make_database as make; "
+    process = subprocess.Popen([sys.executable, "-c", program + "make(Path(sys.argv[1]))", str(database)])
+    wait_for(lambda: any(path.stat().st_size for path in store.root.glob("*/mlflow.db")))
+    process.kill()
+    process.wait()
+    assert not database.exists(), "it was killed too late"
+    assert close(Tracker(planned, store, default_uri(store), pytest.fail), planned, store)
+    assert runs(default_uri(store)) == complete(planned)
+
+
 def test_two_drivers_of_one_sweep_log_each_trial_once_while_the_page_is_open(
     finished: tuple[Plan, Store], port: int
 ) -> None:
