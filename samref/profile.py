@@ -173,6 +173,8 @@ class _Bench:
         memory.reset(self.device)
         held = _peak(self.device)
         _, encode = self.timed(self.encode)
+        # What the encoder freed in pieces too small for the clicks is no memory that they take.
+        _settle()
         context = Context(self._features, [self._image_3SS], None)
         coarse, decode = self.timed(lambda: self._bare(context, clicks, None, None, [frame]))
         _, bare_paste = self.timed(lambda: self._bare.paste(coarse, 0, None, frame))
