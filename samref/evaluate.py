@@ -86,9 +86,8 @@ def evaluate(
         _write_clicks(out, [trajectory.records for trajectory in own])
         _write_masks(out, own, config.max_clicks)
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
-    return [
-        {**headline([sample.records for sample in own], config), "seconds_per_click": seconds} for own in paths
-    ]
+    clicked = [[trajectory.records for trajectory in own] for own in paths]
+    return [{**headline(records, config), "seconds_per_click": seconds} for records in clicked]
 
 
 def run(

@@ -128,8 +128,8 @@ def _masks(
 ) -> dict[tuple[str, str], NDArray[np.bool_]]:
     """(stage of the evaluation, sample) -> its last mask H×W."""
     rows = sql.execute(
-        "SELECT stage, sample, height, width, counts FROM masks "
-        "WHERE list_contains(?, stage) AND list_contains(?, sample)",
+        # IN, and not list_contains: the masks of the other evaluations are not decoded to rows first.
+        "SELECT stage, sample, height, width, counts FROM masks WHERE stage IN ? AND sample IN ?",
         [sorted(stages), sorted(samples)],
     ).fetchall()
     found = {}
