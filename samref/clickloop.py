@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref import device_clicks, metrics, run_lengths
-from samref.clicks import Click, click_on, errors, next_click
+from samref.clicks import Click, click_on, next_click
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, upscale
@@ -92,9 +92,14 @@ class Wave:
     contexts: list[Context]
 
     @cached_property
+    def sides(self) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Where each object is, and where its background."""
+        return [(truth == 1, truth == 0) for truth in self.truths]
+
+    @cached_property
     def num_object(self) -> list[int]:
         """Pixels of each object."""
-        return [int(np.count_nonzero(truth == 1)) for truth in self.truths]
+        return [int(np.count_nonzero(is_object)) for is_object, _ in self.sides]
 
     @property
     def device(self) -> torch.device:
@@ -213,7 +218,8 @@ def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config
     found = []
     for node, mask_HW in zip(nodes, masks, strict=True):
         truth, mask = wave.truths[node.sample], mask_HW.numpy()
-        missing, extra = errors(truth, mask)
+        is_object, is_background = wave.sides[node.sample]
+        missing, extra = (is_object & ~mask).view(np.uint8), (is_background & mask).view(np.uint8)
         iou = metrics.iou_of_counts(wave.num_object[node.sample], cv2.countNonZero(missing), cv2.countNonZero(extra))
         click = None
         if len(node.records) < config.max_clicks:

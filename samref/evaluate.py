@@ -127,12 +127,13 @@ def load_wave(dataset: Dataset, positions: Sequence[int], network: SamRef, embed
     """Read these samples, and compute once what all their clicks share."""
     truths, contexts = [], []
     for sample in (dataset.samples[position] for position in positions):
-        truths.append(dataset.truth(sample.key))
-        image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
-        # Only the refiner looks at images.
-        image_1SS = image[None, :1, :1, :1]
+        # Only the refiner looks at images. Read before the truth, which is checked against their size.
+        image = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        image_1SS = image[None]
         if network.gfr is not None:
+            image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
             image_1SS = resize_image(image, network.backbone.image_size, "stretch")[None]
+        truths.append(dataset.truth(sample.key))
         features = embeddings.read([sample.image_key], device)
         with torch.inference_mode():
             contexts.append(network.prepare(features, image_1SS.to(device), [image.to(device)]))

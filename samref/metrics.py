@@ -44,13 +44,18 @@ def boundary_iou(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any], *, dilation:
     height, width = truth_HW.shape
     predicted_HW = _predicted(truth_HW, mask_HW) & (truth_HW >= 0)
     distance = max(1, round(dilation * math.hypot(height, width)))
-    true, predicted = (_boundary(region, distance) for region in (truth_HW == 1, predicted_HW))
-    union = cv2.countNonZero(true | predicted)
-    return cv2.countNonZero(true & predicted) / union if union else 1.0
+    object_HW = truth_HW == 1
+    # Outside of both regions there is no boundary, and what is cut off counts as outside, which it is.
+    x, y, width, height = cv2.boundingRect((object_HW | predicted_HW).view(np.uint8))
+    if not width:
+        return 1.0
+    box = np.s_[y : y + height, x : x + width]
+    true, predicted = (_boundary(region[box], distance) for region in (object_HW, predicted_HW))
+    return cv2.countNonZero(true & predicted) / cv2.countNonZero(true | predicted)
 
 
 def _boundary(region_HW: NDArray[np.bool_], distance: int) -> NDArray[np.uint8]:
-    region = region_HW.view(np.uint8)
+    region = np.ascontiguousarray(region_HW).view(np.uint8)
     side = 2 * distance + 1
     # A window without a gap is inside. Sums of a running window cost the same whatever its side.
     filled = cv2.boxFilter(region, cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)

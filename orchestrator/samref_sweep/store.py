@@ -35,7 +35,7 @@ VERSION = 1
 MARKER = "samref-store.json"
 DAY_SECONDS = 86_400
 CLAIM_SECONDS = 0.2
-EXCLUSIVE_SECONDS = 10.0
+EXCLUSIVE_SECONDS = 30.0
 
 
 class StoreError(ValueError):
@@ -143,13 +143,13 @@ class Store:
             yield
 
     @contextmanager
-    def exclusive(self, name: str, *, give_up: threading.Event) -> Iterator[None]:
-        """The sole right to something named, for the block.
+    def exclusive(self, name: str, token: str, *, give_up: threading.Event) -> Iterator[bool]:
+        """The sole right to something named, for the block; gives whether nobody with another token had it since.
 
         Raises:
             TimeoutError: another process had it still, EXCLUSIVE_SECONDS after `give_up` was set.
         """
-        with (self._partial.parent / f"{name}.lock").open("w") as file:
+        with (self._partial.parent / f"{name}.lock").open("a+") as file:
             until: float | None = None
             while not _lock(file.fileno()):
                 if until is None and give_up.is_set():
@@ -157,7 +157,13 @@ class Store:
                 if until is not None and time.monotonic() > until:
                     raise TimeoutError(f"another process holds {file.name}")
                 time.sleep(CLAIM_SECONDS)
-            yield
+            file.seek(0)
+            undisturbed = file.read() == token
+            if not undisturbed:
+                file.truncate(0)
+                file.write(token)
+                file.flush()
+            yield undisturbed
 
     def forget_scratch(self, stage_ids: Iterable[str]) -> None:
         """Remove what attempts left; for who has the claim."""

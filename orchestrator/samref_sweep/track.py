@@ -9,10 +9,12 @@ trial that was not logged in the end (or the driver was killed) is logged by the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import queue
+import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -71,12 +73,14 @@ class Tracker:
                 self._by_leaf.setdefault(stage.id, []).append(trial)
         self._tasks: queue.SimpleQueue[Callable[[_Log], None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._token = secrets.token_hex(8)
         self._complete_log = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
 
     def start(self) -> None:
         """Begin, with the trials that were done before; a sweep that is refused never gets here."""
         if not self._thread.ident:
+            self._tasks.put(partial(_Log.name, plan=self._plan))  # so that the sweep is there from the beginning
             self._thread.start()
             self._complete(self._plan.trials)
 
@@ -128,30 +132,29 @@ class Tracker:
     def _work(self) -> None:
         """Do all tasks in order; one that fails is done again, on a new connection, until the sweep is over.
 
-        Once is no reason to warn, unless nothing comes after it: a database may be busy.
+        Once is no reason to warn, unless nothing comes after it: a database may be busy. Between two tasks another
+        driver of the same sweep may log; what it did is looked up before ours goes on.
         """
-        task: Callable[[_Log], None] | None = None
-        failed = 0
-        while True:
-            last = self._closing.is_set()
-            try:
-                with self._store.exclusive(f"mlflow-{self._plan.sweep.name}", give_up=self._closing):
-                    log = _Log(self._plan, self._store, self._uri)
-                    while True:
-                        task = task or self._tasks.get()
-                        if task is None:
-                            self._complete_log = True
-                            return
+        log: _Log | None = None
+        while (task := self._tasks.get()) is not None:
+            for attempt in itertools.count(1):
+                last = self._closing.is_set()
+                try:
+                    name = f"mlflow-{self._plan.sweep.name}"
+                    with self._store.exclusive(name, self._token, give_up=self._closing) as undisturbed:
+                        if log is None or not undisturbed:
+                            log = _Log(self._plan, self._store, self._uri)
                         task(log)
-                        task, failed = None, 0
-            except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
-                failed += 1
-                if failed == 2 or (last and failed == 1):
-                    text = " ".join(str(error).split())[:400]
-                    self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
-                if last:
-                    return
-                self._closing.wait(RETRY_SECONDS)
+                    break
+                except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
+                    log = None
+                    if attempt == 2 or (last and attempt == 1):
+                        text = " ".join(str(error).split())[:400]
+                        self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")
+                    if last:
+                        return
+                    self._closing.wait(RETRY_SECONDS)
+        self._complete_log = True
 
 
 class _Log:
