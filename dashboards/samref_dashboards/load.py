@@ -1,8 +1,8 @@
 """Reads results folders: checks them, joins several into one, and opens them to SQL.
 
-A results folder holds `trials.parquet` and beside it `clicks`, `masks`, `training`, `profile` and `stages` (docs/results.md
-explains every column). Trials become plain dictionaries; clicks and training curves may be millions of rows
-and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
+A results folder holds `trials.parquet` and beside it `clicks`, `masks`, `training`, `profile` and `stages`
+(docs/results.md explains every column). Trials become plain dictionaries; clicks and training curves may be millions
+of rows and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
 """
 
 from __future__ import annotations
