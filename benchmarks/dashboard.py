@@ -27,11 +27,14 @@ THETAS = (1.05, 1.1, 1.15, 1.2, 1.3)
 DATA = ("davis", "grabcut", "berkeley", "sbd")
 SEEDS = 5
 CLICKS = 20
+KEPT_MASKS = 32
+RUNS = 601
+"""Of a mask: an object 300 px wide."""
 NUM_METRICS = 40
 
 
 def write(folder: Path, num_trials: int, num_samples: int) -> None:
-    """Write the four tables: θ × dataset × seed × as many learning rates as it takes."""
+    """Write five tables: θ × dataset × seed × as many learning rates as it takes."""
     chance = np.random.default_rng(0)
     per_rate = len(THETAS) * len(DATA) * SEEDS
     trials: list[dict[str, Any]] = []
@@ -52,6 +55,7 @@ def write(folder: Path, num_trials: int, num_samples: int) -> None:
     metadata = {"samref.schema": "1", "samref.sweep": json.dumps(about)}
     pq.write_table(pa.Table.from_pylist(trials).replace_schema_metadata(metadata), folder / "trials.parquet")
     pq.write_table(_clicks(trials, num_samples, chance), folder / "clicks.parquet")
+    pq.write_table(_masks(trials, min(num_samples, KEPT_MASKS), chance), folder / "masks.parquet", compression="zstd")
     stages = sorted({trial["stage_train"] for trial in trials})
     steps = np.tile(np.arange(0, 20_000, 200, dtype=np.int32), len(stages))
     training = {
@@ -121,6 +125,27 @@ def _clicks(trials: Sequence[dict[str, Any]], num_samples: int, chance: np.rando
             "iou": iou.astype(np.float32),
             "pasted_on": pa.array(np.where(chance.random(count) < 0.5, "global", "previous")),
             "error_ratio": chance.lognormal(0.1, 0.1, count).astype(np.float32),
+        }
+    )
+
+
+def _masks(trials: Sequence[dict[str, Any]], num_masks: int, chance: np.random.Generator) -> pa.Table:
+    stages = [trial["stage_evaluate"] for trial in trials if trial["status"] == "done"]
+    count = len(stages) * num_masks
+    # In each of 300 columns the object begins and ends about where it did in the one before.
+    inside = (240 * np.sin(np.linspace(0.1, 3, RUNS // 2))).astype(np.int32)
+    inside = inside + chance.integers(-2, 3, (count, RUNS // 2), dtype=np.int32)
+    counts = np.zeros((count, RUNS), np.int32)
+    counts[:, 1::2], counts[:, 2::2] = inside, 480 - inside
+    counts[:, 0] = 240 * 480
+    counts[:, -1] += 854 * 480 - counts.sum(axis=1, dtype=np.int32)
+    return pa.table(
+        {
+            "stage": pa.array(np.repeat(stages, num_masks)),
+            "sample": pa.array(np.char.add("object-", np.tile(np.arange(num_masks), len(stages)).astype(str))),
+            "height": pa.repeat(pa.scalar(480, pa.int32()), count),
+            "width": pa.repeat(pa.scalar(854, pa.int32()), count),
+            "counts": pa.ListArray.from_arrays(np.arange(0, RUNS * (count + 1), RUNS, dtype=np.int32), counts.ravel()),
         }
     )
 

@@ -202,7 +202,7 @@ def compare(case: Case, title: str) -> None:
             torch.set_num_threads(before)
         shares.append(sum(clock.seconds.values()) / alone_seconds)
         parts = {name: 1e3 * value / alone_calls for name, value in clock.seconds.items()}
-    own = [[record.iou for record in records] for records in paths[0]]
+    own = [[record.iou for record in trajectory.records] for trajectory in paths[0]]
     same_noc(plain, own, case.config.max_clicks)
     same = sum(a == b for left, right in zip(plain, own, strict=True) for a, b in zip(left, right, strict=False))
     rate, plain_rate = statistics.median(rates), statistics.median(plain_rates)
@@ -281,10 +281,10 @@ def claim_3(options: argparse.Namespace, folder: Path) -> None:
     alone = [case.ours([theta]) for theta in THETAS]
     together, calls, seconds = case.ours(THETAS)
     histories = {
-        (sample, tuple(record.pasted_on for record in records[:made]))
+        (sample, tuple(record.pasted_on for record in trajectory.records[:made]))
         for paths, _, _ in alone
-        for sample, records in enumerate(paths[0])
-        for made in range(len(records))
+        for sample, trajectory in enumerate(paths[0])
+        for made in range(len(trajectory.records))
     }
     for (paths, _, _), own in zip(alone, together, strict=True):
         assert repr(paths[0]) == repr(own), "a θ has other clicks in the common run"

@@ -69,6 +69,8 @@ def write_nothing(stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Seq
     names = ("sample", "click", "x", "y", "positive", "iou", "pasted_on", "error_ratio")
     for stage, out in zip(stages, outs, strict=True):
         np.savez(out / "clicks.npz", **{name: np.zeros(0, np.int32) for name in names})
+        columns = ("sample", "height", "width", "counts")
+        np.savez(out / "masks.npz", offsets=np.zeros(1, np.int32), **dict.fromkeys(columns, np.zeros(0, np.int32)))
         (out / "samples.json").write_text("[]")
         summary = {"id": stage.id, "stage": stage.to_json(), "metrics": {"noc_at_90": 1.0}, "device_seconds": 0.0}
         origin = {"device": "cpu", "hardware": "", "versions": {}, "started": "2026-01-01T00:00:00+00:00"}

@@ -21,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samref import device_clicks, metrics
+from samref import device_clicks, metrics, run_lengths
 from samref.clicks import Click, click_on, next_click
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, upscale
 from samref.refiner.selector import error_ratio, paste_on_global
+from samref.run_lengths import RunLengths
 
 NO_SELECTOR, GLOBAL, PREVIOUS = 0, 1, 2
 BOUNDARY_CLICKS = (1, 5, 20)
@@ -42,6 +43,15 @@ class Record(NamedTuple):
     """NaN where it was not measured."""
     pasted_on: int
     error_ratio: float
+
+
+class Trajectory(NamedTuple):
+    """One sample under one θ: what was clicked, and what came of it."""
+
+    records: tuple[Record, ...]
+    """In the order of the clicks."""
+    mask: RunLengths | None
+    """After the last click, at the original resolution; None where none was made."""
 
 
 class Verdict(NamedTuple):
@@ -63,6 +73,7 @@ class _Node:
     coarse_1MM: Tensor | None = None  # S_{t-1}
     result_HW: Tensor | None = None  # M_{t-1}, where a selector may paste on it
     area: int = -1  # ‖H(E_{t-1})‖₀; -1 before the first click
+    mask: RunLengths | None = None  # once there is no next click
 
     @property
     def clicks(self) -> list[Click]:
@@ -116,8 +127,8 @@ class ClickLoop:
         self._batch = batch
 
     @torch.inference_mode()
-    def run(self, wave: Wave) -> tuple[list[list[tuple[Record, ...]]], int]:
-        """For each θ, for each sample of the wave, its clicks in order; and the decoder calls, counted in nodes."""
+    def run(self, wave: Wave) -> tuple[list[list[Trajectory]], int]:
+        """For each θ, for each sample of the wave, its trajectory; and the decoder calls, counted in nodes."""
         judge = _on_host if wave.device.type == "cpu" else _on_device
         everywhere = tuple(range(len(self._thetas)))
         empty = [torch.zeros(truth.shape, dtype=torch.bool) for truth in wave.truths]
@@ -136,14 +147,11 @@ class ClickLoop:
             for start in range(0, len(live), self._batch):
                 branches, masks = self._advance(wave, live[start : start + self._batch])
                 verdicts = judge(wave, branches, masks, self._config)
-                nodes += [_judged(node, verdict) for node, verdict in zip(branches, verdicts, strict=True)]
-            if (stop_at := self._config.stop_at) is not None:
-                finished += [node for node in nodes if node.records[-1].iou >= stop_at]
-                nodes = [node for node in nodes if node.records[-1].iou < stop_at]
-        found: list[list[tuple[Record, ...]]] = [[()] * len(wave.truths) for _ in self._thetas]
+                nodes += [self._judged(*each) for each in zip(branches, masks, verdicts, strict=True)]
+        found = [[Trajectory((), None)] * len(wave.truths) for _ in self._thetas]
         for node in finished + nodes:
             for theta in node.thetas:
-                found[theta][node.sample] = node.records
+                found[theta][node.sample] = Trajectory(node.records, node.mask)
         return found, calls
 
     def _advance(self, wave: Wave, live: Sequence[_Node]) -> tuple[list[_Node], list[Tensor]]:
@@ -185,6 +193,16 @@ class ClickLoop:
             if agreeing:
                 yield on_global, agreeing
 
+    def _judged(self, node: _Node, mask_HW: Tensor, verdict: Verdict) -> _Node:
+        """The node with its verdict; one that makes no further click keeps its mask, and nothing that a click needs."""
+        last = node.records[-1]._replace(iou=verdict.iou, boundary_iou=verdict.boundary_iou)
+        records = (*node.records[:-1], last)
+        enough = self._config.stop_at is not None and verdict.iou >= self._config.stop_at
+        if verdict.next_click is None or enough:
+            mask = run_lengths.encode(mask_HW.cpu().numpy())
+            return _Node(node.sample, node.thetas, None, records, mask=mask)
+        return _Node(node.sample, node.thetas, verdict.next_click, records, node.coarse_1MM, node.result_HW, node.area)
+
 
 def _above(logits: Tensor, frame: tuple[int, int], threshold: float) -> Tensor:
     """Where logits are above the threshold in the frame H×W, to which they are resized (bilinear): bool."""
@@ -193,12 +211,6 @@ def _above(logits: Tensor, frame: tuple[int, int], threshold: float) -> Tensor:
         return full > threshold
     # On one thread numpy compares eight times as fast as torch 2.15 does.
     return torch.from_numpy(full.numpy() > np.float32(threshold))
-
-
-def _judged(node: _Node, verdict: Verdict) -> _Node:
-    last = node.records[-1]._replace(iou=verdict.iou, boundary_iou=verdict.boundary_iou)
-    records = (*node.records[:-1], last)
-    return _Node(node.sample, node.thetas, verdict.next_click, records, node.coarse_1MM, node.result_HW, node.area)
 
 
 def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config: EvaluateConfig) -> list[Verdict]:

@@ -10,6 +10,9 @@ Written into each θ's folder:
     clicks.npz     one entry a click: sample (index), click (from 1), x, y (px, original image), positive, iou,
                    boundary_iou (NaN where not measured), pasted_on (0 no selector, 1 global, 2 previous), error_ratio
                    (R_e, NaN where undefined)
+    masks.npz      the mask after the last click, of the KEPT_MASKS hardest samples: sample (index), height, width (px),
+                   counts (run lengths of all, one after the other; samref.run_lengths), offsets (of each mask's first,
+                   and their end)
     samples.json   the samples' keys, by index
 """
 
@@ -30,7 +33,7 @@ import torch
 
 from samref import metrics, weights
 from samref.backbones.backbone import resize_image
-from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Wave
+from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Trajectory, Wave
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
     from samref.trial import Report
 
 _WAVE = 32  # samples, and nodes of one decoder call, that a GPU works on together
-Paths = list[list[tuple[Record, ...]]]
-"""For each θ, for each sample, its clicks in order."""
+KEPT_MASKS = 16
+"""About a kilobyte each; the dashboard draws eight objects."""
+Paths = list[list[Trajectory]]
+"""For each θ, for each sample."""
 Played = TypeVar("Played")
 
 
@@ -78,8 +83,11 @@ def evaluate(
     paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = (time.perf_counter() - clock) / max(1, calls)
     for out, own in zip(outs, paths, strict=True):
-        _write(out, [sample.key for sample in dataset.samples], own)
-    return [{**headline(own, config), "seconds_per_click": seconds} for own in paths]
+        _write_clicks(out, [trajectory.records for trajectory in own])
+        _write_masks(out, own, config.max_clicks)
+        (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
+    clicked = [[trajectory.records for trajectory in own] for own in paths]
+    return [{**headline(records, config), "seconds_per_click": seconds} for records in clicked]
 
 
 def run(
@@ -108,8 +116,8 @@ def run(
         # an exception waits for the samples that are being played, not for all.
         played = _in_threads(play, range(0, num_samples, size), threads if on_cpu else 2)
         for found, more in stack.enter_context(contextlib.closing(played)):
-            for own, records in zip(paths, found, strict=True):
-                own.extend(records)
+            for own, trajectories in zip(paths, found, strict=True):
+                own.extend(trajectories)
             calls += more
             report(len(paths[0]) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
     return paths, calls
@@ -195,7 +203,30 @@ def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[
     return found
 
 
-def _write(out: Path, keys: Sequence[str], paths: Sequence[Sequence[Record]]) -> None:
+def hardest(path: Sequence[Trajectory], max_clicks: int) -> list[int]:
+    """Indices of the KEPT_MASKS samples that needed most clicks to IoU 0.9; of equal ones those of lowest last IoU."""
+
+    def ease(index: int) -> tuple[int, float]:
+        ious = [record.iou for record in path[index].records]
+        return -next((click for click, iou in enumerate(ious, start=1) if iou >= 0.9), max_clicks), ious[-1]
+
+    return sorted((index for index, trajectory in enumerate(path) if trajectory.records), key=ease)[:KEPT_MASKS]
+
+
+def _write_masks(out: Path, path: Sequence[Trajectory], max_clicks: int) -> None:
+    kept = [(index, mask) for index in hardest(path, max_clicks) if (mask := path[index].mask) is not None]
+    counts = [mask.counts for _, mask in kept]
+    np.savez_compressed(
+        out / "masks.npz",
+        sample=np.array([index for index, _ in kept], np.int32),
+        height=np.array([mask.height for _, mask in kept], np.int32),
+        width=np.array([mask.width for _, mask in kept], np.int32),
+        counts=np.concatenate([np.zeros(0, np.int32), *counts]),
+        offsets=np.cumsum([0, *map(len, counts)], dtype=np.int32),
+    )
+
+
+def _write_clicks(out: Path, paths: Sequence[Sequence[Record]]) -> None:
     rows = [(i, t, record) for i, records in enumerate(paths) for t, record in enumerate(records, start=1)]
     np.savez_compressed(
         out / "clicks.npz",
@@ -209,4 +240,3 @@ def _write(out: Path, keys: Sequence[str], paths: Sequence[Sequence[Record]]) ->
         pasted_on=np.array([record.pasted_on for _, _, record in rows], np.int8),
         error_ratio=np.array([record.error_ratio for _, _, record in rows], np.float32),
     )
-    (out / "samples.json").write_text(json.dumps(list(keys)) + "\n")

@@ -1,8 +1,8 @@
 """Reads results folders: checks them, joins several into one, and opens them to SQL.
 
-A results folder holds `trials.parquet` and beside it `clicks`, `training`, `profile` and `stages` (docs/results.md
-explains every column). Trials become plain dictionaries; clicks and training curves may be millions of rows
-and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
+A results folder holds `trials.parquet` and beside it `clicks`, `masks`, `training`, `profile` and `stages`
+(docs/results.md explains every column). Trials become plain dictionaries; clicks and training curves may be millions
+of rows and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ COLUMNS = {
     "random_weights started model.backbone model.refiner train.data evaluate.data evaluate.theta "
     "evaluate.max_clicks num_samples noc_at_90 noc_at_95 clicks_on_global clicks_on_previous",
     "clicks": "trial dataset sample click x y positive iou pasted_on error_ratio",
+    "masks": "stage sample height width counts",
     "training": "stage step metric value",
     "stages": "stage kind hardware device_seconds per_second peak_memory_gb device_peak_memory_gb",
     "profile": "stage model refiner device parameters parameters_leaf fps memory_gb encode_seconds click_seconds",
@@ -65,7 +66,7 @@ class Results:
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     sql: duckdb.DuckDBPyConnection
-    """Holds the views `clicks` (of done trials), `training`, `profile` and `stages`."""
+    """Holds the views `clicks` (of done trials), `masks`, `training`, `profile` and `stages`."""
 
 
 def load(paths: Sequence[Path]) -> Results:
@@ -185,7 +186,7 @@ def _with_costs(trials: Sequence[Trial], sql: duckdb.DuckDBPyConnection) -> list
 
 def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
     sql = duckdb.connect()
-    for kind in ("clicks", "training", "profile", "stages"):
+    for kind in ("clicks", "masks", "training", "profile", "stages"):
         parts = []
         for index, folder in enumerate(folders):
             if (file := folder / f"{kind}.parquet").is_file():
@@ -204,7 +205,7 @@ def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyCo
     kept = {"trial": [trial["trial"] for trial in done], "folder": [trial["folder"] for trial in done]}
     sql.register("kept", pa.table(kept, schema=pa.schema(fields)))
     sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
-    for kind in ("training", "profile", "stages"):
+    for kind in ("masks", "training", "profile", "stages"):
         first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"
         sql.execute(f"CREATE VIEW {kind} AS SELECT a.* FROM all_{kind} a JOIN {first} USING (stage, folder)")
     return sql

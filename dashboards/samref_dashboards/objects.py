@@ -1,7 +1,7 @@
-"""The hardest objects, pictured: where the clicks went, over the photograph and the truth's outline.
+"""The hardest objects, pictured: the clicks and the mask that they led to, over the photograph and the truth's outline.
 
-Photographs and masks are looked for below a data root, by the names in clicks.parquet. Predicted masks are not kept
-by a sweep, so there are none to show.
+Predicted masks are in masks.parquet, of the objects that were hardest for their evaluation. Photographs and truths are
+looked for below a data root, by the names in clicks.parquet.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import duckdb
 import numpy as np
+from numpy.typing import NDArray
 
 from samref_dashboards.axes import Design, Group
 from samref_dashboards.queries import HardObject
@@ -52,12 +53,14 @@ class Picture:
     configuration: str
     width: int
     height: int
-    """px of the original image; without it, of the smallest frame that holds every click."""
+    """px of the original image; of the smallest frame that holds every click where neither it nor a mask is known."""
     clicks: tuple[Mark, ...]
     image: str
     """Data URI of a JPEG; empty where no photograph was found."""
     outline: str
     """SVG path of the truth in px of the original image; empty where there is none."""
+    prediction: str | None
+    """SVG path of the mask after the last click, empty where nothing was predicted; None where none was kept."""
 
     @property
     def radius(self) -> float:
@@ -72,15 +75,20 @@ def pictures(
     found = []
     files: dict[str, dict[str, list[Path]]] = {}
     shown = [(hard, group) for hard in hardest[:SHOWN] if (group := _best(design, hard.dataset)) is not None]
-    clicks = _clicks(sql, {str(group.done[0]["trial"]) for _, group in shown}, {hard.sample for hard, _ in shown})
+    samples = {hard.sample for hard, _ in shown}
+    clicks = _clicks(sql, {str(group.done[0]["trial"]) for _, group in shown}, samples)
+    masks = _masks(sql, {str(group.done[0].get("stage_evaluate")) for _, group in shown}, samples)
     for hard, group in shown:
-        trial = str(group.done[0]["trial"])
+        trial, stage = (str(group.done[0].get(name)) for name in ("trial", "stage_evaluate"))
         marks = clicks.get((trial, hard.dataset, hard.sample), ())
         if not marks:
             continue
         if data_root is not None and hard.dataset not in files:
             files[hard.dataset] = _files(data_root, hard.dataset)
         image, outline, size = _read(files.get(hard.dataset, {}), hard.dataset, hard.sample)
+        mask = masks.get((stage, hard.sample))
+        if size is None and mask is not None:
+            size = mask.shape[1], mask.shape[0]
         width, height = size or (int(max(m.x for m in marks)) + 20, int(max(m.y for m in marks)) + 20)
         found.append(
             Picture(
@@ -93,6 +101,7 @@ def pictures(
                 clicks=tuple(marks),
                 image=image,
                 outline=outline,
+                prediction=None if mask is None or mask.shape != (height, width) else _outline(mask),
             )
         )
     return found
@@ -111,6 +120,23 @@ def _clicks(
     for trial, dataset, sample, number, x, y, positive, iou in rows:
         mark = Mark(number=number, x=x, y=y, positive=bool(positive), iou=iou)
         found.setdefault((trial, dataset, sample), []).append(mark)
+    return found
+
+
+def _masks(
+    sql: duckdb.DuckDBPyConnection, stages: set[str], samples: set[str]
+) -> dict[tuple[str, str], NDArray[np.bool_]]:
+    """(stage of the evaluation, sample) -> its last mask H×W."""
+    rows = sql.execute(
+        # IN, and not list_contains: the masks of the other evaluations are not decoded to rows first.
+        "SELECT stage, sample, height, width, counts FROM masks WHERE stage IN ? AND sample IN ?",
+        [sorted(stages), sorted(samples)],
+    ).fetchall()
+    found = {}
+    for stage, sample, height, width, counts in rows:
+        # Runs of 0 and 1 in turn, down the columns (COCO's).
+        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        found[stage, sample] = flat.reshape(width, height).T
     return found
 
 
@@ -175,8 +201,8 @@ def _decode(file: Path, how: int) -> Any:
     return cv2.imdecode(data, how) if data.size else None
 
 
-def _outline(inside: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-    """The contours as an SVG path, to about a pixel of the picture."""
+def _outline(inside: NDArray[np.bool_]) -> str:
+    """The contours as an SVG path, holes too, to about a pixel of the picture."""
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     tolerance = max(inside.shape) / SIDE_PX
     path = []

@@ -1,7 +1,8 @@
-"""The record of a sweep: five Parquet tables, rebuilt from the store whenever they are written.
+"""The record of a sweep: six Parquet tables, rebuilt from the store whenever they are written.
 
     trials.parquet     one row per trial: status, every setting, every headline metric
     clicks.parquet     one row per click of every trial: keep the trajectory, metrics are queries
+    masks.parquet      the last masks of each evaluation's hardest objects
     training.parquet   what each training reported while it ran
     profile.parquet    what each model costs
     stages.parquet     what each stage took: time, rate, memory
@@ -31,7 +32,8 @@ from samref_sweep.plan import Failure, Outcome, Plan, leaves
 from samref_sweep.store import Store, StoreError
 
 VERSION = "1"
-ROWS_PER_GROUP = 500_000
+BYTES_PER_GROUP = 32 << 20
+"""In memory, of a table's row groups: half a million clicks, or ten thousand masks."""
 
 METRICS: dict[str, pa.DataType] = {
     "num_samples": pa.int64(),
@@ -122,6 +124,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             "error_ratio": pa.float32(),
         }
     ),
+    "masks": _schema(
+        {
+            "stage": pa.string(),
+            "sample": pa.string(),
+            "height": pa.int32(),
+            "width": pa.int32(),
+            "counts": pa.list_(pa.int32()),
+        }
+    ),
     "training": _schema({"stage": pa.string(), "step": pa.int32(), "metric": pa.string(), "value": pa.float64()}),
     "profile": _schema(
         {
@@ -175,6 +186,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     )
     _write(folder, "trials", _batches("trials", rows), {"samref.sweep": json.dumps(sweep)})
     _write(folder, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
+    _write(folder, "masks", (table for stage in stages for table in _masks(stage, reader)))
     _write(folder, "training", (table for stage in stages for table in _training(stage, reader)))
     _write(folder, "profile", _batches("profile", (row for stage in stages for row in _profile(stage, reader))))
     _write(folder, "stages", _batches("stages", (row for stage in stages for row in _stage(stage, reader))))
@@ -286,6 +298,23 @@ def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
         ).cast(SCHEMAS["clicks"])
 
 
+def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
+    folder = reader.folder(stage) if stage.kind == "evaluate" else None
+    if folder is None:
+        return
+    samples = np.array(json.loads((folder / "samples.json").read_text()), dtype=object)
+    with np.load(folder / "masks.npz") as arrays:
+        yield pa.table(
+            {
+                "stage": pa.repeat(stage.id, len(arrays["sample"])),
+                "sample": pa.array(samples[arrays["sample"]], pa.string()),
+                **{name: pa.array(arrays[name]) for name in ("height", "width")},
+                "counts": pa.ListArray.from_arrays(arrays["offsets"], arrays["counts"]),
+            },
+            schema=SCHEMAS["masks"],
+        )
+
+
 def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
     folder = reader.folder(stage) if stage.kind == "train" else None
     if folder is not None:
@@ -334,11 +363,13 @@ def _write(folder: Path, name: str, tables: Iterator[pa.Table], metadata: Mappin
     try:
         with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
             waiting: list[pa.Table] = []
+            size = 0
             for table in tables:
                 waiting.append(table)
-                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                size += table.nbytes
+                if size >= BYTES_PER_GROUP:
                     writer.write_table(pa.concat_tables(waiting))
-                    waiting = []
+                    waiting, size = [], 0
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
         aside.replace(folder / f"{name}.parquet")

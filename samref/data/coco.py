@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from samref import run_lengths
 from samref.data.annotations import Index, read_index, read_object
 from samref.data.archives import ARCHIVES, how_to_get
 from samref.data.files import FileDataset
@@ -178,15 +178,11 @@ def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth
 
 
 def decode_run_lengths(encoded: dict[str, Any]) -> Truth:
-    """H×W int8 of COCO's run lengths: runs of 0 and 1 in turn, down the columns, beginning with 0."""
+    """H×W int8 of COCO's run lengths (samref.run_lengths), or of its text of them."""
     height, width = encoded["size"]
     counts = encoded["counts"]
-    runs = np.asarray(_uncompress(counts) if isinstance(counts, str) else counts, np.int64)
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"runs of {runs.sum()} pixels in all for {width}×{height} px")
-    values = np.arange(len(runs), dtype=np.int8) % 2
-    flat: NDArray[np.int8] = np.repeat(values, runs)
-    return np.ascontiguousarray(flat.reshape(width, height).T)
+    runs = _uncompress(counts) if isinstance(counts, str) else counts
+    return run_lengths.decode(height, width, runs).view(np.int8)
 
 
 def _uncompress(text: str) -> list[int]:

@@ -48,6 +48,8 @@ CLICK_TYPES: dict[str, pa.DataType] = {
     "error_ratio": pa.float32(),
 }
 CLICKS = pa.schema(CLICK_TYPES)
+_SIZE: dict[str, pa.DataType] = {"height": pa.int32(), "width": pa.int32()}
+MASKS = pa.schema({"stage": pa.string(), "sample": pa.string(), **_SIZE, "counts": pa.list_(pa.int32())})
 _PLAIN: dict[str, pa.DataType] = {"stage": pa.string(), "step": pa.int32(), "metric": pa.string()}
 TRAINING = pa.schema({**_PLAIN, "value": pa.float64()})
 _NAMES: dict[str, pa.DataType] = dict.fromkeys(("stage", "model", "refiner", "device"), pa.string())
@@ -98,6 +100,10 @@ def _write_results(
     metadata = {"samref.schema": str(schema), "samref.sweep": json.dumps(about)}
     pq.write_table(_trials_table(trials).replace_schema_metadata(metadata), folder / "trials.parquet")
     pq.write_table(pa.Table.from_pylist(clicks, schema=CLICKS), folder / "clicks.parquet")
+    stage_of = {trial["trial"]: trial["stage_evaluate"] for trial in trials}
+    objects = dict.fromkeys((stage_of[click["trial"]], click["sample"]) for click in clicks)
+    masks = [{"stage": stage, "sample": sample, **_box(sample)} for stage, sample in objects]
+    pq.write_table(pa.Table.from_pylist(masks, schema=MASKS), folder / "masks.parquet")
     stages = dict.fromkeys(trial["stage_train"] for trial in trials if trial["stage_train"])
     pq.write_table(pa.Table.from_pylist(_training(list(stages)), schema=TRAINING), folder / "training.parquet")
     pq.write_table(pa.Table.from_pylist(_profile(trials), schema=PROFILE), folder / "profile.parquet")
@@ -166,6 +172,13 @@ def _clicks(trial: str, values: dict[str, Any], num_samples: int) -> list[dict[s
             }
             rows.append(row)
     return rows
+
+
+def _box(sample: str) -> dict[str, Any]:
+    """A mask of 854×480 px: a box of 200×100 px."""
+    x, y = (random.Random(sample).randrange(end) for end in (654, 380))
+    runs = [480 * x + y, *[100, 380] * 199, 100]
+    return {"height": 480, "width": 854, "counts": [*runs, 480 * 854 - sum(runs)]}
 
 
 def _headline(clicks: list[dict[str, Any]], num_samples: int, max_clicks: int) -> dict[str, Any]:

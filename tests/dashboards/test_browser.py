@@ -58,6 +58,13 @@ def test_draws_everything_and_asks_nobody(
     assert tab.problems == []
     assert [address for address in tab.requests if not address.startswith("data:")] == [page.as_uri()]
     assert tab.run("getComputedStyle(document.body).backgroundColor") == ground
+    masks = tab.run(
+        """[...document.querySelectorAll(".pictures .prediction")].map((mask) => {
+          const [inner, outer] = [mask, mask.ownerSVGElement].map((e) => e.getBoundingClientRect());
+          return inner.width > 20 && inner.left >= outer.left && inner.right <= outer.right;
+        })"""
+    )
+    assert masks == [True] * 8
     places, drawn = tab.run("['.chart', '.chart svg.marks'].map((s) => document.querySelectorAll(s).length)")
     assert drawn == places > 10
     assert tab.run("innerWidth") == width

@@ -178,7 +178,7 @@ def test_newer_schema_is_refused_by_name(
     assert "trials.parquet: has schema 2, this samref-dashboard reads up to 1" in refusal(capsys, str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["trials", "clicks", "training", "profile"])
+@pytest.mark.parametrize("kind", ["trials", "clicks", "masks", "training", "profile"])
 def test_truncated_file_is_named(
     write_results: Writer, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,15 @@ def test_clicks_keep_the_trajectory(tables: Path) -> None:
     assert rows[0]["iou"] == 0.5
 
 
+def test_masks_stand_once_an_evaluation(tables: Path) -> None:
+    rows = pq.read_table(tables / "masks.parquet").to_pylist()
+    stages = [row["stage_evaluate"] for row in pq.read_table(tables / "trials.parquet").to_pylist()]
+    assert [row["stage"] for row in rows] == [stage for stage in stages for _ in range(2)]
+    assert [(row["sample"], row["height"], row["width"], row["counts"]) for row in rows[:2]] == [
+        ("b", 2, 4, [5, 1, 2]), ("a", 3, 3, [0, 9]),
+    ]  # fmt: skip
+
+
 def test_trainings_and_profiles_stand_once(tables: Path) -> None:
     training = pq.read_table(tables / "training.parquet").to_pylist()
     assert len(training) == 2 * 500

@@ -86,6 +86,14 @@ def write_toy_stage(
                 pasted_on=np.array([1, 2, 0], np.int8),
                 error_ratio=np.array([np.nan, 1.25, np.nan], np.float32),
             )
+            np.savez(
+                out / "masks.npz",
+                sample=np.array([1, 0], np.int32),
+                height=np.array([2, 3], np.int32),
+                width=np.array([4, 3], np.int32),
+                counts=np.array([5, 1, 2, 0, 9], np.int32),
+                offsets=np.array([0, 3, 5], np.int32),
+            )
         elif stage.kind == "profile":
             metrics = {
                 "parameters": 7,

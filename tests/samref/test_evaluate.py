@@ -12,12 +12,13 @@ import torch
 from samref import clickloop
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
-from samref.clickloop import NO_SELECTOR, ClickLoop, Record, Wave
+from samref.clickloop import NO_SELECTOR, ClickLoop, Record, Trajectory, Wave
 from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
 from samref.metrics import iou
+from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model
 
 THETAS = (0.5, 1.0, 1.1, 1.5)
@@ -28,6 +29,14 @@ SUSPICIOUS = {"error_threshold": 1e-4}
 def clicks_of(folder):
     with np.load(folder / "clicks.npz") as file:
         return dict(file)
+
+
+def masks_of(folder):
+    """Sample's index -> its last mask, in the order of the file."""
+    with np.load(folder / "masks.npz") as file:
+        counts = np.split(file["counts"], file["offsets"][1:-1])
+        rows = zip(file["sample"], file["height"], file["width"], counts, strict=True)
+        return {int(sample): decode(height, width, own) for sample, height, width, own in rows}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +147,37 @@ def test_an_early_stop_gives_the_same_noc_for_less_work(runner, evaluated):
     assert "miou_at_5" not in metrics
 
 
+def assert_masks_are_the_last_ones(out, num_kept):
+    keys, columns, masks = json.loads((out / "samples.json").read_text()), clicks_of(out), masks_of(out)
+    dataset = open_dataset("shapes", split="val", data_root=None, samples=len(keys))
+    assert len(masks) == num_kept
+    for sample, mask in masks.items():
+        last = columns["iou"][columns["sample"] == sample][-1]
+        assert np.float32(iou(dataset.truth(keys[sample]), mask)) == last
+
+
+def test_the_masks_that_are_kept_have_the_last_iou(evaluated):
+    for out in evaluated[1]:
+        assert_masks_are_the_last_ones(out, 5)
+
+
+def test_masks_are_those_of_the_hardest_samples_also_after_an_early_stop(runner, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_MASKS", 3)
+    planned = runner.build(model=SUSPICIOUS, evaluate={"theta": 1.1, "stop_at": 0.35})
+    (out,) = runner.run_stages([planned.stage("evaluate")], root=runner.root / "three")
+    assert_masks_are_the_last_ones(out, 3)
+
+
+def test_hardest_are_most_clicks_then_the_lowest_last_iou():
+    def path(*ious):
+        mask = RunLengths(1, 1, np.array([1], np.int32))
+        records = (Record(Click(0, 0, True), value, math.nan, NO_SELECTOR, math.nan) for value in ious)
+        return Trajectory(tuple(records), mask)
+
+    paths = [path(0.95), path(0.1, 0.5), path(0.2, 0.91), path(0.6, 0.4), Trajectory((), None), path(0.2, 0.3, 0.9)]
+    assert module.hardest(paths, 3) == [3, 1, 5, 2, 0]
+
+
 def draw_wave(network, seed, num_samples):
     """Objects in images of different sizes, with features of their own."""
     rng = np.random.default_rng(seed)
@@ -167,6 +207,11 @@ def undecided():
     return network.requires_grad_(False)
 
 
+def bits(paths):
+    """All that a θ gave, so that NaN equals NaN."""
+    return [[(repr(sample.records), sample.mask.counts.tobytes()) for sample in own] for own in paths]
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("clicker", ["ritm", "interformer"])
 def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker):
@@ -185,9 +230,9 @@ def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker
         threaded = list(pool.map(lambda i: play(part(i), thetas), range(4)))
         alone = pool.submit(lambda: [[play(part(i), [theta])[0][0] for i in range(4)] for theta in thetas]).result()
         together = pool.submit(lambda: play(wave, thetas)).result()
-    assert repr(together) == repr(alone)  # repr: NaN equals NaN
-    assert repr([[found[t][0] for found in threaded] for t in range(4)]) == repr(alone)
-    pasted = {tuple(record.pasted_on for record in records) for own in alone for records in own}
+    threaded = [[found[t][0] for found in threaded] for t in range(4)]
+    assert bits(together) == bits(threaded) == bits(alone)
+    pasted = {tuple(record.pasted_on for record in sample.records) for own in alone for sample in own}
     assert len(pasted) > 1
 
 
@@ -196,7 +241,7 @@ def test_batches_make_the_same_first_clicks(undecided):
     wave = draw_wave(undecided, 7, 5)
     config = EvaluateConfig(max_clicks=1)
     alone, batched = (ClickLoop(undecided, config, [1.1], batch=batch).run(wave)[0][0] for batch in (1, 4))
-    for (one,), (other,) in zip(alone, batched, strict=True):
+    for ((one,), _), ((other,), _) in zip(alone, batched, strict=True):
         assert one.click == other.click
         assert one.iou == pytest.approx(other.iou, abs=1e-3)
 
@@ -235,7 +280,7 @@ def test_stopping_at_95_gives_every_noc_for_less_work(runner):
 def test_pastes_of_all_twenty_clicks_sum_to_twenty(undecided):
     wave = draw_wave(undecided, 11, 2)
     paths = ClickLoop(undecided, EvaluateConfig(), [1.0], batch=1).run(wave)[0][0]
-    found = module.headline(paths, EvaluateConfig())
+    found = module.headline([sample.records for sample in paths], EvaluateConfig())
     assert found["clicks_on_global"] + found["clicks_on_previous"] == 20
     assert found["clicks_on_previous"] > 0
 
@@ -243,6 +288,6 @@ def test_pastes_of_all_twenty_clicks_sum_to_twenty(undecided):
 def test_boundary_iou_is_measured_where_it_is_reported(undecided):
     wave = draw_wave(undecided, 5, 2)
     paths = ClickLoop(undecided, EvaluateConfig(max_clicks=6), [1.1], batch=1).run(wave)[0][0]
-    for records in paths:
+    for records, _ in paths:
         measured = [not math.isnan(record.boundary_iou) for record in records]
         assert measured == [True, False, False, False, True, True]  # after 6 there is no next click
