@@ -243,7 +243,7 @@ def measure(way: str, folder: Path, count: int) -> dict[str, float]:
     """Run one way in a process of its own; `seconds` of all of it, and what it says of itself."""
     began = time.perf_counter()
     command = [sys.executable, "-u", __file__, "--way", way, str(folder), "--count", str(count)]
-    # Before Ray is imported: under `uv run` its workers would each make an environment first, 40 s for the plain script.
+    # Before Ray is imported: under `uv run` its workers would each make an environment first, which takes 40 s.
     env = os.environ | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
     assert process.stdout is not None
