@@ -141,7 +141,9 @@ class ObjectStore(Store):
             try:
                 self._receive(about, aside)
             except (FileNotFoundError, manifest.Difference) as error:
-                self._disown(stage_id, about, str(error).replace(str(aside), f"{self._objects.where}/{about['upload']}"))
+                self._disown(
+                    stage_id, about, str(error).replace(str(aside), f"{self._objects.where}/{about['upload']}")
+                )
                 self._fetch(stage_id)
             else:
                 with suppress(OSError):  # another process was first

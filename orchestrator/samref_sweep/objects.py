@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -49,7 +50,7 @@ class Objects:
         """The objects directly below a name, without it, and when they were written, in seconds since 1970."""
         with self._told(folder):
             found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True))
-        return {each.base_name: each.mtime_ns / 1e9 for each in found if each.type == fs.FileType.File}
+        return {each.base_name: (each.mtime_ns or 0) / 1e9 for each in found if each.type == fs.FileType.File}
 
     def has(self, name: str) -> bool:
         """Whether there is an object."""
@@ -140,13 +141,12 @@ def _connect(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
         raise ValueError("credentials stand in the environment or a profile, not in the URI")
     if not parts.netloc:
         raise ValueError("it names no bucket")
-    options = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
     if unknown := options.keys() - OPTIONS:
         raise ValueError(f"{', '.join(sorted(unknown))} is no option; there are {', '.join(OPTIONS)}")
-    strategy = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-    # Delayed: a small object is one request.
-    files = fs.S3FileSystem(retry_strategy=strategy, allow_delayed_open=True, **options)
-    return files, parts.netloc + parts.path
+    options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+    options["allow_delayed_open"] = True  # a small object is one request
+    return fs.S3FileSystem(**options), parts.netloc + parts.path
 
 
 def _reason(error: BaseException) -> str:

@@ -158,7 +158,9 @@ class TuneQueue(Searcher):
                 return
             self.failures.update(dict.fromkeys(missing, failure))
             if failure.kind in REMEMBERED:
-                with contextlib.suppress(OSError, StoreError):  # where even that cannot be written, a later run tries again
+                with contextlib.suppress(
+                    OSError, StoreError
+                ):  # where even that cannot be written, a later run tries again
                     for stage_id in missing:
                         self._store.remember_failure(stage_id, asdict(failure))
         self._rebuilding.difference_update(stage.id for stage in work.stages)
