@@ -4,7 +4,7 @@
     URI/done/<stage id>.json            a finished stage: its summary, its manifest, and where its files are
     URI/stages/<stage id>/<random>/     its files, in an upload that went on before its `done` was written
     URI/uploads/<stage id>.<random>     an upload that goes on, or did when its process died
-    URI/checkpoints/<stage id>.json     the newest whole checkpoint of a training, in URI/checkpoints/<stage id>/<random>/
+    URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
     URI/failures/<stage id>.json  logs/  searches/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or

@@ -6,6 +6,7 @@ FileNotFoundError. An object appears whole. Knows nothing of stages.
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -144,6 +145,8 @@ def _connect(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     if unknown := options.keys() - OPTIONS:
         raise ValueError(f"{', '.join(sorted(unknown))} is no option; there are {', '.join(OPTIONS)}")
+    if "endpoint_override" not in options and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        options |= {"endpoint_override": urlsplit(endpoint).netloc, "scheme": urlsplit(endpoint).scheme}
     options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
     options["allow_delayed_open"] = True  # a small object is one request
     return fs.S3FileSystem(**options), parts.netloc + parts.path
