@@ -158,9 +158,8 @@ class TuneQueue(Searcher):
                 return
             self.failures.update(dict.fromkeys(missing, failure))
             if failure.kind in REMEMBERED:
-                with contextlib.suppress(
-                    OSError, StoreError
-                ):  # where even that cannot be written, a later run tries again
+                # Where even that cannot be written, a later run tries again.
+                with contextlib.suppress(OSError, StoreError):
                     for stage_id in missing:
                         self._store.remember_failure(stage_id, asdict(failure))
         self._rebuilding.difference_update(stage.id for stage in work.stages)
