@@ -229,10 +229,10 @@ class ObjectStore(Store):
             self._objects.get(f"{about['upload']}/{name}", folder / name)
         manifest.compare(folder)
 
-    def clean(self) -> None:
-        super().clean()
+    def clean(self, seconds: float = DAY_SECONDS) -> None:
+        super().clean(seconds)
         for name, when in self._objects.list("uploads").items():
-            if when < time.time() - DAY_SECONDS:
+            if when < time.time() - seconds:
                 stage_id, _, random = name.rpartition(".")
                 upload = f"stages/{stage_id}/{random}"
                 if not self.has(stage_id) or self._about(stage_id, anew=True)["upload"] != upload:

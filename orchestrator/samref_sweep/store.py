@@ -285,12 +285,12 @@ class Store:
             raise StoreError(f"{self.root}: cannot be used as a store: {reason}; choose another with --store") from None
         check_version(version, self.where)
 
-    def clean(self) -> None:
-        """Remove what processes that died left behind, once it lay untouched for a day."""
+    def clean(self, seconds: float = DAY_SECONDS) -> None:
+        """Remove what processes that died left behind, once it lay untouched for so long."""
         for folder in self._partial.iterdir():
             try:
                 newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                if newest < time.time() - DAY_SECONDS and _unlocked(folder):
+                if newest < time.time() - seconds and _unlocked(folder):
                     shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # another process finished or removed it meanwhile
