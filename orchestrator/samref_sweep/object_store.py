@@ -98,9 +98,8 @@ class ObjectStore(Store):
         if anew or not path.exists():
             try:
                 self._download(_done(stage_id), path)
-            except FileNotFoundError:
-                missing = f"{self._objects.where}/{_done(stage_id)} is missing"
-                raise DamagedError(f"{missing}; run again to make it anew") from None
+            except FileNotFoundError as error:
+                raise DamagedError(f"{error}; run again to make it anew") from None
         about: dict[str, Any] = json.loads(path.read_text())
         return about
 
@@ -141,9 +140,8 @@ class ObjectStore(Store):
             try:
                 self._receive(about, aside)
             except (FileNotFoundError, manifest.Difference) as error:
-                self._disown(
-                    stage_id, about, str(error).replace(str(aside), f"{self._objects.where}/{about['upload']}")
-                )
+                place = f"{self._objects.where}/{about['upload']}"
+                self._disown(stage_id, about, str(error).replace(str(aside), place))
                 self._fetch(stage_id)
             else:
                 with suppress(OSError):  # another process was first

@@ -119,7 +119,7 @@ class Objects:
         try:
             yield
         except FileNotFoundError:
-            raise
+            raise FileNotFoundError(f"{self.where}/{name} is missing") from None
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{self.where}/{name}: {_reason(error)}") from None
 

@@ -107,11 +107,9 @@ def test_a_nodes_damaged_copy_is_fetched_again(node: Node) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
-@pytest.mark.parametrize(
-    "read", [lambda store: store.open("train-1"), lambda store: store.file("train-1", "deep/a.txt")]
-)
+@pytest.mark.parametrize("read", [ObjectStore.open, lambda store, stage_id: store.file(stage_id, "deep/a.txt")])
 def test_a_stage_whose_objects_are_damaged_is_not_done_any_more(
-    node: Node, bucket: str, damage: str, read: Callable[[Store], Path]
+    node: Node, bucket: str, damage: str, read: Callable[[Store, str], Path]
 ) -> None:
     finish(node("maker"), "train-1")
     other, third = node("other"), node("third")
@@ -119,7 +117,7 @@ def test_a_stage_whose_objects_are_damaged_is_not_done_any_more(
     (name,) = (name for name in objects_of(bucket) if name.endswith("a.txt"))
     Objects(bucket).write(name, b"hellO") if damage == "flipped" else Objects(bucket).remove(name)
     with pytest.raises(DamagedError, match=r"a\.txt .*; done/train-1\.json was removed; run again to make it anew"):
-        read(other)
+        read(other, "train-1")
     assert not third.has("train-1")
     finish(other, "train-1", "made anew")
     # What it knows of the stage is older.
@@ -297,10 +295,10 @@ trial:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("s3://missing/x", "s3://missing/x/samref-store.json: there is no such bucket ("),
+        ("s3://missing/x", "there is no such bucket ("),
         (
             "BUCKET?endpoint_override=127.0.0.1:FREE&scheme=http",
-            "no answer; is its endpoint right (?endpoint_override=",
+            "no answer; is its endpoint right (",
         ),
         ("s3://key:secret@missing", "credentials stand in the environment or a profile, not in the URI"),
         ("BUCKET?secret_key=x", "secret_key is no option; there are endpoint_override, region, scheme"),
@@ -317,7 +315,7 @@ def test_a_place_that_cannot_be_used_is_refused_in_one_line(
         assert main([str(tmp_path / "small.yaml"), *given]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
-        assert said.replace("samref-store.json", "probes/")[:30] in line or said in line
+        assert said in line
 
 
 def test_without_credentials_one_line_says_so(
