@@ -22,6 +22,7 @@ from typing import Any
 from samref.config import Runtime
 from samref.trial import Kind, Stopped
 from samref_sweep.budget import Spending
+from samref_sweep.failures import causes
 from samref_sweep.halving import Halving
 from samref_sweep.object_store import ObjectStore, open_store
 from samref_sweep.plan import KINDS, Failure, Plan, Work
@@ -98,6 +99,7 @@ def execute(
 
     Raises:
         ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
+        StoreError: a node cannot write to the store; or it does not answer any more.
     """
     with _cluster(address) as nodes, store.temporary("tune") as scratch:
         with store.probe() as probe:
@@ -150,7 +152,10 @@ def execute(
         # Tune would tell how to restore it, which is not how to go on here.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with _stopped_by_signals(searcher, scratch.name):
-            tuner.fit()
+            try:
+                tuner.fit()
+            except tune.TuneError as error:  # what the queue raised, in Tune's words
+                raise next((cause for cause in causes(error) if isinstance(cause, StoreError)), error) from None
     return Result(
         failures=searcher.failures, interrupted=searcher.stopping or not queue.exhausted, reason=searcher.reason
     )

@@ -17,8 +17,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,11 +27,10 @@ from urllib.parse import unquote, urlsplit
 
 from samref_sweep import manifest
 from samref_sweep.journal import Journal
+from samref_sweep.mirror import mirrored
 from samref_sweep.store import DAY_SECONDS, MARKER, VERSION, DamagedError, Store, StoreError, check_version
 
 _LOG = logging.getLogger(__name__)
-LOOK_SECONDS = 2.0
-"""Between two looks for a new checkpoint."""
 
 
 def is_uri(where: str) -> bool:
@@ -72,7 +69,6 @@ class ObjectStore(Store):
         self._objects = Objects(uri)
         self._known = self.root / "done"
         self._files = self.root / "files"
-        self._sent: dict[str, tuple[str, str]] = {}  # training → its newest checkpoint there, and where
 
     def has(self, stage_id: str) -> bool:
         return self._objects.has(_done(stage_id))
@@ -138,7 +134,7 @@ class ObjectStore(Store):
         about = self._about(stage_id, anew=True)
         with self.temporary(stage_id) as aside:
             try:
-                self._receive(about, aside)
+                self._objects.get_folder(about, aside)
             except (FileNotFoundError, manifest.Difference) as error:
                 place = f"{self._objects.where}/{about['upload']}"
                 self._disown(stage_id, about, str(error).replace(str(aside), place))
@@ -206,26 +202,8 @@ class ObjectStore(Store):
         folder, random = self.folder(stage_id), secrets.token_hex(6)
         self._objects.write(f"uploads/{stage_id}.{random}", b"")
         summary = json.loads((folder / "summary.json").read_text())
-        self._send(folder, f"stages/{stage_id}/{random}", _done(stage_id), summary=summary)
+        self._objects.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), summary=summary)
         self._objects.remove(f"uploads/{stage_id}.{random}")
-
-    def _send(self, folder: Path, upload: str, marker: str, **about: Any) -> None:
-        """Upload a folder that has a manifest; the marker, written last, says that it is whole."""
-        content = manifest.read(folder)
-        for name in content["files"]:
-            self._objects.put(folder / name, f"{upload}/{name}")
-        self._objects.write(marker, json.dumps({"upload": upload, "manifest": content, **about}).encode())
-
-    def _receive(self, about: Mapping[str, Any], folder: Path) -> None:
-        """Fetch the folder that a marker tells of.
-
-        Raises:
-            FileNotFoundError, Difference: it is not what was uploaded.
-        """
-        (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
-        for name in about["manifest"]["files"]:
-            self._objects.get(f"{about['upload']}/{name}", folder / name)
-        manifest.compare(folder)
 
     def clean(self, seconds: float = DAY_SECONDS) -> None:
         super().clean(seconds)
@@ -241,44 +219,8 @@ class ObjectStore(Store):
     def scratch(self, stage_id: str) -> Iterator[Path]:
         """As of a folder, with the newest checkpoint of any node; those that appear in it are uploaded meanwhile."""
         folder = self._scratch(stage_id)
-        self._fetch_checkpoint(stage_id, folder)
-        send = partial(self._send_checkpoint, stage_id, folder)
-        try:
-            with _repeated(send):
-                yield folder
-        except BaseException:
-            send()
-            raise
-
-    def _fetch_checkpoint(self, stage_id: str, folder: Path) -> None:
-        """Get the newest checkpoint, unless one as new is here; one that is not whole is left alone."""
-        with suppress(FileNotFoundError, manifest.Difference), self.temporary(stage_id) as aside:
-            about = json.loads(self._objects.read(f"checkpoints/{stage_id}.json"))
-            self._sent[stage_id] = about["step"], about["upload"]
-            if _newest(folder) < about["step"]:
-                self._receive(about, aside)
-                (aside / manifest.FILE).unlink()
-                aside.rename(folder / about["step"])
-
-    def _send_checkpoint(self, stage_id: str, folder: Path) -> None:
-        """Upload the newest checkpoint, unless it was, and then remove the one before it."""
-        step, before = _newest(folder), self._sent.get(stage_id, ("", ""))
-        if step == before[0]:
-            return
-        upload = f"checkpoints/{stage_id}/{secrets.token_hex(6)}"
-        try:
-            with self.temporary(stage_id) as aside:
-                # The training removes it once there is a newer one.
-                kept = shutil.copytree(folder / step, aside / step, copy_function=os.link)
-                if step != _newest(folder):
-                    return
-                manifest.write(kept)
-                self._send(kept, upload, f"checkpoints/{stage_id}.json", step=step)
-            self._sent[stage_id] = step, upload
-            if before[1]:
-                self._objects.remove_below(before[1])
-        except (OSError, shutil.Error, StoreError) as error:
-            _LOG.warning("%s: not uploaded, and tried again: %s", step, error)
+        with mirrored(folder, self._objects, f"checkpoints/{stage_id}", self.temporary):
+            yield folder
 
     def remember_failure(self, stage_id: str, failure: Mapping[str, Any]) -> None:
         self._objects.write(f"failures/{stage_id}.json", json.dumps(dict(failure)).encode())
@@ -349,26 +291,3 @@ def _look(uri: str, name: str) -> None:
 
 def _done(stage_id: str) -> str:
     return f"done/{stage_id}.json"
-
-
-def _newest(scratch: Path) -> str:
-    """The name of the newest checkpoint; empty where there is none."""
-    return max((path.name for path in scratch.glob("step-*")), default="")
-
-
-@contextmanager
-def _repeated(action: Callable[[], None]) -> Iterator[None]:
-    """Do something again and again, in a thread, for the time of the block."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(LOOK_SECONDS):
-            action()
-
-    thread = threading.Thread(target=work, name="checkpoints", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -6,10 +6,11 @@ FileNotFoundError. An object appears whole. Knows nothing of stages.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from samref_sweep import manifest
 from samref_sweep.store import StoreError
 
 QUICK, PATIENT = 3, 10
@@ -79,6 +81,24 @@ class Objects:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._told(name):
             fs.copy_files(self._path(name), str(path), self._files, fs.LocalFileSystem(), chunk_size=CHUNK_BYTES)
+
+    def put_folder(self, folder: Path, upload: str, marker: str, **about: Any) -> None:
+        """Upload the files of a folder that has a manifest; the marker, written last, says that they are whole."""
+        content = manifest.read(folder)
+        for name in content["files"]:
+            self.put(folder / name, f"{upload}/{name}")
+        self.write(marker, json.dumps({"upload": upload, "manifest": content, **about}).encode())
+
+    def get_folder(self, about: Mapping[str, Any], folder: Path) -> None:
+        """Fetch the files that a marker tells of, and their manifest, into an empty folder.
+
+        Raises:
+            FileNotFoundError, Difference: they are not those that were uploaded.
+        """
+        (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
+        for name in about["manifest"]["files"]:
+            self.get(f"{about['upload']}/{name}", folder / name)
+        manifest.compare(folder)
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
