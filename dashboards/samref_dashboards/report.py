@@ -11,6 +11,7 @@ import functools
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import webbrowser
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import duckdb
 
 from samref_dashboards import explore, exports, html
 from samref_dashboards.content import Content, gather
+from samref_dashboards.fetch import fetch
 from samref_dashboards.load import ResultsError, load
 
 MAX_BLOCK_ROWS = 400
@@ -62,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="samref-dashboard", description="One HTML page from results folders; several are compared."
     )
-    made.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder that samref-sweep wrote")
+    made.add_argument("results", nargs="+", metavar="RESULTS", help="folder that samref-sweep wrote, or s3://…")
     made.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
     made.add_argument("--no-open", action="store_true", help="write the page, open no browser")
     what = made.add_mutually_exclusive_group()
@@ -89,15 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        if options.explore:
-            return explore.open_notebook(options.results)
-        return _write_tables(options) if options.tables else _write_page(options)
+        with tempfile.TemporaryDirectory() as copies:
+            options.results = _here(options, Path(copies))
+            if options.explore:
+                return explore.open_notebook(options.results)
+            return _write_tables(options) if options.tables else _write_page(options)
     except (ResultsError, OSError) as error:
         return _refuse(str(error))
     except (duckdb.InvalidInputException, duckdb.IOException) as error:
         # Its footer is whole, or load() would have named it; DuckDB says `clicks_0` for the first folder's.
         folders = ", ".join(map(str, options.results))
         return _refuse(f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})")
+
+
+def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
+    """The results folders; those at URIs are copied."""
+    for uri in (where for where in options.results if "://" in where):
+        if options.watch:
+            raise ResultsError(f"{uri}: --watch looks at folders of this machine")
+        if not (options.out or options.tables or options.explore):
+            raise ResultsError(f"{uri}: say where the page goes with --out FILE")
+    return [fetch(where, copies) if "://" in where else Path(where) for where in options.results]
 
 
 def _write_tables(options: argparse.Namespace) -> int:

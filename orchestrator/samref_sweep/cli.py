@@ -7,11 +7,12 @@ budget of hours). A user's mistake is one line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
@@ -20,6 +21,7 @@ from samref.data import DataError
 from samref_sweep import show
 from samref_sweep.fingerprints import Contents
 from samref_sweep.names import SpecError
+from samref_sweep.object_store import existing_store, is_uri, local, open_store
 from samref_sweep.parsers import sweep_parser, trial_parser
 from samref_sweep.plan import Failure, Outcome, Plan, plan
 from samref_sweep.prepare import Prepared, prepare
@@ -65,7 +67,7 @@ def _sweep(options: argparse.Namespace) -> int:
     runtime = Runtime(data_root=options.data_root.absolute())
     if options.plan:
         return _print_plan(sweep, runtime, options)
-    store = Store(options.store)
+    store = open_store(options.store)
     store.clean()
     prepared = prepare(sweep, runtime, store)
     planned, search = prepared.plan, prepared.search
@@ -80,21 +82,35 @@ def _sweep(options: argparse.Namespace) -> int:
     prepared.check()
 
     command = shlex.join(["samref-sweep", *sys.argv[1:]])
-    folder = (options.results or Path("results") / sweep.name).absolute()
-    planned, failures, interrupted = _run(planned, store, runtime, options, remembered, search)
-    from samref_sweep import results
+    where = options.results or f"results/{sweep.name}"
+    with _results_folder(where) as folder:
+        planned, failures, interrupted = _run(planned, store, runtime, options, remembered, search)
+        from samref_sweep import results
 
-    outcomes = results.write(planned, store, failures, folder, command)
+        outcomes = results.write(planned, store, failures, folder, command)
+    where = where if is_uri(where) else str(folder)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if options.json:
         statuses = {trial.id: outcome.status for trial, outcome in zip(planned.trials, outcomes, strict=True)}
-        show.print_json({"event": "end", "results": str(folder), "interrupted": interrupted, "trials": statuses})
+        show.print_json({"event": "end", "results": where, "interrupted": interrupted, "trials": statuses})
     else:
-        _say_end(planned, store, outcomes, failures, folder, options, interrupted)
+        _say_end(planned, store, outcomes, failures, where, options, interrupted)
         if remembered:
             ended = sorted({"stopped" if each.kind == "stopped" else "failed" for each in remembered.values()})
             print(f"{' or '.join(ended)} in an earlier run, and not tried again: --retry-failed does")
     return INTERRUPTED if interrupted else FAILED if failed else DONE
+
+
+@contextlib.contextmanager
+def _results_folder(where: str) -> Iterator[Path]:
+    """Where tables are written: a folder of results, or one whose files are uploaded when the block ends."""
+    if not is_uri(where):
+        yield local(where).absolute()
+        return
+    from samref_sweep.objects import uploaded  # imports pyarrow
+
+    with uploaded(where) as folder:
+        yield folder
 
 
 def _remembered(planned: Plan, store: Store, *, again: bool) -> dict[str, Failure]:
@@ -129,7 +145,7 @@ def _warn(text: str) -> None:
 
 def _print_plan(sweep: Sweep, runtime: Runtime, options: argparse.Namespace) -> int:
     # A plan writes nothing: where there is no store yet, nothing is done.
-    store = Store(options.store) if Store.exists(options.store) else None
+    store = existing_store(options.store)
     prepared = prepare(sweep, runtime, store)
     contents = prepared.contents
     if store:
@@ -204,7 +220,7 @@ def _say_end(
     store: Store,
     outcomes: Sequence[Outcome],
     failures: Mapping[str, Failure],
-    folder: Path,
+    where: str,
     options: argparse.Namespace,
     interrupted: bool,
 ) -> None:
@@ -218,8 +234,9 @@ def _say_end(
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
     if interrupted:
         print(f"stopped: {planned.stopped or 'the same command goes on from here'}")
-    print(f"tables:    {_short(folder)}")
-    print(f"dashboard: samref-dashboard {shlex.quote(_short(folder))}")
+    where = where if is_uri(where) else _short(Path(where))
+    print(f"tables:    {where}")
+    print(f"dashboard: samref-dashboard {shlex.quote(where)}")
     print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(options.mlflow or default_uri(store))}")
 
 
@@ -231,7 +248,7 @@ def _trial(options: argparse.Namespace) -> int:
     sweep = read(options.sweep, options.overrides)
     runtime = Runtime(data_root=options.data_root.absolute(), device=options.device)
     # What a search suggested is in the store.
-    every = prepare(sweep, runtime, Store(options.out) if sweep.search and Store.exists(options.out) else None).plan
+    every = prepare(sweep, runtime, existing_store(options.out) if sweep.search else None).plan
     start = "trial-" + (options.trial or "").removeprefix("trial-")
     chosen = [number for number, trial in enumerate(every.trials) if trial.id.startswith(start)]
     if len(chosen) != 1:
@@ -244,7 +261,7 @@ def _trial(options: argparse.Namespace) -> int:
             what = "no trial was suggested yet, which samref-sweep does"
         print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *trials, sep="\n", file=sys.stderr)
         return BAD_INPUT
-    return _run_trial(every, chosen[0], runtime, Store(options.out))
+    return _run_trial(every, chosen[0], runtime, open_store(options.out))
 
 
 def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
@@ -269,5 +286,5 @@ def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
         if stage.kind in ("evaluate", "profile"):
             for name, value in store.summary(stage.id)["metrics"].items():
                 print(f"{name:<22} {value}")
-            print(f"{stage.kind + ' is in':<22} {_short(store.folder(stage.id))}")
+            print(f"{stage.kind + ' is in':<22} {_short(store.open(stage.id))}")
     return DONE

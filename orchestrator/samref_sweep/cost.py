@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -124,16 +123,13 @@ def _amount_done(summary: Mapping[str, Any]) -> float | None:
 
 def _past(store: Store) -> Iterable[dict[str, Any]]:
     """The newest stages' summaries, the newest first."""
-    with os.scandir(store.stages) as entries:
-        dated = [(entry.stat().st_mtime, entry.name) for entry in entries]
     kinds: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
-    for age, name in dated:
-        kinds[name.partition("-")[0]].append((age, name))
+    for name, finished in store.dated().items():
+        kinds[name.partition("-")[0]].append((finished, name))
     newest = (each for names in kinds.values() for each in heapq.nlargest(LOOKED_AT, names))
     for _, name in sorted(newest, reverse=True):
-        folder = store.folder(name)
         with contextlib.suppress(OSError, ValueError, KeyError):
-            summary = json.loads((folder / "summary.json").read_text())
+            summary = store.summary(name, checked=False)
             if name.startswith("embed-"):
-                summary["images"] = len(json.loads((folder / "index.json").read_text())["images"])
+                summary["images"] = len(json.loads(store.file(name, "index.json").read_text())["images"])
             yield summary

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,9 @@ from typing import Any
 from samref.config import Runtime
 from samref.trial import Kind, Stopped
 from samref_sweep.budget import Spending
+from samref_sweep.failures import causes
 from samref_sweep.halving import Halving
+from samref_sweep.object_store import ObjectStore, open_store
 from samref_sweep.plan import KINDS, Failure, Plan, Work
 from samref_sweep.resources import Request, ResourceError, resolve
 from samref_sweep.search import Queue, Search, Steering
@@ -98,13 +99,21 @@ def execute(
 
     Raises:
         ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
+        StoreError: a node cannot write to the store; or it does not answer any more.
     """
     with _cluster(address) as nodes, store.temporary("tune") as scratch:
-        if address is not None:
-            _check_store(scratch)
+        with store.probe() as probe:
+            probe()
+            if address is not None:
+                _check_store(store.where, probe)
         kinds = KINDS if search else {work.kind for work in plan.works}
         requests = {kind: resolve(kind, plan.sweep.resources[kind], nodes) for kind in kinds}
         _check_batches(plan, requests)
+        if isinstance(store, ObjectStore) and len(nodes) > 1 and "train" in kinds and requests["train"].workers > 1:
+            raise ResourceError(
+                f"resources.train asks for {requests['train'].workers} processes, which must see one folder; "
+                f"{store.where} gives each node its own: choose a folder that all nodes share with --store"
+            )
         queue = Queue(plan.works, plan.done)
         searcher = TuneQueue(
             queue,
@@ -119,7 +128,7 @@ def execute(
         )
         tuner = tune.Tuner(
             tune.with_resources(
-                _trainable(store.root, runtime, runner, scratch.name),
+                _trainable(store.where, runtime, runner, scratch.name),
                 _reserved,
             ),
             tune_config=tune.TuneConfig(
@@ -143,7 +152,10 @@ def execute(
         # Tune would tell how to restore it, which is not how to go on here.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with _stopped_by_signals(searcher, scratch.name):
-            tuner.fit()
+            try:
+                tuner.fit()
+            except tune.TuneError as error:  # what the queue raised, in Tune's words
+                raise next((cause for cause in causes(error) if isinstance(cause, StoreError)), error) from None
     return Result(
         failures=searcher.failures, interrupted=searcher.stopping or not queue.exhausted, reason=searcher.reason
     )
@@ -152,9 +164,9 @@ def execute(
 def _steering(plan: Plan, store: Store, search: Search | None) -> Steering:
     scheduler, spending = plan.sweep.scheduler, Spending(plan.sweep.budget)
     if plan.sweep.budget.gpu_hours is not None:
-        done = [store.summary(stage_id) for stage_id in plan.stages if store.has(stage_id)]
+        done = [store.summary(stage_id) for stage_id in store.done().intersection(plan.stages)]
         spending.gpu_seconds = sum(each["device_seconds"] for each in done if each["device"].startswith("cuda"))
-    halving = Halving(scheduler, plan.stages.values(), store.root / "rungs.jsonl") if scheduler else None
+    halving = Halving(scheduler, plan.stages.values(), store.journal("rungs.jsonl")) if scheduler else None
     return Steering(spending, search, halving)
 
 
@@ -202,16 +214,16 @@ def _cluster(address: str | None) -> Iterator[list[Mapping[str, float]]]:
         ray.shutdown()
 
 
-def _check_store(folder: Path) -> None:
+def _check_store(where: str, probe: Callable[[], None]) -> None:
     """Refuse a store that not every node sees, before any stage waits for it."""
 
     @ray.remote(num_cpus=0, max_retries=0)
     def look() -> str | None:
         try:
-            with tempfile.TemporaryFile(dir=folder):
-                return None
-        except OSError as error:
-            return error.strerror
+            probe()
+        except (OSError, StoreError) as error:
+            return getattr(error, "strerror", None) or str(error)
+        return None
 
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     looks = [
@@ -225,8 +237,8 @@ def _check_store(folder: Path) -> None:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
         if reason is not None:
             raise StoreError(
-                f"node {node['NodeManagerAddress']} cannot write to the store {folder.parents[1]}: {reason}; "
-                "choose a folder that all nodes share with --store"
+                f"node {node['NodeManagerAddress']} cannot write to the store {where}: {reason}; "
+                "choose one that all nodes share with --store"
             )
 
 
@@ -249,7 +261,7 @@ def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
 
 
-def _trainable(root: Path, runtime: Runtime, runner: Runner, name: str) -> Callable[[dict[str, Any]], None]:
+def _trainable(where: str, runtime: Runtime, runner: Runner, name: str) -> Callable[[dict[str, Any]], None]:
     """What a Tune trial runs, in a worker process that is used again for later ones.
 
     Ray's key-value store holds `name` once the sweep stops, and `name/NUMBER` once that unit of work is to stop: seen
@@ -274,7 +286,7 @@ def _trainable(root: Path, runtime: Runtime, runner: Runner, name: str) -> Calla
             names = (name, f"{name}/{config['number']}") if config["rungs"] else (name,)
             return any(internal_kv._internal_kv_exists(each) for each in names)
 
-        work, store = Work.from_json(json.loads(config["work"])), Store(root)
+        work, store = Work.from_json(json.loads(config["work"])), open_store(where)
         own = runner
         if config["workers"] > 1:
             from samref import parallel

@@ -42,7 +42,7 @@ class Retry(BaseModel):
 
 def classify(error: BaseException) -> FailureKind:
     """The kind of an exception that a stage raised."""
-    for cause in _causes(error):
+    for cause in causes(error):
         # By name, so that neither torch nor Ray is imported here; torch has no class for the CPU's memory.
         name, text = type(cause).__name__, str(cause)
         if isinstance(cause, MemoryError) or name == "OutOfMemoryError" or "DefaultCPUAllocator: " in text:
@@ -60,7 +60,8 @@ def _is_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in numbers
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, what it was raised from or while handling, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -7,15 +7,13 @@ trainings of one kind, and lets the stopped training end in order, with a checkp
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from samref.trial import Stage, canonical
+from samref_sweep.journal import Journal
 
 LATE = 0.02
 """Share of its steps by which a training may report after a rung and still be compared there."""
@@ -45,14 +43,14 @@ SchedulerEntry = Annotated[Scheduler, BeforeValidator(_scheduler, json_schema_in
 
 
 class Halving:
-    """What trainings had at their rungs, kept in a file, and the verdict on each that reaches one."""
+    """What trainings had at their rungs, kept in a journal, and the verdict on each that reaches one."""
 
-    def __init__(self, scheduler: Scheduler, stages: Iterable[Stage], path: Path) -> None:
+    def __init__(self, scheduler: Scheduler, stages: Iterable[Stage], journal: Journal) -> None:
         self._scheduler = scheduler
-        self._path = path
+        self._journal = journal
         self._values: dict[tuple[str, int], dict[str, float]] = {}  # group, rung → training → its metric there
         known = {stage.id: stage for stage in stages if stage.kind == "train"}
-        for entry in self._read():
+        for entry in journal.read():
             if entry["metric"] == scheduler.metric and entry["stage"] in known:
                 self._add(known[entry["stage"]], entry["rung"], entry["value"])
 
@@ -77,7 +75,8 @@ class Halving:
             return None
         if step > rung + max(1, LATE * stage.config["train"]["steps"]):
             return None  # it went on from a checkpoint behind the rung
-        self._write({"stage": stage.id, "metric": self._scheduler.metric, "rung": rung, "value": value})
+        entry = {"stage": stage.id, "metric": self._scheduler.metric, "rung": rung, "value": value}
+        self._journal.append(entry)
         others = self._add(stage, rung, value)
         rank = sum(other <= value for other in others.values())
         if rank <= -(-len(others) // self._scheduler.reduction):
@@ -91,18 +90,6 @@ class Halving:
         values = self._values.setdefault((_group(stage), rung), {})
         values[stage.id] = value
         return values
-
-    def _read(self) -> list[dict[str, Any]]:
-        entries = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in self._path.read_text().splitlines():
-                with contextlib.suppress(ValueError):  # cut short by a kill
-                    entries.append(json.loads(line))
-        return entries
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        with self._path.open("a") as file:
-            file.write(f"\n{json.dumps(entry)}\n")
 
 
 def _group(stage: Stage) -> str:

@@ -46,6 +46,11 @@ def compare(folder: Path) -> None:
             raise Difference(f"{folder / name} has other bytes than those that were written")
 
 
+def is_file(path: Path, entry: dict[str, Any]) -> bool:
+    """Whether a file is there, and is the one of which a manifest has this entry."""
+    return path.is_file() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
+
+
 def write(folder: Path) -> None:
     """Write a folder's manifest, with all that it lists on the disk before it."""
     files = {}

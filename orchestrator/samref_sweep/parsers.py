@@ -30,8 +30,8 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
     parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="the sweep file")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    parser.add_argument("--store", metavar="DIR", type=Path, default=Path("runs"), help="finished stages (runs)")
-    parser.add_argument("--results", metavar="DIR", type=Path, help="the tables' folder (results/SWEEP)")
+    parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages, here or at s3://… (runs)")
+    parser.add_argument("--results", metavar="DIR|URI", help="where the tables go (results/SWEEP)")
     parser.add_argument("--mlflow", metavar="URI", help="MLflow's tracking URI (a SQLite file in the store)")
     parser.add_argument("--address", metavar="ADDR", help="a running Ray cluster; without it this machine")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed by itself in earlier runs")
@@ -57,7 +57,7 @@ def trial_parser() -> argparse.ArgumentParser:
     parser = _common("samref-trial", "Run one trial here and now, without Ray, by the sweep's own code.")
     parser.add_argument("sweep", metavar="SWEEP.yaml|TRIAL.json", type=Path, help="a sweep file, or a trial's settings")
     parser.add_argument("--trial", metavar="ID", help="which trial of the sweep; the start of its id is enough")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="the store (runs)")
+    parser.add_argument("--out", metavar="DIR|URI", default="runs", help="the store (runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     return parser
 

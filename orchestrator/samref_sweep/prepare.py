@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +55,10 @@ class Prepared:
                 f"{self.sweep.file}: embeddings to come take {readable_size(needed)}, more than budget.embeddings_gb, "
                 f"{cap:g}; fewer samples or model.embedding_precision: fp16 take less"
             )
-        if self.store and needed > (free := shutil.disk_usage(self.store.root).free):
+        free = self.store.free_bytes() if self.store else None
+        if self.store and free is not None and needed > free:
             raise SpecError(
-                f"{self.store.root}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
+                f"{self.store.where}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
                 "free; choose another disk with --store"
             )
 

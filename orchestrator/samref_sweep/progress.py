@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -191,8 +190,7 @@ class Progress:
     def _note_best(self, stage_id: str) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             # Unchecked: the tables compare the files' hashes, and ten thousand of them take a while.
-            summary = json.loads((self._store.folder(stage_id) / "summary.json").read_text())
-            value = summary["metrics"][self._metric.name]
+            value = self._store.summary(stage_id, checked=False)["metrics"][self._metric.name]
             if value is not None and (self._best is None or self._metric.better(value, self._best[0])):
                 self._best = (value, self._common(self._needed_by[stage_id]))
 

@@ -8,7 +8,7 @@
     stages.parquet     what each stage took: time, rate, memory
 
 `SCHEMAS` is the contract with the dashboards; `VERSION` is raised when a column changes its name, type or meaning.
-A metric that was not measured is null. The only module that imports pyarrow.
+A metric that was not measured is null.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ PROFILE_METRICS = (
     *("refiner_fps_ratio", "refiner_memory_ratio"),
 )
 PASTED_ON = ("global", "previous")
+FILES = {"evaluate": ("samples.json", "clicks.npz", "masks.npz"), "train": ("training.jsonl",)}
+"""What the tables read of a stage beside its summary."""
 RATES = {"embed": "images_per_second", "train": "steps_per_second"}
 MEASURED = ("hardware", "device_seconds", "peak_memory_gb", "device_peak_memory_gb")
 
@@ -209,13 +211,16 @@ class Reader:
         if stage.id not in self._summaries:
             try:
                 self._summaries[stage.id] = self._store.summary(stage.id)
+                for name in FILES.get(stage.kind, ()):
+                    self._store.file(stage.id, name)
             except StoreError as error:
                 self._summaries[stage.id] = None
                 self.damaged[stage.id] = Failure(str(error), kind="storage")
         return self._summaries[stage.id]
 
-    def folder(self, stage: Stage | None) -> Path | None:
-        return self._store.folder(stage.id) if stage and self.summary(stage) else None
+    def file(self, stage: Stage, name: str) -> Path:
+        """One of the FILES of a stage that has a summary."""
+        return self._store.file(stage.id, name)
 
 
 def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dict[str, Any]:
@@ -277,11 +282,11 @@ def settings_row(config: TrialConfig) -> dict[str, Any]:
 
 
 def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
-    folder = reader.folder(trial.stage("evaluate"))
-    if folder is None:
+    stage = trial.stage("evaluate")
+    if stage is None or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads((folder / "samples.json").read_text()), dtype=object)
-    with np.load(folder / "clicks.npz") as arrays:
+    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
+    with np.load(reader.file(stage, "clicks.npz")) as arrays:
         count = len(arrays["click"])
         error_ratio, pasted_on = (arrays["error_ratio"], arrays["pasted_on"].astype(np.int8))
         yield pa.table(
@@ -299,11 +304,10 @@ def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
 
 
 def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
-    folder = reader.folder(stage) if stage.kind == "evaluate" else None
-    if folder is None:
+    if stage.kind != "evaluate" or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads((folder / "samples.json").read_text()), dtype=object)
-    with np.load(folder / "masks.npz") as arrays:
+    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
+    with np.load(reader.file(stage, "masks.npz")) as arrays:
         yield pa.table(
             {
                 "stage": pa.repeat(stage.id, len(arrays["sample"])),
@@ -316,9 +320,8 @@ def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
 
 
 def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
-    folder = reader.folder(stage) if stage.kind == "train" else None
-    if folder is not None:
-        lines = (folder / "training.jsonl").read_text().splitlines()
+    if stage.kind == "train" and reader.summary(stage):
+        lines = reader.file(stage, "training.jsonl").read_text().splitlines()
         rows = [{"stage": stage.id, **json.loads(line)} for line in lines if line]
         yield pa.Table.from_pylist(rows, schema=SCHEMAS["training"])
 

@@ -6,11 +6,8 @@ module that imports optuna (written for Optuna 5).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import heapq
-import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,11 +140,12 @@ class Search:
         self._store = store
         self._fingerprints = fingerprints
         self._metrics = sweep.metrics
-        self._journal = store.root / "searches" / f"{self._name()}.jsonl"
+        self._journal = store.journal(f"searches/{self._name()}.jsonl")
         self._open: list[Suggestion] = []
         self._failures: dict[str, Failure] = {}
         self._asked = 0
-        suggested = self._read()
+        suggested = self._journal.read()
+        self._written = len(suggested)
         self._study = self._new_study(len(suggested))
         for params in suggested[: self.space.trials]:
             self._study.enqueue_trial(params)
@@ -179,7 +177,8 @@ class Search:
             return ()
         self._asked += 1
         if self._asked > self._written:
-            self._write(params)
+            self._journal.append(params)
+            self._written += 1
         configs = self.space.draft.expand(points)
         self.plan, trials, works = grow(self.plan, configs, points, self._fingerprints)
         self._open.append(Suggestion(asked, trials))
@@ -249,25 +248,6 @@ class Search:
                 "seed": self.space.seed,
             },
         )
-
-    def _read(self) -> list[dict[str, Any]]:
-        self._written = 0
-        if not self._journal.exists():
-            return []
-        suggested = []
-        for line in self._journal.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # one that a kill cut short, before any of its work began
-                suggested.append(json.loads(line))
-        self._written = len(suggested)
-        return suggested
-
-    def _write(self, params: Mapping[str, Any]) -> None:
-        self._journal.parent.mkdir(exist_ok=True)
-        with self._journal.open("a") as file:
-            file.write(f"\n{json.dumps(params)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._written += 1
 
 
 def _suggest(asked: Any, params: dict[str, Any], dimension: Dimension) -> Mapping[str, Any]:

@@ -175,10 +175,11 @@ def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store, columns:
     for heading in ("trial", *plan.sweep.axes, *(heading for heading, _ in columns), "state"):
         table.add_column(heading, overflow="fold")
     rows = list(zip(plan.trials, plan.points, outcomes, strict=True))
+    done = store.done()
     for trial, point, outcome in rows[:ROWS]:
         metrics: Mapping[str, Any] = {}
         for stage in trial.stages:
-            if stage.kind in ("evaluate", "profile") and store.has(stage.id):
+            if stage.kind in ("evaluate", "profile") and stage.id in done:
                 metrics = {**metrics, **store.summary(stage.id)["metrics"]}
         values = [f"{metrics[name]:.2f}" if metrics.get(name) is not None else "" for _, name in columns]
         axes = [point_text({axis: point[axis]}, keys=False) if axis in point else "" for axis in plan.sweep.axes]

@@ -96,9 +96,9 @@ def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runne
             inputs = {role: store.open(need) for role, need in work.needs.items()}
             with contextlib.ExitStack() as stack:
                 outs = [stack.enter_context(store.workspace(stage.id)) for stage in stages]
-                scratch = store.scratch(stages[0].id)
+                scratch = stack.enter_context(store.scratch(stages[0].id))
                 runner(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
-        store.forget_scratch(stage.id for stage in work.stages)
+        store.publish(stage.id for stage in work.stages)
 
 
 def attempt(
@@ -124,7 +124,7 @@ def attempt(
                 print("stopped with the sweep")
             except Exception as error:  # whatever a stage raises is its failure, not the sweep's
                 traceback.print_exc()
-                return Failure(reason(error), str(path), classify(error))
+                return Failure(reason(error), store.keep_log(path), classify(error))
     except OSError as error:  # the log's own, on a full disk
         return Failure(reason(error), str(path), classify(error))
     return None

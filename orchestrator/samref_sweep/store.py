@@ -21,14 +21,17 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from samref_sweep import manifest
+from samref_sweep.journal import Journal
 
 _LOG = logging.getLogger(__name__)
 VERSION = 1
@@ -51,6 +54,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self.where = str(self.root)
+        """What `open_store` opens it by, in any process."""
         self.stages = self.root / "stages"
         self.logs = self.root / "logs"
         self.fingerprints = self.root / "fingerprints"
@@ -71,6 +76,11 @@ class Store:
         """The ids of all finished stages."""
         with os.scandir(self.stages) as entries:
             return frozenset(entry.name for entry in entries)
+
+    def dated(self) -> dict[str, float]:
+        """The ids of all finished stages, and when each was finished, in seconds since 1970."""
+        with os.scandir(self.stages) as entries:
+            return {entry.name: entry.stat().st_mtime for entry in entries}
 
     def folder(self, stage_id: str) -> Path:
         """Where a stage's output is, or will be."""
@@ -111,14 +121,37 @@ class Store:
             return f"move the folder away ({error.strerror}), then "
         return f"the folder was moved to {place}; "
 
-    def summary(self, stage_id: str) -> dict[str, Any]:
-        """What a finished stage measured, and the commit of the code that did."""
-        folder = self.open(stage_id)
+    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+        """What a finished stage measured, and the commit of the code that did.
+
+        Args:
+            stage_id: the stage.
+            checked: whether its files are compared with its manifest first, as `open` does.
+        """
+        folder = self.open(stage_id) if checked else self.folder(stage_id)
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
         return {**summary, "commit": manifest.read(folder)["commit"]}
 
-    def scratch(self, stage_id: str) -> Path:
-        """A folder that outlives a killed attempt at a stage, so that the next one goes on from it."""
+    def file(self, stage_id: str, name: str) -> Path:
+        """One file of a finished stage, for who needs no others; not compared with the manifest.
+
+        Raises:
+            FileNotFoundError: the stage wrote none of that name.
+        """
+        path = self.folder(stage_id) / name
+        if not path.exists():
+            raise FileNotFoundError(path)
+        return path
+
+    @contextmanager
+    def scratch(self, stage_id: str) -> Iterator[Path]:
+        """A folder that outlives a killed attempt at a stage, so that the next one goes on from it.
+
+        A checkpoint in it is a folder `step-…` that appears by rename; the newest is the last by name.
+        """
+        yield self._scratch(stage_id)
+
+    def _scratch(self, stage_id: str) -> Path:
         folder = self.root / "scratch" / stage_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -132,7 +165,7 @@ class Store:
         """
         with ExitStack() as stack:
             for stage_id in sorted(stage_ids):  # in one order, so that two cannot wait for each other
-                descriptor = os.open(self.scratch(stage_id), os.O_RDONLY)
+                descriptor = os.open(self._scratch(stage_id), os.O_RDONLY)
                 stack.callback(os.close, descriptor)
                 waits = False
                 while not _lock(descriptor):
@@ -165,8 +198,8 @@ class Store:
                 file.flush()
             yield undisturbed
 
-    def forget_scratch(self, stage_ids: Iterable[str]) -> None:
-        """Remove what attempts left; for who has the claim."""
+    def publish(self, stage_ids: Iterable[str]) -> None:
+        """Let all nodes see stages that were finished, and remove what attempts left; for who has the claim."""
         for stage_id in stage_ids:
             shutil.rmtree(self.root / "scratch" / stage_id, ignore_errors=True)
 
@@ -203,9 +236,30 @@ class Store:
             try:
                 folder.rename(self.folder(stage_id))
             except OSError:
-                if not self.has(stage_id):
+                if not self.folder(stage_id).is_dir():
                     raise
             manifest.sync(self.stages)
+
+    def journal(self, name: str) -> Journal:
+        """What a driver wrote down in a file of that name."""
+        return Journal(self.root / name)
+
+    def keep_log(self, path: Path) -> str:
+        """Where people find the log of work that failed."""
+        return str(path)
+
+    def free_bytes(self) -> int | None:
+        """Room for what is to come; None where nobody knows."""
+        return shutil.disk_usage(self.root).free
+
+    @contextmanager
+    def probe(self) -> Iterator[Callable[[], None]]:
+        """Gives what any process of any node calls to make sure that it can write into this very store.
+
+        It raises OSError or StoreError where it cannot.
+        """
+        with self.temporary("probe") as folder:
+            yield partial(_probe, folder)
 
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
@@ -235,21 +289,31 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoreError(f"{self.root}: cannot be used as a store: {reason}; choose another with --store") from None
-        if version != VERSION:
-            raise StoreError(
-                f"{self.root}: is a store of version {version}, this program writes version {VERSION}; "
-                "choose another with --store"
-            )
+        check_version(version, self.where)
 
-    def clean(self) -> None:
-        """Remove what processes that died left behind, once it lay untouched for a day."""
+    def clean(self, seconds: float = DAY_SECONDS) -> None:
+        """Remove what processes that died left behind, once it lay untouched for so long."""
         for folder in self._partial.iterdir():
             try:
                 newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                if newest < time.time() - DAY_SECONDS and _unlocked(folder):
+                if newest < time.time() - seconds and _unlocked(folder):
                     shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # another process finished or removed it meanwhile
+
+
+def check_version(version: object, where: str) -> None:
+    """Refuse a store of another version (`StoreError`)."""
+    if version != VERSION:
+        raise StoreError(
+            f"{where}: is a store of version {version}, this program writes version {VERSION}; "
+            "choose another with --store"
+        )
+
+
+def _probe(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _lock(descriptor: int) -> bool:

@@ -215,7 +215,8 @@ class _Log:
         stamp = int(datetime.fromisoformat(started).timestamp() * 1000)
         metrics = [Metric(name, value, stamp, step) for name, value, step in self._metrics(trial, summaries)]
         if train := trial.stage("train"):
-            metrics += _system_metrics(self._store.folder(train.id))
+            with contextlib.suppress(FileNotFoundError):  # sampled on GPUs only
+                metrics += _system_metrics(self._store.file(train.id, system.FILE))
         # Few calls: each is several transactions of a database. What is logged twice is written once.
         params = _params(trial)
         for first in range(0, max(1, len(metrics)), MAX_BATCH_METRICS):
@@ -256,12 +257,12 @@ class _Log:
                     yield name, value, 0
         evaluate, train = trial.stage("evaluate"), trial.stage("train")
         if evaluate and "evaluate" in summaries:
-            for click, value in enumerate(miou_per_click(self._store.folder(evaluate.id)), start=1):
+            for click, value in enumerate(miou_per_click(self._store.file(evaluate.id, "clicks.npz")), start=1):
                 yield "miou_at_click", value, click
         if train and "train" in summaries:
             for name, value in training_cost(summaries["train"]).items():
                 yield name, value, 0
-            yield from _training_curve(self._store.folder(train.id))
+            yield from _training_curve(self._store.file(train.id, "training.jsonl"))
 
     def _find_experiment(self, artifacts: Path | None) -> str:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
@@ -292,9 +293,9 @@ def _make_database(path: Path) -> None:
             os.link(aside, path)
 
 
-def miou_per_click(folder: Path) -> list[float]:
+def miou_per_click(clicks: Path) -> list[float]:
     """Mean IoU after each click; a sample that ended early keeps its last IoU."""
-    with np.load(folder / "clicks.npz") as arrays:
+    with np.load(clicks) as arrays:
         sample, click, iou = arrays["sample"], arrays["click"], arrays["iou"]
     if not len(click):
         return []
@@ -305,10 +306,10 @@ def miou_per_click(folder: Path) -> list[float]:
     return [float(value) for value in np.nanmean(table, axis=0)]
 
 
-def _training_curve(folder: Path) -> Iterator[tuple[str, float, int]]:
+def _training_curve(path: Path) -> Iterator[tuple[str, float, int]]:
     """What a training reported, thinned evenly to a curve that MLflow's page can draw."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for line in (folder / "training.jsonl").read_text().splitlines():
+    for line in path.read_text().splitlines():
         point = json.loads(line)
         curves.setdefault(point["metric"], []).append((point["step"], point["value"]))
     for metric, points in curves.items():
@@ -317,10 +318,9 @@ def _training_curve(folder: Path) -> Iterator[tuple[str, float, int]]:
             yield f"train/{metric}", value, step
 
 
-def _system_metrics(folder: Path) -> Iterator[Metric]:
-    """What a training on a GPU did to its machine, where that was sampled; thinned like its curves, with its times."""
-    path = folder / system.FILE
-    readings = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def _system_metrics(path: Path) -> Iterator[Metric]:
+    """What a training on a GPU did to its machine; thinned like its curves, with its times."""
+    readings = [json.loads(line) for line in path.read_text().splitlines()]
     for number, reading in enumerate(readings[:: -(-len(readings) // TRAINING_POINTS) or 1]):
         stamp = int(1000 * reading.pop("time"))
         for name, value in reading.items():

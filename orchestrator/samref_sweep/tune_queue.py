@@ -25,7 +25,7 @@ from samref_sweep.plan import Failure, Work
 from samref_sweep.resources import Request
 from samref_sweep.search import Queue, Steering
 from samref_sweep.stages import Event
-from samref_sweep.store import Store
+from samref_sweep.store import Store, StoreError
 
 PROGRESS = "progress/"
 OUT_OF_MEMORY = "running low on memory"
@@ -158,7 +158,8 @@ class TuneQueue(Searcher):
                 return
             self.failures.update(dict.fromkeys(missing, failure))
             if failure.kind in REMEMBERED:
-                with contextlib.suppress(OSError):  # where even that cannot be written, a later run tries again
+                # Where even that cannot be written, a later run tries again.
+                with contextlib.suppress(OSError, StoreError):
                     for stage_id in missing:
                         self._store.remember_failure(stage_id, asdict(failure))
         self._rebuilding.difference_update(stage.id for stage in work.stages)

@@ -215,5 +215,5 @@ def test_a_store_that_a_node_does_not_see_is_refused_by_name(nodes: Nodes, tmp_p
     wait_for(lambda: len(nodes.alive()) == before + 1)
     said = finish(nodes.driver(hidden, 0))
     assert said.startswith("refused: node ")
-    assert f"cannot write to the store {hidden}/store: No such file or directory; choose a folder" in said
+    assert f"cannot write to the store {hidden}/store: No such file or directory; choose one that" in said
     assert toy_plan(Store(hidden / "store")).works

@@ -14,6 +14,7 @@ from samref_sweep import goal, results
 from samref_sweep.budget import Budget, Spending
 from samref_sweep.execute import execute
 from samref_sweep.halving import Halving, Scheduler
+from samref_sweep.journal import Journal
 from samref_sweep.plan import Failure, plan
 from samref_sweep.search import Search
 from samref_sweep.spec import Sweep, read
@@ -162,7 +163,7 @@ def trainings(tmp_path: Path, count: int, *overrides: str) -> list[Stage]:
 
 def test_one_in_three_goes_on_at_each_rung(tmp_path: Path) -> None:
     stages = trainings(tmp_path, 9)
-    halving = Halving(Scheduler(), stages, tmp_path / "rungs.jsonl")
+    halving = Halving(Scheduler(), stages, Journal(tmp_path / "rungs.jsonl"))
     assert halving.rungs(stages[0]) == [11, 33]  # the next would be 99 of 100
     losses = [5, 4, 6, 3, 7, 8, 2, 9, 4.5]
     reasons = [halving.judge(s, {"step": 11, "loss": loss}) for s, loss in zip(stages, losses, strict=True)]
@@ -176,9 +177,9 @@ def test_one_in_three_goes_on_at_each_rung(tmp_path: Path) -> None:
 
 def test_rungs_survive_the_driver_and_compare_equals_only(tmp_path: Path) -> None:
     stages = trainings(tmp_path, 3)
-    path = tmp_path / "rungs.jsonl"
-    assert Halving(Scheduler(), stages, path).judge(stages[0], {"step": 11, "loss": 1.0}) is None
-    again = Halving(Scheduler(), stages, path)
+    journal = Journal(tmp_path / "rungs.jsonl")
+    assert Halving(Scheduler(), stages, journal).judge(stages[0], {"step": 11, "loss": 1.0}) is None
+    again = Halving(Scheduler(), stages, journal)
     assert again.judge(stages[1], {"step": 12, "loss": 2.0}) is not None
     assert again.judge(stages[0], {"step": 11, "loss": 9.0}) is None  # was judged before
     assert again.judge(stages[2], {"step": 20, "loss": 9.0}) is None  # came from a checkpoint behind the rung

@@ -81,7 +81,7 @@ def test_a_sample_that_ended_early_keeps_its_last_iou(finished: tuple[Plan, Stor
     planned, store = finished
     evaluate = planned.trials[0].stage("evaluate")
     assert evaluate is not None
-    assert miou_per_click(store.folder(evaluate.id)) == [0.75, 0.875]
+    assert miou_per_click(store.file(evaluate.id, "clicks.npz")) == [0.75, 0.875]
 
 
 def test_what_was_sampled_of_the_machine_is_logged_with_its_time(finished: tuple[Plan, Store]) -> None:
