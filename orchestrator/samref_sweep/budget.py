@@ -20,6 +20,9 @@ class Budget(BaseModel):
     """GPU-hours of all the sweep's stages, those of earlier runs included."""
     hours: Positive | None = None
     """Hours of one run of the command, after which the same command goes on."""
+    trial_hours: Positive | None = None
+    """Device-hours of one trial: of its stages, shared ones included, without what lost attempts took. When they are
+    used up its running stage ends in order, and all other trials go on."""
     embeddings_gb: Positive | None = None
     """Disk that embeddings still to be made may take, in 10⁹ bytes; a sweep that needs more is refused before it runs,
     as is one that needs more than is free."""
@@ -46,6 +49,24 @@ class Spending:
         """A unit of work ended, with an output or without."""
         started, gpus = self.running.pop(name, (0.0, 0.0))
         self.gpu_seconds += gpus * (time.monotonic() - started)
+
+    def exceeded_by_trial(self, name: str, before: float, devices: int) -> str | None:
+        """The same of the trials that need a unit of work that runs.
+
+        Args:
+            name: the unit of work's, as told to `start`.
+            before: device-seconds of the stages that it needs.
+            devices: how many it uses, or CPU processes.
+        """
+        if self.budget.trial_hours is None:
+            return None
+        used = before + devices * (time.monotonic() - self.running[name][0])
+        if used / 3600 < self.budget.trial_hours:
+            return None
+        return (
+            f"budget.trial_hours, {self.budget.trial_hours:g}, are used up; --retry-failed with a larger "
+            "--set budget.trial_hours=… goes on from here"
+        )
 
     def exceeded(self) -> str | None:
         """Which bound is reached, and what to do about it; None while none is."""

@@ -119,8 +119,9 @@ def _remembered(planned: Plan, store: Store, *, again: bool) -> dict[str, Failur
         store.forget_failures(planned.stages)
     stages = planned.stages
     told = {name: Failure(**each) for name, each in store.failures().items() if name in stages}
-    # Without its scheduler a sweep lets the trainings that it stopped go on.
-    return {name: each for name, each in told.items() if each.kind != "stopped" or planned.sweep.scheduler}
+    # Without what stopped them a sweep lets stages go on.
+    stops = planned.sweep.scheduler or planned.sweep.budget.trial_hours
+    return {name: each for name, each in told.items() if each.kind != "stopped" or stops}
 
 
 def _sync(planned: Plan, store: Store, options: argparse.Namespace) -> int:

@@ -283,7 +283,7 @@ def _trainable(where: str, runtime: Runtime, runner: Runner, name: str) -> Calla
                 raise Stopped
 
         def stopping() -> bool:
-            names = (name, f"{name}/{config['number']}") if config["rungs"] else (name,)
+            names = (name, f"{name}/{config['number']}") if config["alone"] else (name,)
             return any(internal_kv._internal_kv_exists(each) for each in names)
 
         work, store = Work.from_json(json.loads(config["work"])), open_store(where)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from samref_sweep.store import StoreError
 
 FailureKind = Literal["node_lost", "out_of_memory", "time_limit", "storage", "error", "stopped"]
-"""`stopped`: no failure, a scheduler stopped the training early."""
+"""`stopped`: no failure; a scheduler, or its trial's budget, stopped the stage early."""
 REMEMBERED: tuple[FailureKind, ...] = ("error", "time_limit", "stopped")
 """These would end alike again, after as many hours: a later run skips them unless told to try. The others are the
 machine's, and are tried again by the next run."""

@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class TuneQueue(Searcher):
         self.all_trials: Sequence[Any] = ()
         """Tune's own list."""
         self._started: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        """Device-seconds of what running trials of Tune needed, where they are bounded."""
         self._rebuilding: set[str] = set()
         self._ended: Counter[tuple[int, FailureKind]] = Counter()
 
@@ -80,10 +82,33 @@ class TuneQueue(Searcher):
         return self.stopping and not self._trials
 
     def check_budget(self) -> None:
-        """Stop the sweep when its budget is used up."""
-        if not self.stopping and (reason := self._steering.spending.exceeded()):
+        """Stop the sweep, or what runs of a trial, when its budget is used up."""
+        spending = self._steering.spending
+        if not self.stopping and (reason := spending.exceeded()):
             self.stopping, self.reason = True, reason
             self._stop("")
+        for trial_id, before in self._before.items():
+            number = self._numbers[trial_id]
+            work = self.queue.work(number)
+            reason = spending.exceeded_by_trial(trial_id, before, self._requests[work.kind].workers)
+            if reason and work.id not in self._stopped:
+                self._end(number, reason)
+
+    def _end(self, number: int, reason: str) -> None:
+        """Stop one unit of work."""
+        self._stopped[self.queue.work(number).id] = Failure(reason, kind="stopped")
+        self._stop(f"/{number}")
+
+    def _device_seconds(self, stage_ids: Iterable[str]) -> float:
+        """Of stages that are done, and of all that these needed."""
+        needed: set[str] = set()
+        left = list(stage_ids)
+        while left:
+            stage_id = left.pop()
+            if stage_id not in needed and self._store.has(stage_id):
+                needed.add(stage_id)
+                left += self._stages[stage_id].needs.values() if stage_id in self._stages else ()
+        return sum(float(self._store.summary(stage_id)["device_seconds"]) for stage_id in needed)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         self._grow()
@@ -102,7 +127,9 @@ class TuneQueue(Searcher):
         halving = self._steering.halving
         rungs = halving.rungs(work.stages[0]) if halving else []
         # As text: Tune copies and flattens a trial's configuration again and again.
-        return {"number": number, "work": json.dumps(work.to_json()), "rungs": rungs, **asdict(request)}
+        alone = bool(rungs or self._steering.spending.budget.trial_hours)  # whether it may be stopped alone
+        told = {"number": number, "work": json.dumps(work.to_json()), "rungs": rungs, "alone": alone}
+        return told | asdict(request)
 
     def _grow(self) -> None:
         """Ask the search for more, where there is room for it."""
@@ -127,6 +154,8 @@ class TuneQueue(Searcher):
         work = self.queue.work(self._numbers[trial.trial_id])
         request = self._requests[work.kind]
         self._steering.spending.start(trial.trial_id, request.gpu * request.workers)
+        if self._steering.spending.budget.trial_hours is not None:
+            self._before[trial.trial_id] = self._device_seconds(work.needs.values())
         self._on_event(Event("started", work))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -136,8 +165,7 @@ class TuneQueue(Searcher):
             number = self._numbers[trial_id]
             work, halving = self.queue.work(number), self._steering.halving
             if halving and (reason := halving.judge(work.stages[0], metrics)):
-                self._stopped[work.id] = Failure(reason, kind="stopped")
-                self._stop(f"/{number}")
+                self._end(number, reason)
             self._on_event(Event("progress", work, metrics=metrics))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -148,6 +176,7 @@ class TuneQueue(Searcher):
         if trial is None and error:
             trial = next((each for each in reversed(self.all_trials) if each.trial_id == trial_id), None)
         seconds = time.monotonic() - self._started.pop(trial_id, float("inf"))
+        self._before.pop(trial_id, None)
         self._steering.spending.end(trial_id)
         missing = [stage.id for stage in work.stages if not self._store.has(stage.id)]
         failure: Failure | None = None

@@ -1,5 +1,6 @@
 """Random and adaptive search, early stopping and budgets: on toy stages, by hand and on real Ray."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,38 @@ def test_when_the_hours_are_used_up_the_rest_is_not_run(tmp_path: Path, store: S
     assert result.interrupted
     assert result.reason == "budget.hours, 1e-09, is used up; the same command goes on from here"
     assert len(plan(made, NamedContents(), store.done()).works) > 0
+
+
+def linger(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Path],
+    outs: Sequence[Path],
+    *,
+    scratch: Path,
+    runtime: Runtime,
+    report: Report,
+) -> None:
+    """A training that takes a minute where γ is 0.9."""
+    if stages[0].kind == "train" and stages[0].config["train"]["gamma"] == 0.9:
+        for step in range(600):
+            report(step, {"total": 600})
+            time.sleep(0.1)
+    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_too_long_is_stopped_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
+    """Toy stages say that they took 1.5 s each: a trial's evaluation begins with 4.5 s used, the training with 1.5."""
+    made = sweep(tmp_path, f"{SWEEP}parameters: {{train.gamma: [0.9, 0.6]}}\n", f"budget.trial_hours={6 / 3600}")
+    result, outcomes, events = run(made, store, linger)
+    assert not result.interrupted
+    assert [outcome.status for outcome in outcomes] == ["stopped", "done"]
+    assert outcomes[0].reason is not None
+    assert outcomes[0].reason.startswith("train: budget.trial_hours, 0.00166667, are used up; --retry-failed with a ")
+
+    _, outcomes, events = run(made, store, linger)
+    assert [outcome.status for outcome in outcomes] == ["stopped", "done"]
+    assert events == []
 
 
 def test_a_budget_of_trials_runs_the_first_ones(tmp_path: Path) -> None:
