@@ -25,9 +25,11 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 import toys
-from samref_sweep import results
+from samref_sweep import execute, results
 from samref_sweep.store import Store
 from samref_sweep.track import Tracker, default_uri
+
+sys.stdin.readline()  # imports take seconds, so the next driver makes them while the one before it runs
 
 def slow(stages, inputs, outs, *, scratch, **rest):
     time.sleep(0.6)
@@ -87,25 +89,34 @@ def cluster() -> Iterator[str]:
 def drive(root: Path, address: str) -> subprocess.Popen[str]:
     env = os.environ | ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", DRIVER, str(root), address]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env)
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate("\n", timeout=300)
     assert said.splitlines()[-1] == "complete {}", said
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # twenty starts of a driver, each ten seconds and more on a busy machine
 def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: str, tmp_path: Path) -> None:
-    finish(drive(tmp_path / "undisturbed", cluster))
     root = tmp_path / "killed"
+    following = drive(root, cluster)
+    finish(drive(tmp_path / "undisturbed", cluster))
     moments = random.Random(20)
     seen: dict[str, int] = {}
     fresh = []
     for _ in range(KILLS):
-        process = drive(root, cluster)
+        process, following = following, drive(root, cluster)
         assert process.stdout is not None
+        go(process)
         if moments.random() < 0.8:  # else in its first seconds
             for line in process.stdout:
                 if line.startswith(("started", "complete")):
@@ -119,7 +130,7 @@ def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: s
         seen = done
     print(f"stages done between kills: {fresh}")  # what the kills hit, with pytest -rA
     assert sum(count > 0 for count in fresh) >= KILLS // 4, "the sweep was over before most kills"
-    finish(drive(root, cluster))
+    finish(following)
 
     store = Store(root)
     assert not (root / "repeated").exists()
