@@ -18,7 +18,10 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.parametrize("script", [text for kind, text in BLOCKS if kind == "bash"], ids=["start.sh", "sweep.sbatch"])
+SCRIPTS = [text for kind, text in BLOCKS if kind == "bash"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=["start.sh", "job", "sweep.sbatch"])
 def test_scripts_are_bash(script: str, tmp_path: Path) -> None:
     (tmp_path / "script").write_text(script)
     subprocess.run(["bash", "-n", tmp_path / "script"], check=True)

@@ -70,7 +70,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def submit(head: str, folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     line = [*RAY, "job", "submit", "--address", head, "--working-dir", folder, "--", *command]
-    return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    for _ in range(120):
+        job = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        if "No available agent" not in job.stderr:  # the dashboard answers before the node's agent does
+            break
+        time.sleep(1)
+    return job
 
 
 def test_a_sweep_is_submitted_as_a_job_and_its_failure_is_the_job_s(head: str, tmp_path: Path) -> None:
