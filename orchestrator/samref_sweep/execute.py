@@ -286,7 +286,7 @@ def _trainable(where: str, runtime: Runtime, runner: Runner, name: str) -> Calla
             names = (name, f"{name}/{config['number']}") if config["alone"] else (name,)
             return any(internal_kv._internal_kv_exists(each) for each in names)
 
-        work, store = Work.from_json(json.loads(config["work"])), open_store(where)
+        work, store = Work.from_json(json.loads(config["work"])), open_store(where, patient=True)
         own = runner
         if config["workers"] > 1:
             from samref import parallel

@@ -22,13 +22,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from samref_sweep import manifest
 from samref_sweep.journal import Journal
 from samref_sweep.mirror import mirrored
 from samref_sweep.store import DAY_SECONDS, MARKER, VERSION, DamagedError, Store, StoreError, check_version
+
+if TYPE_CHECKING:
+    from samref_sweep.objects import Objects  # imports pyarrow
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,9 +46,14 @@ def local(where: str) -> Path:
     return Path(unquote(urlsplit(where).path) if where.startswith("file://") else where)
 
 
-def open_store(where: str) -> Store:
-    """The store in a folder or at a URI; a new one where there is none (`StoreError`: it cannot be used)."""
-    return ObjectStore(where) if is_uri(where) else Store(local(where))
+def open_store(where: str, *, patient: bool = False) -> Store:
+    """The store in a folder or at a URI; a new one where there is none (`StoreError`: it cannot be used).
+
+    Args:
+        where: path or URI.
+        patient: whether a server that is away is waited for, a minute; else what is wrong is told at once.
+    """
+    return ObjectStore(where, patient=patient) if is_uri(where) else Store(local(where))
 
 
 def existing_store(where: str) -> Store | None:
@@ -60,13 +68,13 @@ def existing_store(where: str) -> Store | None:
 class ObjectStore(Store):
     """A store at a URI, used through a folder of this node."""
 
-    def __init__(self, uri: str) -> None:
-        from samref_sweep.objects import Objects  # imports pyarrow
+    def __init__(self, uri: str, *, patient: bool = False) -> None:
+        from samref_sweep.objects import QUICK, Objects  # imports pyarrow
 
         cache = Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref")
-        super().__init__(cache / "stores" / _identity(uri))
-        self.where = uri
         self._objects = Objects(uri)
+        super().__init__(cache / "stores" / _identity(self._objects if patient else Objects(uri, QUICK)))
+        self.where = uri
         self._known = self.root / "done"
         self._files = self.root / "files"
 
@@ -264,11 +272,8 @@ class ObjectStore(Store):
             yield partial(_look, self.where, name)
 
 
-def _identity(uri: str) -> str:
+def _identity(objects: Objects) -> str:
     """The store's random id; a new store where there is none (`StoreError`: it cannot be used)."""
-    from samref_sweep.objects import QUICK, Objects  # imports pyarrow
-
-    objects = Objects(uri, QUICK)
     try:
         content = objects.read(MARKER)
     except FileNotFoundError:
