@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +258,14 @@ def _check_batches(plan: Plan, requests: Mapping[Kind, Request]) -> None:
 def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group."""
     if config["workers"] > 1:
-        return tune.PlacementGroupFactory([{"memory": 1}])  # bytes; a group may not ask for nothing at all
-    return tune.PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
+        return _group(memory=1)  # bytes; a group may not ask for nothing at all
+    return _group(CPU=config["cpu"], GPU=config["gpu"])
+
+
+@cache
+def _group(**bundle: float) -> tune.PlacementGroupFactory:
+    """One for all trials of a kind: Tune keeps what each was given."""
+    return tune.PlacementGroupFactory([bundle])
 
 
 def _trainable(where: str, runtime: Runtime, runner: Runner, name: str) -> Callable[[dict[str, Any]], None]:

@@ -33,7 +33,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunInfo, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from samref.trial import Trial
 from samref_sweep import system
@@ -82,13 +83,14 @@ class Tracker:
         if not self._thread.ident:
             self._tasks.put(partial(_Log.name, plan=self._plan))  # so that the sweep is there from the beginning
             self._thread.start()
-            self._complete(self._plan.trials)
+            self._complete(self._plan.trials, self._store.done().__contains__)
 
     def on_event(self, event: Event) -> None:
         """Log the trials that this event completed."""
         self.start()
         if event.kind == "done":
-            self._complete(trial for stage in event.work.stages for trial in self._by_leaf.get(stage.id, ()))
+            completed = (trial for stage in event.work.stages for trial in self._by_leaf.get(stage.id, ()))
+            self._complete(completed, self._store.has)
 
     def grow(self, plan: Plan) -> None:
         """Follow a search, whose plan has more trials than before."""
@@ -99,7 +101,7 @@ class Tracker:
                 self._by_leaf.setdefault(stage.id, []).append(trial)
         if fresh and self._thread.ident:
             self._tasks.put(partial(_Log.name, plan=plan))
-            self._complete(fresh)
+            self._complete(fresh, self._store.has)
 
     def close(
         self, outcomes: Sequence[Outcome], *, interrupted: bool, patience_seconds: float | None = CLOSE_SECONDS
@@ -123,10 +125,9 @@ class Tracker:
             self._warn(f"MLflow ({self._uri}) is slow; {LATER}")
         return self._complete_log
 
-    def _complete(self, trials: Iterable[Trial]) -> None:
-        done = self._store.done()
+    def _complete(self, trials: Iterable[Trial], done: Callable[[str], bool]) -> None:
         for trial in trials:
-            if all(stage.id in done for stage in leaves(trial)):
+            if all(done(stage.id) for stage in leaves(trial)):
                 self._tasks.put(partial(_Log.record, trial=trial))
 
     def _work(self) -> None:
@@ -174,14 +175,17 @@ class _Log:
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
         artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
         self._experiment = self._find_experiment(artifacts)
-        self._runs: dict[str, tuple[str, str]] = {}  # trial id → run id, status
+        self._runs: dict[str, RunInfo] = {}  # by trial id
+        self._finished: set[str] = set()
         self._parent = ""
         for run in self._search(f"tags.`samref.sweep` = '{self._sweep}'"):
             trial = run.data.tags.get("samref.trial")
             if trial in self._runs or (not trial and self._parent):
                 self._client.delete_run(run.info.run_id)  # made twice, where the first answer was lost
             elif trial:
-                self._runs[trial] = (run.info.run_id, run.info.status)
+                self._runs[trial] = run.info
+                if run.info.status == "FINISHED":
+                    self._finished.add(trial)
             else:
                 self._parent = run.info.run_id
         if self._parent:
@@ -203,10 +207,9 @@ class _Log:
 
         Done again after half of it, it writes the same points once more, which MLflow keeps once.
         """
-        run_id, status = self._runs.get(trial.id, ("", ""))
-        if status == "FINISHED":
+        if trial.id in self._finished:
             return
-        run_id = run_id or self._create(trial)
+        run = self._runs.get(trial.id) or self._create(trial)
         summaries: dict[str, dict[str, Any]] = {
             stage.kind: self._store.summary(stage.id) for stage in trial.stages if self._store.has(stage.id)
         }
@@ -220,35 +223,37 @@ class _Log:
         # Few calls: each is several transactions of a database. What is logged twice is written once.
         params = _params(trial)
         for first in range(0, max(1, len(metrics)), MAX_BATCH_METRICS):
-            self._client.log_batch(run_id, metrics=metrics[first : first + MAX_BATCH_METRICS], params=params)
+            self._client.log_batch(run.run_id, metrics=metrics[first : first + MAX_BATCH_METRICS], params=params)
             params = []
         with tempfile.TemporaryDirectory() as folder:
             for name, content in {**summaries, "trial": trial.config.model_dump(mode="json")}.items():
                 Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1))
-            self._client.log_artifacts(run_id, folder)
-        self._finish(trial, run_id, "FINISHED")
+            if run.artifact_uri.startswith("file:"):
+                # The client would ask the database where that is, which takes 3 ms.
+                get_artifact_repository(run.artifact_uri).log_artifacts(folder)  # type: ignore[no-untyped-call]
+            else:
+                self._client.log_artifacts(run.run_id, folder)
+        self._client.set_terminated(run.run_id, "FINISHED")
+        self._finished.add(trial.id)
 
     def fail(self, trial: Trial, outcome: Outcome) -> None:
         """Log that a trial failed or was stopped early, and why; a later success takes its place."""
-        run_id = self._runs.get(trial.id, ("", ""))[0] or self._create(trial)
+        run = self._runs.get(trial.id) or self._create(trial)
         reason = RunTag("samref.reason", (outcome.reason or "")[:MAX_PARAM_CHARACTERS])
-        self._client.log_batch(run_id, params=_params(trial), tags=[reason])
-        self._finish(trial, run_id, "KILLED" if outcome.status == "stopped" else "FAILED")
+        self._client.log_batch(run.run_id, params=_params(trial), tags=[reason])
+        self._client.set_terminated(run.run_id, "KILLED" if outcome.status == "stopped" else "FAILED")
+        self._finished.discard(trial.id)
 
     def end(self, status: RunStatus) -> None:
         self._client.set_terminated(self._parent, status)
 
-    def _create(self, trial: Trial) -> str:
+    def _create(self, trial: Trial) -> RunInfo:
         stages = json.dumps([stage.id for stage in trial.stages])[:5000]
         tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "samref.stages": stages}
         tags["mlflow.parentRunId"] = self._parent
-        run_id: str = self._client.create_run(self._experiment, run_name=self._names[trial.id], tags=tags).info.run_id
-        self._runs[trial.id] = (run_id, "RUNNING")
-        return run_id
-
-    def _finish(self, trial: Trial, run_id: str, status: RunStatus) -> None:
-        self._client.set_terminated(run_id, status)
-        self._runs[trial.id] = (run_id, status)
+        run = self._client.create_run(self._experiment, run_name=self._names[trial.id], tags=tags).info
+        self._runs[trial.id] = run
+        return run
 
     def _metrics(self, trial: Trial, summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
         for kind in ("evaluate", "profile"):

@@ -283,7 +283,10 @@ class Started(TrialProgressCallback):
 
     def on_trial_error(self, *args: Any, **info: Any) -> None: ...
 
-    def on_trial_complete(self, *args: Any, **info: Any) -> None: ...
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # Tune keeps every trial to the end: half of that are statistics of what it reported, which nobody reads.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
 
 
 class Halt(Stopper):
