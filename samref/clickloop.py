@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from samref import device_clicks, metrics, run_lengths
-from samref.clicks import Click, click_on, next_click
+from samref.clicks import Click, click_on, errors, next_click
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, upscale
@@ -219,12 +218,12 @@ def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config
     for node, mask_HW in zip(nodes, masks, strict=True):
         truth, mask = wave.truths[node.sample], mask_HW.numpy()
         is_object, is_background = wave.sides[node.sample]
-        missing, extra = (is_object & ~mask).view(np.uint8), (is_background & mask).view(np.uint8)
-        iou = metrics.iou_of_counts(wave.num_object[node.sample], cv2.countNonZero(missing), cv2.countNonZero(extra))
+        wrong = errors(is_object, is_background, mask)
+        iou = metrics.iou_of_counts(wave.num_object[node.sample], wrong.num_missing, wrong.num_extra)
         click = None
         if len(node.records) < config.max_clicks:
             rng = _generator(wave, node, config)
-            click = click_on(missing, extra, node.clicks, clicker=config.clicker, rng=rng)
+            click = click_on(wrong, node.clicks, clicker=config.clicker, rng=rng)
         found.append(Verdict(iou, _boundary_iou(truth, mask, node, click), click))
     return found
 

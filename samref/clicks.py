@@ -14,7 +14,7 @@ px, where one last bit of the root is half a square).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import pi, sqrt
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -28,6 +28,16 @@ Mask = NDArray[Any]
 Wrong = NDArray[np.uint8]
 """H×W; 1 where the mask is wrong in one of the two ways, else 0."""
 
+
+class Errors(NamedTuple):
+    """What of the object is missing in a mask, and what of the background it has too much; the pixels of each."""
+
+    missing_HW: Wrong
+    extra_HW: Wrong
+    num_missing: int
+    num_extra: int
+
+
 INNER_SQUARED = (100, 289)
 """InterFormer draws training clicks among distances above max / 1.7; (1 / 1.7)² as a whole-number ratio."""
 
@@ -38,10 +48,18 @@ _BLOCK_SLACK = (_BLOCK - 1) * sqrt(2)
 _CHAMFER = (0.9824, 1.0193)
 """OpenCV's 5×5 chamfer distance over the Euclidean one: steps of 1, 1.4 and 2.1969 along a row, a diagonal and a
 knight's move come short most on the last, 2.1969 / √5, and are too long most at 1 : 0.1969, √(1 + 0.1969²)."""
-_CELL = 16
-"""Side, in px, of the cells by which the deepest pixel of an error is found."""
-_Box = Sequence[int]
-"""Left, top, right and bottom in px, the latter two outside."""
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_PAIRS = 12
+"""Distances between two pixels that are computed as fast as the exact transform of one."""
+
+
+class _Box(NamedTuple):
+    """In px; right and bottom are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 class Click(NamedTuple):
@@ -95,29 +113,25 @@ def next_click(
     `rng`.
     """
     _check(truth_HW, mask_HW, clicks)
-    return click_on(*errors(truth_HW, mask_HW), clicks, clicker=clicker, rng=rng)
-
-
-def errors(truth_HW: Truth, mask_HW: Mask) -> tuple[Wrong, Wrong]:
-    """What of the object is missing in the mask, and what of the background it has too much."""
     predicted_HW = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
-    return ((truth_HW == 1) & ~predicted_HW).view(np.uint8), ((truth_HW == 0) & predicted_HW).view(np.uint8)
+    return click_on(errors(truth_HW == 1, truth_HW == 0, predicted_HW), clicks, clicker=clicker, rng=rng)
+
+
+def errors(object_HW: NDArray[np.bool_], background_HW: NDArray[np.bool_], mask_HW: NDArray[np.bool_]) -> Errors:
+    """Where a mask is wrong; ignored pixels are neither object nor background."""
+    missing, extra = (object_HW & ~mask_HW).view(np.uint8), (background_HW & mask_HW).view(np.uint8)
+    return Errors(missing, extra, cv2.countNonZero(missing), cv2.countNonZero(extra))
 
 
 def click_on(
-    missing_HW: Wrong,
-    extra_HW: Wrong,
-    clicks: Sequence[Click],
-    *,
-    clicker: Clicker = "ritm",
-    rng: np.random.Generator | None = None,
+    wrong: Errors, clicks: Sequence[Click], *, clicker: Clicker = "ritm", rng: np.random.Generator | None = None
 ) -> Click | None:
     """`next_click`, given the errors; `interformer` cuts the clicks out of them in place."""
     if clicker not in ("ritm", "interformer"):
         raise ValueError(f"clicker is {clicker!r}; there are: ritm, interformer")
     if clicker == "interformer" and rng is None:
         raise ValueError("clicker interformer draws among equals: pass rng, a seeded numpy Generator")
-    depth, positive = _larger_error(missing_HW, extra_HW, clicks, cut_first=clicker == "interformer")
+    depth, positive = _larger_error(wrong, clicks, cut_first=clicker == "interformer")
     if depth is None:
         return None
     if clicker == "interformer" and rng is not None:
@@ -136,7 +150,8 @@ def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng:
     if not clicks:
         return next_click(truth_HW, np.zeros(truth_HW.shape, bool), ())
     _check(truth_HW, mask_HW, clicks)
-    depth, positive = _larger_error(*errors(truth_HW, mask_HW), clicks, cut_first=True, share=1 / 1.7)
+    wrong = errors(truth_HW == 1, truth_HW == 0, mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0)
+    depth, positive = _larger_error(wrong, clicks, cut_first=True, share=1 / 1.7)
     if depth is None:
         return None
     # Squared distances are whole: d² > peak · 100/289 is d² > floor(peak · 100/289).
@@ -160,24 +175,45 @@ def _check(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click]) -> None:
 
 
 def _larger_error(
-    missing_HW: Wrong, extra_HW: Wrong, clicks: Sequence[Click], *, cut_first: bool, share: float = 1.0
+    wrong: Errors, clicks: Sequence[Click], *, cut_first: bool, share: float = 1.0
 ) -> tuple[_Depth | None, bool]:
     """The error to click next and the click's sign; of its depths those above `share` of the largest are there."""
-    regions = [_region(wrong, clicks if cut_first else ()) for wrong in (missing_HW, extra_HW)]
+    if cut_first:
+        for click in clicks:
+            wrong.missing_HW[click.y, click.x] = wrong.extra_HW[click.y, click.x] = 0
+    # The one of more pixels is seen in blocks first, and the deeper one by what is known is measured first: often
+    # the other cannot be deeper, and is not looked at.
+    bounds = [_deepest_disc(wrong.num_missing), _deepest_disc(wrong.num_extra)]
+    regions: list[_Region | None] = [None, None]
+    least = 0.0
+    for kind in sorted((0, 1), key=lambda kind: -bounds[kind]):
+        if bounds[kind] > least:
+            regions[kind] = region = _region(wrong[:2][kind])
+            bounds[kind] = min(bounds[kind], region.most)
+            least = max(least, region.least)
     depths: list[_Depth | None] = [None, None]
-    # The one that is deeper by its blocks goes first: often the other cannot be deeper, and is not looked at.
-    for kind in sorted((0, 1), key=lambda kind: -regions[kind].highest):
+    for kind in sorted((0, 1), key=lambda kind: -bounds[kind]):
         other = depths[1 - kind]
-        if other is None or regions[kind].most ** 2 >= other.peak:
-            depths[kind] = _depth(regions[kind], () if cut_first else clicks, share, first_only=not cut_first)
+        if other is None or bounds[kind] ** 2 >= other.peak:
+            region = regions[kind] or _region(wrong[:2][kind])
+            depths[kind] = _depth(region, () if cut_first else clicks, share, first_only=not cut_first)
     missing, extra = depths
     if missing is not None and (extra is None or missing.peak > extra.peak):
         return missing, True
     return extra, False
 
 
+def _deepest_disc(num_pixels: int) -> float:
+    """No distance within an error of that many pixels is larger, in px.
+
+    All pixels nearer than d to one of depth d are wrong, and the unit squares around them cover a disc whose radius is
+    less than d by no more than half a pixel's diagonal.
+    """
+    return sqrt(num_pixels / pi) + sqrt(0.5) if num_pixels else 0.0
+
+
 class _Region(NamedTuple):
-    """An error's bounding box, seen in blocks.
+    """An error, seen in blocks.
 
     A block is full if all its pixels are wrong. Let c be the distance, in blocks of k×k, from a full block to the
     nearest one that is not. A pixel of the block has a zero within k·c + (k - 1)·√2 px, as that other block holds one;
@@ -185,15 +221,14 @@ class _Region(NamedTuple):
     sixteenth, and a chamfer transform, which tells c to two percent, a quarter of that.
     """
 
-    padded: Wrong
-    """The box, a ring of zeros, and zeros up to whole blocks."""
+    wrong_HW: Wrong
+    blocks: NDArray[np.float32]
+    """The chamfer distance of each in place of c, for all full blocks and a ring around them."""
     x0: int
     y0: int
-    """Where it begins."""
-    blocks: NDArray[np.float32]
-    """The chamfer distance of each in place of c."""
+    """Where the first of them begins, in px; the ring may lie outside the image."""
     highest: float
-    """The largest of them; -1 where nothing is wrong."""
+    """The largest of them."""
 
     @property
     def most(self) -> float:
@@ -203,95 +238,110 @@ class _Region(NamedTuple):
     @property
     def least(self) -> float:
         """Some distance is at least that, in px."""
-        return _BLOCK * self.highest / _CHAMFER[1] - _BLOCK_SLACK
+        return max(0.0, _BLOCK * self.highest / _CHAMFER[1] - _BLOCK_SLACK)
 
-    def above(self, distance: float) -> NDArray[np.uint8]:
-        """1 for the blocks in which some distance may be above this one, in px."""
-        return (self.blocks > _CHAMFER[0] * (distance - _BLOCK_SLACK) / _BLOCK).view(np.uint8)
+    def above(self, distance: float) -> _Box:
+        """A box that holds all pixels whose distance is larger than this one, in px.
+
+        Distances up to `_BLOCK_SLACK` occur in blocks that are not full, which may be anywhere.
+        """
+        if distance <= _BLOCK_SLACK:
+            x, y, width, height = cv2.boundingRect(self.wrong_HW)
+            return _Box(x, y, x + width, y + height)
+        deep = (self.blocks > _CHAMFER[0] * (distance - _BLOCK_SLACK) / _BLOCK).view(np.uint8)
+        x, y, width, height = (_BLOCK * side for side in cv2.boundingRect(deep))
+        return _Box(self.x0 + x, self.y0 + y, self.x0 + x + width, self.y0 + y + height)
 
 
-def _region(wrong_HW: Wrong, cut: Sequence[Click]) -> _Region:
-    """The clicks to cut are cut in place.
-
-    Only the bounding box and one pixel around it are looked at, which changes no distance. Proof: the plain way pads
-    the image by one pixel of zeros; outside the box everything is zero there too. Take a pixel p of the box and its
-    nearest zero z. If z is outside the box, the straight way from p to z crosses the ring around the box: clamp z's
-    coordinates to the box grown by one. The clamped pixel lies on the ring, so it is a zero; each coordinate moved
-    towards p or stayed, so it is not farther. Hence a nearest zero lies in the grown box.
-    """
-    for click in cut:
-        wrong_HW[click.y, click.x] = 0
-    x0, y0, width, height = cv2.boundingRect(wrong_HW)
-    rows, columns = (-(-(side + 2) // _BLOCK) * _BLOCK for side in (height, width))
-    padded = np.zeros((rows, columns), np.uint8)
-    if width == 0:
-        return _Region(padded, x0, y0, np.zeros((1, 1), np.float32), -1)
-    padded[1 : height + 1, 1 : width + 1] = wrong_HW[y0 : y0 + height, x0 : x0 + width]
-    lines = padded.reshape(rows // _BLOCK, _BLOCK, columns)
+def _region(wrong_HW: Wrong) -> _Region:
+    """Pixels beyond the last whole block of a row or column are of blocks that are not full, as they reach outside."""
+    rows, columns = (side // _BLOCK for side in wrong_HW.shape)
+    lines = wrong_HW[: rows * _BLOCK].reshape(rows, _BLOCK, wrong_HW.shape[1])
+    columns_full = np.bitwise_and.reduce(lines, axis=1)
     # Four wrong pixels in a row are the bytes 1, 1, 1, 1.
-    words = (lines[:, 0] & lines[:, 1] & lines[:, 2] & lines[:, 3]).view(np.uint32)
+    words = np.ascontiguousarray(columns_full[:, : columns * _BLOCK]).view(np.uint32)
     full = (words == 0x01010101).view(np.uint8)
-    blocks = cv2.distanceTransform(full, cv2.DIST_L2, cv2.DIST_MASK_5).astype(np.float32, copy=False)
-    return _Region(padded, x0 - 1, y0 - 1, blocks, float(blocks.max()))
+    x, y, width, height = cv2.boundingRect(full) if full.size else (0, 0, 0, 0)
+    ringed = np.zeros((height + 2, width + 2), np.uint8)
+    ringed[1:-1, 1:-1] = full[y : y + height, x : x + width]
+    blocks = cv2.distanceTransform(ringed, cv2.DIST_L2, cv2.DIST_MASK_5).astype(np.float32, copy=False)
+    return _Region(wrong_HW, blocks, _BLOCK * (x - 1), _BLOCK * (y - 1), float(blocks.max()))
 
 
 def _depth(region: _Region, clicks: Sequence[Click], share: float, *, first_only: bool) -> _Depth | None:
     """Distances where they are large, clicked pixels at 0; None where no pixel is left.
 
-    The largest distance is at least `region.least`, unless it is a clicked pixel's. Where the upper bound is below
-    that, or below the share of it, nothing needs to be looked at. `first_only`: the part that holds the first of the
-    deepest pixels is enough.
+    The deepest block's chamfer distances tell what the largest distance is at least. What is below that, or below the
+    share of it, need not be looked at. `first_only`: the first of the deepest pixels is enough.
     """
-    if region.highest < 0:
-        return None
+    x, y = (_BLOCK * place for place in cv2.minMaxLoc(region.blocks)[3])
+    top = _Box(region.x0 + x, region.y0 + y, region.x0 + x + _BLOCK, region.y0 + y + _BLOCK)
+    least = 0.0
+    if region.highest:
+        least = float(_transform(region, top, clicks, cv2.DIST_MASK_5)[0].max()) / _CHAMFER[1]
     look = _first_deepest if first_only else _distances
-    if region.least > 0:
-        x, y, width, height = (_BLOCK * side for side in cv2.boundingRect(region.above(share * region.least)))
-        found = look(region, (x, y, x + width, y + height), region.most, clicks)
-        if found.peak >= region.least**2:
-            return found
-    rows, columns = region.padded.shape
-    found = look(region, (0, 0, columns, rows), 0, clicks)
-    return found if found.peak else None
+    return look(region, region.above(share * least), clicks)
 
 
-def _distances(
-    region: _Region, box: _Box, most: float, clicks: Sequence[Click], mask: int = cv2.DIST_MASK_PRECISE
-) -> _Depth:
-    """Of the pixels of a box, none of which is above `most`: what is farther from it makes no distance smaller."""
-    left, top, right, bottom = box
-    reach = int(most) + 1
-    y, x = max(0, top - reach), max(0, left - reach)
-    distances = cv2.distanceTransform(region.padded[y : bottom + reach, x : right + reach], cv2.DIST_L2, mask)
-    distance = distances[top - y : bottom - y, left - x : right - x].astype(np.float32, copy=False)
-    x0, y0 = region.x0 + left, region.y0 + top
-    for click in clicks:
-        if 0 <= click.x - x0 < right - left and 0 <= click.y - y0 < bottom - top:
-            distance[click.y - y0, click.x - x0] = 0
-    return _Depth(distance, x0, y0, round(float(distance.max()) ** 2))
+def _transform(
+    region: _Region, box: _Box, clicks: Sequence[Click], mask: int
+) -> tuple[NDArray[np.float32], Wrong, int, int]:
+    """Distances of the pixels of a box, by OpenCV's `mask`, clicked ones at 0; the pixels that they hang on, and the
+    column and row of the first of these.
 
-
-def _first_deepest(region: _Region, box: _Box, most: float, clicks: Sequence[Click]) -> _Depth:
-    """The cell of a box that holds the first of its deepest pixels, or all of it where that is less work.
-
-    A chamfer transform takes a sixth of an exact one's time, and leaves few pixels that may be the deepest.
+    No distance is larger than `region.most`, so what is farther from the box makes none smaller. Nor does the ring of
+    zeros: where it is not outside the image, which counts as zero, it is farther than that as well.
     """
-    left, top, right, bottom = box
-    rough = _distances(region, box, most, clicks, cv2.DIST_MASK_5).distance_hw
-    highest = float(rough.max())
-    rows, columns = np.divmod(np.flatnonzero(rough >= highest * (_CHAMFER[0] / _CHAMFER[1])), right - left)
-    cells = set(zip((rows // _CELL).tolist(), (columns // _CELL).tolist(), strict=True))
-    if not highest or len(cells) * (_CELL + 2 * highest) ** 2 > rough.size:
-        return _distances(region, box, most, clicks)
-    found: _Depth | None = None
-    for row, column in cells:
-        x, y = left + _CELL * column, top + _CELL * row
-        cell = (x, y, min(right, x + _CELL), min(bottom, y + _CELL))
-        depth = _distances(region, cell, highest / _CHAMFER[0], clicks)
-        if found is None or (depth.peak, found.deepest) > (found.peak, depth.deepest):
-            found = depth
-    assert found is not None
-    return found
+    reach = int(region.most) + 1
+    y0, x0 = max(0, box.top - reach), max(0, box.left - reach)
+    window = region.wrong_HW[y0 : box.bottom + reach, x0 : box.right + reach]
+    ringed = np.zeros((window.shape[0] + 2, window.shape[1] + 2), np.uint8)
+    ringed[1:-1, 1:-1] = window
+    y0, x0 = y0 - 1, x0 - 1
+    distances = cv2.distanceTransform(ringed, cv2.DIST_L2, mask).astype(np.float32, copy=False)
+    distances = distances[box.top - y0 : box.bottom - y0, box.left - x0 : box.right - x0]
+    height, width = distances.shape
+    for click in clicks:
+        if 0 <= click.x - box.left < width and 0 <= click.y - box.top < height:
+            distances[click.y - box.top, click.x - box.left] = 0
+    return distances, ringed, x0, y0
+
+
+def _distances(region: _Region, box: _Box, clicks: Sequence[Click]) -> _Depth | None:
+    """Of the pixels of a box; None where all are 0."""
+    distances, *_ = _transform(region, box, clicks, cv2.DIST_MASK_PRECISE)
+    peak = round(float(distances.max(initial=0)) ** 2)
+    return _Depth(distances, box.left, box.top, peak) if peak else None
+
+
+def _first_deepest(region: _Region, box: _Box, clicks: Sequence[Click]) -> _Depth | None:
+    """The first of a box's deepest pixels alone; None where all distances are 0.
+
+    A chamfer transform takes a sixth of an exact one's time, and leaves few pixels that may be the deepest. They are
+    compared with all zeros on the error's edge: a nearest zero has a wrong pixel beside it, one step on the way.
+    """
+    rough, window, x0, y0 = _transform(region, box, clicks, cv2.DIST_MASK_5)
+    highest = float(rough.max(initial=0))
+    if not highest:
+        return None
+    pixels = np.flatnonzero(rough >= highest * (_CHAMFER[0] / _CHAMFER[1]))
+    edge = np.flatnonzero(cv2.dilate(window, _CROSS) != window)
+    if len(pixels) * len(edge) > _PAIRS * window.size:
+        return _distances(region, box, clicks)
+    (rows, columns), (edge_rows, edge_columns) = np.divmod(pixels, rough.shape[1]), np.divmod(edge, window.shape[1])
+    squared = _squared_differences(rows + (box.top - y0), edge_rows)
+    squared += _squared_differences(columns + (box.left - x0), edge_columns)
+    squared = squared.min(axis=1)
+    first = int(squared.argmax())
+    x, y, peak = box.left + int(columns[first]), box.top + int(rows[first]), int(squared[first])
+    return _Depth(np.full((1, 1), sqrt(peak), np.float32), x, y, peak)
+
+
+def _squared_differences(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Of each number on the left to each on the right."""
+    differences = right.astype(np.int32) - left.astype(np.int32)[:, None]
+    differences *= differences
+    return differences
 
 
 def _click(depth: _Depth, flat_index: int, positive: bool) -> Click:
