@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref import device_clicks, metrics, run_lengths
-from samref.clicks import Click, click_on, errors, next_click
+from samref.clicks import Bits, Click, click_on, errors, next_click, num_pixels, sides
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, upscale
@@ -91,14 +91,14 @@ class Wave:
     contexts: list[Context]
 
     @cached_property
-    def sides(self) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    def sides(self) -> list[tuple[Bits, Bits]]:
         """Where each object is, and where its background."""
-        return [(truth == 1, truth == 0) for truth in self.truths]
+        return [sides(truth) for truth in self.truths]
 
     @cached_property
     def num_object(self) -> list[int]:
         """Pixels of each object."""
-        return [int(np.count_nonzero(is_object)) for is_object, _ in self.sides]
+        return [num_pixels(is_object) for is_object, _ in self.sides]
 
     @property
     def device(self) -> torch.device:
@@ -217,8 +217,7 @@ def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config
     found = []
     for node, mask_HW in zip(nodes, masks, strict=True):
         truth, mask = wave.truths[node.sample], mask_HW.numpy()
-        is_object, is_background = wave.sides[node.sample]
-        wrong = errors(is_object, is_background, mask)
+        wrong = errors(*wave.sides[node.sample], mask)
         iou = metrics.iou_of_counts(wave.num_object[node.sample], wrong.num_missing, wrong.num_extra)
         click = None
         if len(node.records) < config.max_clicks:

@@ -14,6 +14,7 @@ px, where one last bit of the root is half a square).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from math import pi, sqrt
 from typing import Any, Literal, NamedTuple
 
@@ -25,15 +26,16 @@ Clicker = Literal["ritm", "interformer"]
 Truth = NDArray[np.int8]
 Mask = NDArray[Any]
 """H×W; what is not zero (or not False) is predicted object."""
-Wrong = NDArray[np.uint8]
-"""H×W; 1 where the mask is wrong in one of the two ways, else 0."""
+Bits = NDArray[np.uint8]
+"""H×⌈W/8⌉: one bit a pixel (`numpy.packbits` of the rows), 0 beyond a row's end. The passes over whole images are bound
+by memory, which this is an eighth of."""
 
 
 class Errors(NamedTuple):
     """What of the object is missing in a mask, and what of the background it has too much; the pixels of each."""
 
-    missing_HW: Wrong
-    extra_HW: Wrong
+    missing: Bits
+    extra: Bits
     num_missing: int
     num_extra: int
 
@@ -42,7 +44,8 @@ INNER_SQUARED = (100, 289)
 """InterFormer draws training clicks among distances above max / 1.7; (1 / 1.7)² as a whole-number ratio."""
 
 _BLOCK = 4
-"""Side of the blocks by which the deep part of an error is found; a row of one is a 32-bit word."""
+"""Side of the blocks by which the deep part of an error is found; a row of two is a byte."""
+_TWO_BLOCKS = np.array([[bits >> 4 == 0xF, bits & 0xF == 0xF] for bits in range(256)], np.uint8).view(np.uint16)
 _BLOCK_SLACK = (_BLOCK - 1) * sqrt(2)
 """What the distance between two pixels and that between their blocks can differ by, in px."""
 _CHAMFER = (0.9824, 1.0193)
@@ -113,14 +116,24 @@ def next_click(
     `rng`.
     """
     _check(truth_HW, mask_HW, clicks)
-    predicted_HW = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
-    return click_on(errors(truth_HW == 1, truth_HW == 0, predicted_HW), clicks, clicker=clicker, rng=rng)
+    return click_on(errors(*sides(truth_HW), mask_HW), clicks, clicker=clicker, rng=rng)
 
 
-def errors(object_HW: NDArray[np.bool_], background_HW: NDArray[np.bool_], mask_HW: NDArray[np.bool_]) -> Errors:
-    """Where a mask is wrong; ignored pixels are neither object nor background."""
-    missing, extra = (object_HW & ~mask_HW).view(np.uint8), (background_HW & mask_HW).view(np.uint8)
-    return Errors(missing, extra, cv2.countNonZero(missing), cv2.countNonZero(extra))
+def sides(truth_HW: Truth) -> tuple[Bits, Bits]:
+    """Where the object is, and where the background; ignored pixels are neither."""
+    return np.packbits(truth_HW == 1, axis=1), np.packbits(truth_HW == 0, axis=1)
+
+
+def errors(is_object: Bits, is_background: Bits, mask_HW: Mask) -> Errors:
+    """Where a mask is wrong."""
+    predicted = np.packbits(mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0, axis=1)
+    missing, extra = is_object & ~predicted, is_background & predicted
+    return Errors(missing, extra, num_pixels(missing), num_pixels(extra))
+
+
+def num_pixels(bits: Bits) -> int:
+    """How many are set."""
+    return int(cv2.norm(bits, cv2.NORM_HAMMING))
 
 
 def click_on(
@@ -150,7 +163,7 @@ def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng:
     if not clicks:
         return next_click(truth_HW, np.zeros(truth_HW.shape, bool), ())
     _check(truth_HW, mask_HW, clicks)
-    wrong = errors(truth_HW == 1, truth_HW == 0, mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0)
+    wrong = errors(*sides(truth_HW), mask_HW)
     depth, positive = _larger_error(wrong, clicks, cut_first=True, share=1 / 1.7)
     if depth is None:
         return None
@@ -179,8 +192,8 @@ def _larger_error(
 ) -> tuple[_Depth | None, bool]:
     """The error to click next and the click's sign; of its depths those above `share` of the largest are there."""
     if cut_first:
-        for click in clicks:
-            wrong.missing_HW[click.y, click.x] = wrong.extra_HW[click.y, click.x] = 0
+        for click, bits in product(clicks, wrong[:2]):
+            bits[click.y, click.x // 8] &= ~(0x80 >> click.x % 8) & 0xFF
     # The one of more pixels is seen in blocks first, and the deeper one by what is known is measured first: often
     # the other cannot be deeper, and is not looked at.
     bounds = [_deepest_disc(wrong.num_missing), _deepest_disc(wrong.num_extra)]
@@ -221,7 +234,7 @@ class _Region(NamedTuple):
     sixteenth, and a chamfer transform, which tells c to two percent, a quarter of that.
     """
 
-    wrong_HW: Wrong
+    wrong: Bits
     blocks: NDArray[np.float32]
     """The chamfer distance of each in place of c, for all full blocks and a ring around them."""
     x0: int
@@ -246,26 +259,29 @@ class _Region(NamedTuple):
         Distances up to `_BLOCK_SLACK` occur in blocks that are not full, which may be anywhere.
         """
         if distance <= _BLOCK_SLACK:
-            x, y, width, height = cv2.boundingRect(self.wrong_HW)
+            x, y, width, height = cv2.boundingRect(np.unpackbits(self.wrong, axis=1))
             return _Box(x, y, x + width, y + height)
         deep = (self.blocks > _CHAMFER[0] * (distance - _BLOCK_SLACK) / _BLOCK).view(np.uint8)
         x, y, width, height = (_BLOCK * side for side in cv2.boundingRect(deep))
         return _Box(self.x0 + x, self.y0 + y, self.x0 + x + width, self.y0 + y + height)
 
 
-def _region(wrong_HW: Wrong) -> _Region:
-    """Pixels beyond the last whole block of a row or column are of blocks that are not full, as they reach outside."""
-    rows, columns = (side // _BLOCK for side in wrong_HW.shape)
-    lines = wrong_HW[: rows * _BLOCK].reshape(rows, _BLOCK, wrong_HW.shape[1])
-    columns_full = np.bitwise_and.reduce(lines, axis=1)
-    # Four wrong pixels in a row are the bytes 1, 1, 1, 1.
-    words = np.ascontiguousarray(columns_full[:, : columns * _BLOCK]).view(np.uint32)
-    full = (words == 0x01010101).view(np.uint8)
+def _region(wrong: Bits) -> _Region:
+    """Rows beyond the last whole block are of blocks that are not full, as they reach outside; so are columns."""
+    rows = len(wrong) // _BLOCK
+    lines = wrong[: rows * _BLOCK].reshape(rows, _BLOCK, wrong.shape[1])
+    full = _TWO_BLOCKS.take(lines[:, 0] & lines[:, 1] & lines[:, 2] & lines[:, 3]).view(np.uint8)
     x, y, width, height = cv2.boundingRect(full) if full.size else (0, 0, 0, 0)
-    ringed = np.zeros((height + 2, width + 2), np.uint8)
-    ringed[1:-1, 1:-1] = full[y : y + height, x : x + width]
-    blocks = cv2.distanceTransform(ringed, cv2.DIST_L2, cv2.DIST_MASK_5).astype(np.float32, copy=False)
-    return _Region(wrong_HW, blocks, _BLOCK * (x - 1), _BLOCK * (y - 1), float(blocks.max()))
+    blocks = cv2.distanceTransform(_ringed(full[y : y + height, x : x + width]), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return _Region(
+        wrong, blocks.astype(np.float32, copy=False), _BLOCK * (x - 1), _BLOCK * (y - 1), float(blocks.max())
+    )
+
+
+def _ringed(map_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    ringed = np.zeros((map_hw.shape[0] + 2, map_hw.shape[1] + 2), np.uint8)
+    ringed[1:-1, 1:-1] = map_hw
+    return ringed
 
 
 def _depth(region: _Region, clicks: Sequence[Click], share: float, *, first_only: bool) -> _Depth | None:
@@ -285,7 +301,7 @@ def _depth(region: _Region, clicks: Sequence[Click], share: float, *, first_only
 
 def _transform(
     region: _Region, box: _Box, clicks: Sequence[Click], mask: int
-) -> tuple[NDArray[np.float32], Wrong, int, int]:
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], int, int]:
     """Distances of the pixels of a box, by OpenCV's `mask`, clicked ones at 0; the pixels that they hang on, and the
     column and row of the first of these.
 
@@ -293,11 +309,9 @@ def _transform(
     zeros: where it is not outside the image, which counts as zero, it is farther than that as well.
     """
     reach = int(region.most) + 1
-    y0, x0 = max(0, box.top - reach), max(0, box.left - reach)
-    window = region.wrong_HW[y0 : box.bottom + reach, x0 : box.right + reach]
-    ringed = np.zeros((window.shape[0] + 2, window.shape[1] + 2), np.uint8)
-    ringed[1:-1, 1:-1] = window
-    y0, x0 = y0 - 1, x0 - 1
+    x0, y0 = max(0, box.left - reach) // 8 * 8, max(0, box.top - reach)
+    window = np.unpackbits(region.wrong[y0 : box.bottom + reach, x0 // 8 : -(-(box.right + reach) // 8)], axis=1)
+    ringed, x0, y0 = _ringed(window), x0 - 1, y0 - 1
     distances = cv2.distanceTransform(ringed, cv2.DIST_L2, mask).astype(np.float32, copy=False)
     distances = distances[box.top - y0 : box.bottom - y0, box.left - x0 : box.right - x0]
     height, width = distances.shape
