@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+import re
 import statistics
 import tempfile
 import time
@@ -331,7 +331,10 @@ def claim_5(options: argparse.Namespace, folder: Path) -> None:
 def scaling(model: ModelConfig, config: EvaluateConfig, runtime: Runtime, folder: Path) -> tuple[float, float]:
     """Seconds a click, and the process's peak resident memory in GB."""
     _, calls, seconds = Case(model, config, runtime, folder).ours()
-    return seconds / calls, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # Not getrusage, whose peak a process takes over from the one that started it.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    return seconds / calls, int(peak[1]) / 1e6
 
 
 def tiny(options: argparse.Namespace, refiner: Any) -> tuple[ModelConfig, EvaluateConfig, Runtime]:

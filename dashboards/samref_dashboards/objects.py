@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref_dashboards.axes import Design, Group
+from samref_dashboards.load import ResultsError
 from samref_dashboards.queries import HardObject
 
 SHOWN = 8
@@ -134,6 +135,11 @@ def _masks(
     ).fetchall()
     found = {}
     for stage, sample, height, width, counts in rows:
+        if min(counts, default=0) < 0 or sum(counts) != width * height:
+            raise ResultsError(
+                f"masks.parquet: the run lengths of {sample} ({stage}) are not those of {width}×{height} px; "
+                "run the sweep's command again"
+            )
         # Runs of 0 and 1 in turn, down the columns (COCO's).
         flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         found[stage, sample] = flat.reshape(width, height).T

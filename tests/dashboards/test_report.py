@@ -196,6 +196,17 @@ def test_damaged_pages_are_one_line(write_results: Writer, tmp_path: Path, capsy
     assert "clicks" in refusal(capsys, str(tmp_path))
 
 
+def test_damaged_run_lengths_are_one_line(
+    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path)
+    file = tmp_path / "masks.parquet"
+    table = pq.read_table(file)
+    rows = [row | {"counts": [*row["counts"], 1]} for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    assert "masks.parquet: the run lengths of" in refusal(capsys, str(tmp_path))
+
+
 def test_foreign_parquet_is_named(write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "trials.parquet")
     assert "columns are missing: sweep, trial" in refusal(capsys, str(tmp_path))
