@@ -107,6 +107,10 @@ class Queue:
                     heapq.heappush(self._ready, waiting)
 
 
+PATIENCE = 10
+"""Suggestions in succession that are nothing new, after which points are drawn at random."""
+
+
 @dataclass
 class Steering:
     """What may change a sweep's course while it runs."""
@@ -163,24 +167,28 @@ class Search:
         return self.space.trials - self._asked
 
     def more(self) -> tuple[Work, ...]:
-        """Make a suggestion; the work that it needs and that was not planned before."""
-        for _ in range(MISSES):
+        """Make a suggestion that was not made before; the work that it needs and that was not planned before.
+
+        Optuna suggests the same again, NSGA-II as the child of equal parents, TPE where it was good. As an excluded
+        point, that counts for nothing; after some of them, a random point serves.
+        """
+        for miss in range(MISSES):
+            self._study.sampler = self._sampler if miss < PATIENCE else self._random
             asked = self._study.ask()
             params: dict[str, Any] = {}
-            point = self.space.draft.sample(partial(_suggest, asked, params))
-            points = self.space.draft.repeats(point)
-            if points:
+            points = self.space.draft.repeats(self.space.draft.sample(partial(_suggest, asked, params)))
+            planned, trials, works = grow(self.plan, self.space.draft.expand(points), points, self._fingerprints)
+            if len(planned.trials) > len(self.plan.trials):
                 break
-            self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)  # excluded
+            self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
         else:
             self._asked = self.space.trials
             return ()
+        self.plan = planned
         self._asked += 1
         if self._asked > self._written:
             self._journal.append(params)
             self._written += 1
-        configs = self.space.draft.expand(points)
-        self.plan, trials, works = grow(self.plan, configs, points, self._fingerprints)
         self._open.append(Suggestion(asked, trials))
         return works
 
@@ -230,11 +238,13 @@ class Search:
         if len(self._metrics) == 1:
             # Of few trials no more than a third is drawn at random before Optuna looks at what was good.
             startup = min(10, -(-self.space.trials // 3))
-            sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
+            self._sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
         else:
             # At least three generations, where Optuna's own would take fifty trials for the first.
-            sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, min(50, self.space.trials // 3)))
-        return optuna.create_study(sampler=sampler, directions=[metric.direction for metric in self._metrics])
+            population = max(2, min(50, self.space.trials // 3))
+            self._sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+        self._random = optuna.samplers.RandomSampler(seed=seed)
+        return optuna.create_study(directions=[metric.direction for metric in self._metrics])
 
     def _name(self) -> str:
         draft = self.space.draft

@@ -39,7 +39,7 @@ class SweepFile(BaseModel):
     """How `parameters` become trials: `grid` takes every combination, `random` draws, `optuna` looks where the metric
     was good (one metric: TPE; several: NSGA-II) and suggests the next trial whenever there is room for one."""
     trials: Annotated[int, Field(ge=1)] | None = None
-    """How many combinations `random` draws, or `optuna` suggests; each is repeated for all `seeds`."""
+    """How many different combinations `random` draws, or `optuna` suggests; each is repeated for all `seeds`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of `random` and `optuna`."""
     metric: Metrics = []
