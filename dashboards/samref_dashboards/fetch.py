@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from samref_dashboards.load import ResultsError
+from samref_dashboards.load import COPIED, ResultsError
 
 
 def fetch(uri: str, folder: Path) -> Path:
@@ -25,6 +25,7 @@ def fetch(uri: str, folder: Path) -> Path:
         into = folder / shown.replace("://", "-").replace("/", "-")
         for name in names:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
+            (into / name).with_name(COPIED).write_text(f"{shown}/{name}".rpartition("/")[0])
             fs.copy_files(f"{root.rstrip('/')}/{name}", str(into / name), files, fs.LocalFileSystem())
     except (pa.ArrowException, OSError) as error:
         raise ResultsError(f"{shown}: cannot be read: {' '.join(str(error).split())[:300]}") from None

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 SCHEMA = 1
 """The newest `samref.schema` that this package reads."""
 
+COPIED = ".copied-from"
+"""A file with the URI that a folder of results was copied from."""
+
 COLUMNS = {
     "trials": "sweep trial status reason stage_train stage_profile device_seconds hardware commit versions "
     "random_weights started model.backbone model.refiner train.data evaluate.data evaluate.theta "
@@ -56,7 +59,8 @@ class Sweep:
     """Trials in the sweep's plan."""
     recorded: int
     """Rows in trials.parquet."""
-    folder: Path
+    place: str
+    """Its folder, or the URI that it was copied from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
-        folder=folder,
+        place=(folder / COPIED).read_text() if (folder / COPIED).exists() else str(folder),
     )
     return sweep, rows
 
@@ -137,7 +141,7 @@ def _told_apart(sweeps: Sequence[Sweep]) -> tuple[Sweep, ...]:
     """Sweeps of one name (the same file, run into two folders) have their folders' names beside."""
     names = [sweep.name for sweep in sweeps]
     return tuple(
-        replace(sweep, name=f"{sweep.name} ({sweep.folder})") if names.count(sweep.name) > 1 else sweep
+        replace(sweep, name=f"{sweep.name} ({sweep.place})") if names.count(sweep.name) > 1 else sweep
         for sweep in sweeps
     )
 

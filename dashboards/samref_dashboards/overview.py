@@ -93,7 +93,7 @@ def provenance(results: Results) -> list[tuple[str, list[str]]]:
     rows = [
         ("sweep file", [sweep.file for sweep in results.sweeps]),
         ("command", [sweep.command for sweep in results.sweeps]),
-        ("results", [str(sweep.folder) for sweep in results.sweeps]),
+        ("results", [sweep.place for sweep in results.sweeps]),
         ("commit", _distinct(trials, "commit")),
         ("hardware", _distinct(trials, "hardware")),
         ("training data", _distinct(trials, "train.data")),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -385,6 +386,10 @@ def test_a_sweep_whose_driver_is_killed_in_an_upload_goes_on_and_repeats_nothing
     tables = f"{store.where}/results"
     assert report.main([tables, "--tables", str(tmp_path / "tables")]) == 0
     assert (tmp_path / "tables").is_dir()
+    assert report.main([tables, "--no-open", "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert tables in page
+    assert tempfile.gettempdir() not in page
     assert report.main([tables]) == report.main([f"{tables}-of-none", "--out", "x.html"]) == 2
     refused = capsys.readouterr().err.splitlines()
     assert refused == [
