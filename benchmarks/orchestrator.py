@@ -1,6 +1,6 @@
 """What the orchestrator costs and saves, beside the plain Ray Tune script that a user would write.
 
-    python benchmarks/orchestrator.py empty      # 256 empty stages, and what MLflow adds: about seven minutes
+    python benchmarks/orchestrator.py empty      # 256 empty stages, and what MLflow adds: about six minutes
     python benchmarks/orchestrator.py sharing    # θ × seed with real stages of `tiny`: about four minutes
     python benchmarks/orchestrator.py scale      # 10 000 empty stages, and the plan of them when all is done
 

@@ -267,7 +267,11 @@ class _Region(NamedTuple):
 
 
 def _region(wrong: Bits) -> _Region:
-    """Rows beyond the last whole block are of blocks that are not full, as they reach outside; so are columns."""
+    """Blocks that reach outside the image are not full, so rows and columns beyond the last whole block are left out.
+
+    Nor is anything but the full blocks' bounding box and the ring around it looked at. That changes no distance: a
+    nearest block that is not full and lies farther out has one on the ring on the way to it, which is not farther.
+    """
     rows = len(wrong) // _BLOCK
     lines = wrong[: rows * _BLOCK].reshape(rows, _BLOCK, wrong.shape[1])
     full = _TWO_BLOCKS.take(lines[:, 0] & lines[:, 1] & lines[:, 2] & lines[:, 3]).view(np.uint8)
@@ -331,7 +335,7 @@ def _distances(region: _Region, box: _Box, clicks: Sequence[Click]) -> _Depth | 
 def _first_deepest(region: _Region, box: _Box, clicks: Sequence[Click]) -> _Depth | None:
     """The first of a box's deepest pixels alone; None where all distances are 0.
 
-    A chamfer transform takes a sixth of an exact one's time, and leaves few pixels that may be the deepest. They are
+    A chamfer transform takes a fifth of an exact one's time, and leaves few pixels that may be the deepest. They are
     compared with all zeros on the error's edge: a nearest zero has a wrong pixel beside it, one step on the way.
     """
     rough, window, x0, y0 = _transform(region, box, clicks, cv2.DIST_MASK_5)

@@ -25,10 +25,11 @@ def fetch(uri: str, folder: Path) -> Path:
         into = folder / shown.replace("://", "-").replace("/", "-")
         for name in names:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
-            (into / name).with_name(COPIED).write_text(f"{shown}/{name}".rpartition("/")[0])
             fs.copy_files(f"{root.rstrip('/')}/{name}", str(into / name), files, fs.LocalFileSystem())
     except (pa.ArrowException, OSError) as error:
         raise ResultsError(f"{shown}: cannot be read: {' '.join(str(error).split())[:300]}") from None
     if not names:
         raise ResultsError(f"{shown}: no trials.parquet there; name a place that samref-sweep --results wrote")
+    for place in {name.rpartition("/")[0] for name in names}:
+        (into / place / COPIED).write_text(f"{shown}/{place}".rstrip("/"))
     return into
