@@ -91,23 +91,26 @@ class Case:
     config: EvaluateConfig
     runtime: Runtime
     folder: Path
+    weights: Path | None = None
+    """Output folder of a training; None: the checkpoint's, and a refiner that was made to disagree."""
 
     def __post_init__(self) -> None:
         self.device = self.runtime.resolve_device()
         self.dataset = open_dataset(
             self.config.data, split="val", data_root=self.runtime.data_root, samples=self.config.samples
         )
-        self.network = build_model(self.model, self.runtime, weights=None)
+        self.network = build_model(self.model, self.runtime, weights=self.weights)
         # An untrained refiner changes nothing; random heads make it work, suspect errors, and disagree over θ.
         generator = torch.Generator().manual_seed(0)
-        for refiner in (self.network.gfr, self.network.lfr):
+        for refiner in (self.network.gfr, self.network.lfr) if self.weights is None else ():
             head = refiner.fusion.heads[-1] if refiner is not None else None
             if isinstance(head, torch.nn.Conv2d):
                 head.weight.data.copy_(0.3 * torch.randn(head.weight.shape, generator=generator))
         self.folder.mkdir(parents=True)
         began = time.perf_counter()
         source = DataSource(name=self.config.data, split="val", samples=self.config.samples)
-        embed(self.model, source, "stretch", inputs={}, out=self.folder, runtime=self.runtime, report=silent)
+        inputs = {} if self.weights is None else {"weights": self.weights}
+        embed(self.model, source, "stretch", inputs=inputs, out=self.folder, runtime=self.runtime, report=silent)
         self.embed_seconds = time.perf_counter() - began
         self.embeddings = Embeddings(self.folder)
 
@@ -246,7 +249,8 @@ def same_noc(plain: Sequence[Sequence[float]], own: Sequence[Sequence[float]], m
 def claim_1(options: argparse.Namespace, folder: Path) -> None:
     heading("1 · tiny on DAVIS, CPU, one θ", COMPARISON)
     for refiner in ("none", "gfr+lfr"):
-        compare(Case(*tiny(options, refiner), folder / refiner), f"tiny, refiner {refiner}, {options.samples} frames")
+        case = Case(*tiny(options, refiner), folder / refiner, options.weights)
+        compare(case, f"tiny, refiner {refiner}, {options.samples} frames")
 
 
 def claim_2(options: argparse.Namespace, folder: Path) -> None:
@@ -375,6 +379,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64, help="frames of DAVIS, evenly spaced")
     parser.add_argument(
         "--vit-samples", type=int, default=2, help="frames for SAM ViT-B: each is encoded several times"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="claim 1 with these weights of `tiny`: a train stage's folder"
     )
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samref import device_clicks, metrics, run_lengths
-from samref.clicks import Bits, Click, click_on, errors, next_click, num_pixels, sides
+from samref import device_clicks, metrics, pixel_loops, run_lengths
+from samref.clicks import Click, click_on, errors, next_click
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, upscale
@@ -91,14 +91,14 @@ class Wave:
     contexts: list[Context]
 
     @cached_property
-    def sides(self) -> list[tuple[Bits, Bits]]:
-        """Where each object is, and where its background."""
-        return [sides(truth) for truth in self.truths]
-
-    @cached_property
     def num_object(self) -> list[int]:
         """Pixels of each object."""
-        return [num_pixels(is_object) for is_object, _ in self.sides]
+        return [int(np.count_nonzero(truth == 1)) for truth in self.truths]
+
+    @cached_property
+    def boundaries(self) -> list[NDArray[np.bool_]]:
+        """Of each object."""
+        return [metrics.boundary(truth == 1) for truth in self.truths]
 
     @property
     def device(self) -> torch.device:
@@ -205,11 +205,12 @@ class ClickLoop:
 
 def _above(logits: Tensor, frame: tuple[int, int], threshold: float) -> Tensor:
     """Where logits are above the threshold in the frame H×W, to which they are resized (bilinear): bool."""
-    full = logits if logits.shape == frame else upscale(logits, frame)
-    if full.is_cuda:
-        return full > threshold
+    if logits.is_cuda:
+        return (logits if logits.shape == frame else upscale(logits, frame)) > threshold
     # On one thread numpy compares eight times as fast as torch 2.15 does.
-    return torch.from_numpy(full.numpy() > np.float32(threshold))
+    if logits.shape == frame:
+        return torch.from_numpy(logits.numpy() > np.float32(threshold))
+    return torch.from_numpy(pixel_loops.above(logits.float().numpy(), *frame, threshold))
 
 
 def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config: EvaluateConfig) -> list[Verdict]:
@@ -217,13 +218,13 @@ def _on_host(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], config
     found = []
     for node, mask_HW in zip(nodes, masks, strict=True):
         truth, mask = wave.truths[node.sample], mask_HW.numpy()
-        wrong = errors(*wave.sides[node.sample], mask)
+        wrong = errors(truth, mask)
         iou = metrics.iou_of_counts(wave.num_object[node.sample], wrong.num_missing, wrong.num_extra)
         click = None
         if len(node.records) < config.max_clicks:
             rng = _generator(wave, node, config)
             click = click_on(wrong, node.clicks, clicker=config.clicker, rng=rng)
-        found.append(Verdict(iou, _boundary_iou(truth, mask, node, click), click))
+        found.append(Verdict(iou, _boundary_iou(wave, mask, node, click), click))
     return found
 
 
@@ -242,7 +243,7 @@ def _on_device(wave: Wave, nodes: Sequence[_Node], masks: Sequence[Tensor], conf
             click = next_click(truth, mask_HW.cpu().numpy(), node.clicks, clicker=config.clicker, rng=rng)
         if len(node.records) == config.max_clicks:
             click = None
-        boundary = _boundary_iou(truth, mask_HW, node, click)
+        boundary = _boundary_iou(wave, mask_HW, node, click)
         found.append(Verdict(metrics.iou_of_counts(*count), boundary, click))
     return found
 
@@ -254,11 +255,10 @@ def _generator(wave: Wave, node: _Node, config: EvaluateConfig) -> np.random.Gen
     return np.random.default_rng([config.seed, wave.first + node.sample, len(node.records)])
 
 
-def _boundary_iou(
-    truth_HW: NDArray[np.int8], mask_HW: Tensor | NDArray[np.bool_], node: _Node, following: Click | None
-) -> float:
+def _boundary_iou(wave: Wave, mask_HW: Tensor | NDArray[np.bool_], node: _Node, following: Click | None) -> float:
     """Where it is reported: after some clicks, and after the last one of a sample on which nothing is left to do."""
     if not node.records or (len(node.records) not in BOUNDARY_CLICKS and following is not None):
         return math.nan
     mask = mask_HW.cpu().numpy() if isinstance(mask_HW, Tensor) else mask_HW
-    return metrics.boundary_iou(truth_HW, mask)
+    true = wave.boundaries[node.sample]
+    return metrics.boundary_iou(wave.truths[node.sample], mask, true_boundary_HW=true)

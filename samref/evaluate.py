@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 import torch
 
-from samref import metrics, weights
+from samref import metrics, pixel_loops, weights
 from samref.backbones.backbone import resize_image
 from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Trajectory, Wave
 from samref.config import EvaluateConfig, ModelConfig, Runtime
@@ -79,6 +79,7 @@ def evaluate(
     network = weights.build_model(model, runtime, weights=inputs.get("weights"), encoder=False)
     embeddings = Embeddings(inputs["embeddings"])
     dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
+    pixel_loops.load()  # before the clock runs
     clock = time.perf_counter()
     paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = (time.perf_counter() - clock) / max(1, calls)

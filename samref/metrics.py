@@ -33,33 +33,41 @@ def iou_of_counts(num_object: int, num_missing: int, num_extra: int) -> float:
     return (num_object - num_missing) / union if union else 1.0
 
 
-def boundary_iou(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any], *, dilation: float = 0.02) -> float:
+def boundary_iou(
+    truth_HW: NDArray[np.int8],
+    mask_HW: NDArray[Any],
+    *,
+    dilation: float = 0.02,
+    true_boundary_HW: NDArray[np.bool_] | None = None,
+) -> float:
     """Boundary IoU in [0, 1] (Cheng et al., CVPR 2021): IoU of what lies near the contours, inside of them.
 
-    A region's boundary are its pixels at most d from a pixel outside it or from outside the image, by the larger of
-    the two coordinates' differences; d is `dilation` times the image's diagonal, at least 1 px. Ignored pixels, of
-    which the paper has none, are taken out of both regions first, so nothing hangs on what is predicted there.
-    Arguments, errors and empty unions as in `iou`.
+    Ignored pixels, of which the paper has none, are taken out of both regions first, so nothing hangs on what is
+    predicted there. `true_boundary_HW`: `boundary(truth_HW == 1)`, where it is known. Other arguments, errors and empty
+    unions as in `iou`.
     """
-    height, width = truth_HW.shape
-    predicted_HW = _predicted(truth_HW, mask_HW) & (truth_HW >= 0)
-    distance = max(1, round(dilation * math.hypot(height, width)))
-    object_HW = truth_HW == 1
-    # Outside of both regions there is no boundary, and what is cut off counts as outside, which it is.
-    x, y, width, height = cv2.boundingRect((object_HW | predicted_HW).view(np.uint8))
-    if not width:
-        return 1.0
-    box = np.s_[y : y + height, x : x + width]
-    true, predicted = (_boundary(region[box], distance) for region in (object_HW, predicted_HW))
-    return cv2.countNonZero(true & predicted) / cv2.countNonZero(true | predicted)
+    predicted_HW = boundary(_predicted(truth_HW, mask_HW) & (truth_HW >= 0), dilation=dilation)
+    true_HW = boundary(truth_HW == 1, dilation=dilation) if true_boundary_HW is None else true_boundary_HW
+    union = _count(true_HW | predicted_HW)
+    return _count(true_HW & predicted_HW) / union if union else 1.0
 
 
-def _boundary(region_HW: NDArray[np.bool_], distance: int) -> NDArray[np.uint8]:
-    region = np.ascontiguousarray(region_HW).view(np.uint8)
+def boundary(region_HW: NDArray[np.bool_], *, dilation: float = 0.02) -> NDArray[np.bool_]:
+    """The pixels of a region at most d from one outside it or from outside the image, by the larger of the two
+    coordinates' differences; d is `dilation` times the image's diagonal, at least 1 px."""
+    distance = max(1, round(dilation * math.hypot(*region_HW.shape)))
     side = 2 * distance + 1
-    # A window without a gap is inside. Sums of a running window cost the same whatever its side.
-    filled = cv2.boxFilter(region, cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    return (region_HW & (filled < side * side)).view(np.uint8)
+    found = np.zeros(region_HW.shape, bool)
+    # Outside of the region there is no boundary, and what is cut off counts as outside, which it is.
+    x, y, width, height = cv2.boundingRect(region_HW.view(np.uint8))
+    if width:
+        region = np.ascontiguousarray(region_HW[y : y + height, x : x + width])
+        # A window without a gap is inside. Sums of a running window cost the same whatever its side.
+        filled = cv2.boxFilter(
+            region.view(np.uint8), cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT
+        )
+        found[y : y + height, x : x + width] = region & (filled < side * side)
+    return found
 
 
 def noc(ious_NT: Sequence[Sequence[float]], k: float, max_clicks: int = 20) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from samref import memory, weights
+from samref import memory, pixel_loops, weights
 from samref.backbones.backbone import parameter_counts
 from samref.clicks import Click, next_click
 from samref.config import ModelConfig, ProfileConfig, Runtime
@@ -94,6 +94,7 @@ def profile(
     bench = _Bench(network, model, device)
     found: dict[str, float | int] = {"parameters": everything, "parameters_leaf": leaves}
     found |= bench.gflops()  # also the warm-up
+    pixel_loops.load()
     steps = config.repeats + 3
 
     repetitions = []

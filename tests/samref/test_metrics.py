@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samref.metrics import boundary_iou, iou, mean_iou_at, noc, nof
+from samref.metrics import boundary, boundary_iou, iou, mean_iou_at, noc, nof
 
 small = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 trajectories = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=6)
@@ -61,6 +61,7 @@ def test_ignored_pixels_change_no_boundary_iou(data: st.DataObject) -> None:
     mask, other = (data.draw(hnp.arrays(np.bool_, shape)) for _ in range(2))
     assert boundary_iou(truth, mask) == boundary_iou(truth, np.where(truth < 0, other, mask))
     assert boundary_iou(truth, truth == 1) == 1.0
+    assert boundary_iou(truth, mask, true_boundary_HW=boundary(truth == 1)) == boundary_iou(truth, mask)
 
 
 def test_boundary_iou_feels_a_contour_that_iou_hardly_does() -> None:

@@ -22,7 +22,9 @@ def measure(tmp_path, refiner="gfr+lfr", repeats=2, reported=None):
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
-    return measure(tmp_path_factory.mktemp("profile"))
+    found = measure(tmp_path_factory.mktemp("profile"))
+    # On a busy machine two repetitions' noise can outweigh a refinement, whose time is then left out.
+    return found if "refine_seconds" in found else measure(tmp_path_factory.mktemp("again"), repeats=9)
 
 
 def test_every_column_is_measured_and_consistent(refined):
