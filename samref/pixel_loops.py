@@ -91,17 +91,10 @@ def _columns(kind_HW: NDArray[np.uint8]) -> NDArray[np.uint16]:
     column_HW = np.empty((height, width), np.uint16)
     outside, zeros = np.zeros(width, np.uint8), np.zeros(width, np.uint16)
     for y in range(height):
-        above = y - 1
-        if above < 0:
-            _steps(kind_HW[y], outside, zeros, column_HW[y])
-        else:
-            _steps(kind_HW[y], kind_HW[above], column_HW[above], column_HW[y])
+        _steps(kind_HW[y], kind_HW[y - 1] if y else outside, column_HW[y - 1] if y else zeros, column_HW[y])
     for y in range(height - 1, -1, -1):
-        below = y + 1
-        if below == height:
-            _fewer_steps(kind_HW[y], outside, zeros, column_HW[y])
-        else:
-            _fewer_steps(kind_HW[y], kind_HW[below], column_HW[below], column_HW[y])
+        last = y == height - 1
+        _fewer_steps(kind_HW[y], outside if last else kind_HW[y + 1], zeros if last else column_HW[y + 1], column_HW[y])
     return column_HW
 
 
@@ -147,13 +140,16 @@ def deepest(kind_HW: NDArray[np.uint8], clicked_N2: NDArray[np.int64]) -> tuple[
     """
     first, wrong_HW = _wrong_rows(kind_HW)
     column_HW = _columns(wrong_HW)
+    clicked = clicked_N2.copy()
+    clicked[:, 1] -= first
     # A few rows tell what is worth looking at in the others.
-    missing, _, extra, _ = _look(wrong_HW, column_HW, clicked_N2, first, _STRIDE // 2, _STRIDE, 0, 0)
-    least = max(0, missing - 1), max(0, extra - 1)
-    missing, place_missing, extra, place_extra = _look(wrong_HW, column_HW, clicked_N2, first, 0, 1, least[0], least[1])
+    missing, _, extra, _ = _look(wrong_HW, column_HW, clicked, _STRIDE // 2, _STRIDE, 0, 0)
+    missing, extra = max(0, missing - 1), max(0, extra - 1)
+    missing, place_missing, extra, place_extra = _look(wrong_HW, column_HW, clicked, 0, 1, missing, extra)
+    before = first * kind_HW.shape[1]
     if missing > extra:
-        return MISSING, missing, place_missing
-    return EXTRA, extra, place_extra
+        return MISSING, missing, before + place_missing
+    return EXTRA, extra, before + place_extra
 
 
 @_compiled
@@ -161,7 +157,6 @@ def _look(
     kind_HW: NDArray[np.uint8],
     column_HW: NDArray[np.uint16],
     clicked_N2: NDArray[np.int64],
-    first: int,
     row: int,
     stride: int,
     missing: int,
@@ -169,7 +164,6 @@ def _look(
 ) -> tuple[int, int, int, int]:
     """In every stride-th row, from `row`: the largest squared depth and its first place, of either kind.
 
-    `first`: row of the image that row 0 is.
     `missing`, `extra`: what these must exceed, and are where nothing does. The less deep kind may be passed over.
     """
     height, width = kind_HW.shape
@@ -195,11 +189,11 @@ def _look(
                 # From one pixel to the next, depth grows by one at most.
                 x += 1 + int(np.sqrt(above) - np.sqrt(squared))
                 continue
-            if not _is_clicked(clicked_N2, x, first + y):
+            if not _is_clicked(clicked_N2, x, y):
                 if kind[x] == MISSING:
-                    missing, place_missing = squared, (first + y) * width + x
+                    missing, place_missing = squared, y * width + x
                 else:
-                    extra, place_extra = squared, (first + y) * width + x
+                    extra, place_extra = squared, y * width + x
                 above_missing, above_extra = max(missing, extra), max(extra, missing - 1)
                 root = int(np.sqrt(above_extra))
             x += 1

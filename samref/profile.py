@@ -94,7 +94,7 @@ def profile(
     bench = _Bench(network, model, device)
     found: dict[str, float | int] = {"parameters": everything, "parameters_leaf": leaves}
     found |= bench.gflops()  # also the warm-up
-    pixel_loops.load()
+    pixel_loops.load()  # before time is measured
     steps = config.repeats + 3
 
     repetitions = []
