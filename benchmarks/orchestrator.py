@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
-from samref.trial import Stage
-from samref_sweep.plan import Plan, Work, plan
-from samref_sweep.resources import Resources
-from samref_sweep.spec import Sweep
-from samref_sweep.stages import Event
-from samref_sweep.store import Store
+from samref.stage import Stage
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import Work
+from samref_sweep.spec.policy import Resources
+from samref_sweep.spec.sweep import Sweep
+from samref_sweep.store.folder import Store
 
 AT_ONCE = 2
 TURNS = 3
@@ -82,7 +83,7 @@ def write_nothing(stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Seq
 def ours(
     planned: Plan, store: Store, runner: Callable[..., None] | None, watch: Callable[[Event], None], data_root: Path
 ) -> None:
-    from samref_sweep.execute import execute
+    from samref_sweep.execution.ray.tuner import execute
 
     options = {"runner": runner} if runner else {}
     result = execute(planned, store, runtime=Runtime(data_root=data_root), on_event=watch, jobs=AT_ONCE, **options)
@@ -91,7 +92,7 @@ def ours(
 
 def tune_script(trainable: Callable[[dict[str, Any]], Any], space: dict[str, Any], callbacks: Sequence[Any]) -> None:
     """What a user would write: a grid, actors used again; with our settings of Ray, which log less."""
-    from samref_sweep.execute import ENVIRONMENT
+    from samref_sweep.execution.ray.tuner import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
     import ray
@@ -136,7 +137,7 @@ def way_empty_ours(folder: Path, count: int) -> dict[str, float]:
 
 
 def way_empty_tracked(folder: Path, count: int) -> dict[str, float]:
-    from samref_sweep.track import Tracker, default_uri
+    from samref_sweep.record.tracker import Tracker, default_uri
 
     store = Store(folder / "store")
     planned = empty_plan(count, store.done())
@@ -165,6 +166,8 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     import samref.trial
+    from samref.run_stage import run
+    from samref.stage import Job
 
     torch.set_num_threads(1)
     trial = samref.trial.build(real_config(config["theta"], config["seed"]), NoContents())
@@ -176,9 +179,7 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
             inputs = {role: Path(name) / need for role, need in stage.needs.items()}
             began = time.perf_counter()
             runtime = Runtime(data_root=Path(name), device="cpu", threads=1)
-            samref.trial.run(
-                [stage], inputs, [out], scratch=scratch, runtime=runtime, report=lambda step, metrics: None
-            )
+            run(Job((stage,), inputs, (out,), scratch, runtime), lambda step, metrics: None)
             seconds[stage.kind] += time.perf_counter() - began
     return seconds
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from samref.config import Runtime
-from samref_sweep.prepare import prepare
-from samref_sweep.show import plan_text
-from samref_sweep.spec import read
+from samref_sweep.driver import prepare
+from samref_sweep.screen.display import plan_text
+from samref_sweep.spec.sweep import read
 
 SWEEP = """
 trial:

@@ -16,14 +16,11 @@ from pydantic.fields import FieldInfo
 
 from samref import backbones, data
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
-from samref_sweep.axes import Axis, Parameters
-from samref_sweep.budget import Budget
-from samref_sweep.cli import sweep_parser, trial_parser
-from samref_sweep.failures import Retry
-from samref_sweep.goal import Metric
-from samref_sweep.halving import Scheduler
-from samref_sweep.resources import Resources
-from samref_sweep.spec import SweepFile
+from samref_sweep.cli.options import sweep_parser, trial_parser
+from samref_sweep.spec.axes import Axis, Parameters
+from samref_sweep.spec.file import SweepFile
+from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 
 PAGE = Path(__file__).with_name("settings.md")
 

@@ -19,6 +19,8 @@ from samref import trial
 from samref.backbones import checkpoints
 from samref.config import ModelConfig, Runtime, TrialConfig
 from samref.data import open_dataset
+from samref.run_stage import run
+from samref.stage import Job, Stage
 
 
 class _Contents:
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _run(stage: trial.Stage, folder: Path, runtime: Runtime) -> None:
+def _run(stage: Stage, folder: Path, runtime: Runtime) -> None:
     aside, scratch = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.scratch")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -75,7 +77,7 @@ def _run(stage: trial.Stage, folder: Path, runtime: Runtime) -> None:
         shown = {name: round(value, 4) for name, value in metrics.items() if name != "total"}
         print(f"{stage.id}: {step}/{int(metrics['total'])} {shown or ''}", flush=True)
 
-    trial.run([stage], inputs, [aside], scratch=scratch, runtime=runtime, report=report)
+    run(Job((stage,), inputs, (aside,), scratch, runtime), report)
     aside.rename(folder)
     shutil.rmtree(scratch, ignore_errors=True)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from samref.errors import UserError
 from samref.progress import Progress, readable_size, silent
 
 BLOCK_BYTES = 1 << 20
@@ -30,7 +31,7 @@ PAUSE_SECONDS = 1.0
 """Before the second attempt; doubled before each further one."""
 
 
-class DownloadError(ValueError):
+class DownloadError(UserError, ValueError):
     """A file cannot be had; one line that names the address and what to do."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,7 @@ from samref.backbones.backbone import Backbone, Resize, resize_image
 from samref.config import ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import EmbeddingWriter
-
-if TYPE_CHECKING:
-    from samref.trial import Report
+from samref.stage import Report
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 8

@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -38,9 +38,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
-
-if TYPE_CHECKING:
-    from samref.trial import Report
+from samref.stage import Report
 
 _WAVE = 32  # samples, and nodes of one decoder call, that a GPU works on together
 KEPT_MASKS = 16

@@ -10,18 +10,12 @@ Who starts the processes is another's business: Ray Train, `torchrun`, a test. K
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from samref import trial
-from samref.config import Runtime
 
 
 @dataclass(frozen=True)
@@ -65,34 +59,3 @@ def group(device: str) -> Group:
     if dist.is_available() and dist.is_initialized():
         return Group(dist.get_rank(), dist.get_world_size(), device)
     return Group(0, 1, device)
-
-
-def run(
-    stages: Sequence[trial.Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: trial.Report,
-) -> list[dict[str, Any]]:
-    """`samref.trial.run` of a training as one of several processes; to be called in each of them, alike.
-
-    A process group that is up already (Ray Train's workers) is used and left as it is. Else one is made for the call
-    from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (torchrun's variables): NCCL on CUDA, gloo on the CPU. Of the
-    GPUs of a machine each process takes the one of its LOCAL_RANK. `inputs` and `scratch` must be the same folders for
-    all; rank 0 alone writes and reports.
-    """
-    device = runtime.resolve_device()
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    own = not dist.is_initialized()
-    if own:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        return trial.run(stages, inputs, outs, scratch=scratch, runtime=replace(runtime, device=device), report=report)
-    finally:
-        if own:
-            dist.destroy_process_group()

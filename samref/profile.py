@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +25,7 @@ from samref.clicks import Click, next_click
 from samref.config import ModelConfig, ProfileConfig, Runtime
 from samref.refiner import SamRef
 from samref.refiner.model import Context
-
-if TYPE_CHECKING:
-    from samref.trial import Report
+from samref.stage import Report
 
 T = TypeVar("T")
 

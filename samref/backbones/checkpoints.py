@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from samref.backbones.official import OFFICIAL, Official
 from samref.config import ModelConfig
 from samref.download import DownloadError, download, sha256
+from samref.errors import UserError
 from samref.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint is missing or broken; one line that names the file and says what to do."""
 
 

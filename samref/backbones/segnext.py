@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
-from samref.refiner.gfr import click_disks
+from samref.click_disks import click_disks
 
 _PATCH_SIZE = 16
 # Every third block, and the last, attends globally; the others in windows.

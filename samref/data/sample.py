@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from samref.errors import UserError
+
 Image = NDArray[np.uint8]
 Truth = NDArray[np.int8]
 Split = Literal["train", "val"]
 Item = TypeVar("Item")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A dataset is missing or broken; the message names the file and what to do, in one line."""
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from samref.click_disks import click_disks
 from samref.clicks import Click
 from samref.refiner.fusion import Fusion
-from samref.refiner.gfr import click_disks
 
 Window = tuple[int, int, int, int]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from samref_dashboards import load
-from samref_sweep import results
+from samref_sweep.record import tables as results
 
 DOCS = Path(__file__).parents[2] / "docs" / "results.md"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from samref.config import Runtime
-from samref_sweep.plan import Plan
-from samref_sweep.stages import perform
-from samref_sweep.store import Store
+from samref_sweep.execution.unit import perform
+from samref_sweep.planning.plan import Plan
+from samref_sweep.store.folder import Store
 
 # pytest's importlib mode finds no module beside a test, nor do Ray's workers.
 sys.path.insert(0, str(Path(__file__).parent))

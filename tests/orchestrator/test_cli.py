@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from samref_sweep.cli import main, trial_main
+from samref_sweep.cli.commands import main, trial_main
 
 SMALL = """
 purpose: a real sweep in seconds

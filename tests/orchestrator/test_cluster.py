@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from toys import toy_plan
 
-from samref_sweep.store import Store
+from samref_sweep.store.folder import Store
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +32,10 @@ from pathlib import Path
 import ray
 import ray.cloudpickle
 import toys
-from samref_sweep.failures import Retry
-from samref_sweep.store import Store
-from samref_sweep.names import SpecError
-from samref_sweep.store import StoreError
+from samref_sweep.spec.policy import Retry
+from samref_sweep.store.folder import Store
+from samref_sweep.errors import SpecError
+from samref_sweep.errors import StoreError
 
 ray.cloudpickle.register_pickle_by_value(toys)  # the nodes do not have it
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])

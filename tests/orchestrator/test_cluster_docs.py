@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from samref_sweep.cli import sweep_parser
-from samref_sweep.failures import Retry
-from samref_sweep.resources import Resources
-from samref_sweep.spec import read
+from samref_sweep.cli.options import sweep_parser
+from samref_sweep.spec.policy import Resources, Retry
+from samref_sweep.spec.sweep import read
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()

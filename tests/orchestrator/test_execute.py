@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,28 @@ import pytest
 from toys import toy_plan, write_toy_stage
 
 from samref.config import Runtime
-from samref.trial import Report, Stage
-from samref_sweep.execute import execute
-from samref_sweep.plan import Plan
-from samref_sweep.resources import ResourceError, Resources, resolve
-from samref_sweep.stages import Event
-from samref_sweep.store import Store
+from samref.stage import Job, Report
+from samref_sweep.errors import ResourceError
+from samref_sweep.execution.ray.tuner import execute
+from samref_sweep.execution.requests import resolve
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Plan
+from samref_sweep.spec.policy import Resources
+from samref_sweep.store.folder import Store
 
 
-def break_gamma(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
+def break_gamma(job: Job, report: Report) -> None:
     """The training of γ 0.6 raises; the first worker that profiles is killed."""
     report(1, {"total": 2, "loss": 0.5})
-    stage = stages[0]
+    stage = job.stages[0]
     if stage.kind == "train" and stage.config["train"]["gamma"] == 0.6:
         print("about to fail")
         raise RuntimeError("γ is broken\non two lines")
-    marker = scratch.parent / "was-killed"
+    marker = job.scratch.parent / "was-killed"
     if stage.kind == "profile" and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+    write_toy_stage(job, report)
 
 
 def run(planned: Plan, store: Store, runner: Any) -> tuple[Any, list[Event]]:
@@ -90,9 +84,9 @@ import sys, time
 from pathlib import Path
 from toys import toy_plan, write_toy_stage
 from samref.config import Runtime
-from samref.trial import Stopped
-from samref_sweep.execute import execute
-from samref_sweep.store import Store
+from samref.stage import Stopped
+from samref_sweep.execution.ray.tuner import execute
+from samref_sweep.store.folder import Store
 
 def slow(stages, inputs, outs, *, scratch, report, **rest):
     config = stages[0].config

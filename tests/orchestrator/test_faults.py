@@ -17,14 +17,15 @@ import torch
 from toys import run_toys, toy_plan, write_toy_stage
 
 from samref.config import Runtime
-from samref.trial import Report, Stage
-from samref_sweep import results
-from samref_sweep.cli import main
-from samref_sweep.failures import Retry, classify
-from samref_sweep.plan import Outcome, Plan
-from samref_sweep.resources import Resources
-from samref_sweep.stages import Event, attempt
-from samref_sweep.store import Store
+from samref.stage import Job, Report, Stage
+from samref_sweep.cli.commands import main
+from samref_sweep.execution.classify import classify
+from samref_sweep.execution.unit import attempt
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.record import tables as results
+from samref_sweep.spec.policy import Resources, Retry
+from samref_sweep.store.folder import Store
 
 pytestmark = pytest.mark.slow
 
@@ -66,23 +67,15 @@ def go_wrong(gamma: float, attempt_number: int) -> None:
         fill_the_disk()
 
 
-def faulty(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
-    stage = stages[0]
-    attempts = scratch.parents[1] / "attempts" / stage.id
+def faulty(job: Job, report: Report) -> None:
+    stage = job.stages[0]
+    attempts = job.scratch.parents[1] / "attempts" / stage.id
     attempts.parent.mkdir(exist_ok=True)
     with attempts.open("a") as file:
         file.write("x")
     if stage.kind == "train":
         go_wrong(stage.config["train"]["gamma"], attempts.stat().st_size)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+    write_toy_stage(job, report)
 
 
 GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -242,10 +235,8 @@ def test_a_store_that_becomes_read_only_fails_the_stage(small_disk: Path) -> Non
     assert store.done() == {work.stages[0].id}
 
 
-def wait_to_be_killed(
-    stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Sequence[Path], *, scratch: Path, **rest: object
-) -> None:
-    with (scratch.parents[1] / "attempts").open("a") as file:
+def wait_to_be_killed(job: Job, report: Report) -> None:
+    with (job.scratch.parents[1] / "attempts").open("a") as file:
         file.write("x")
     time.sleep(60)
 

@@ -17,7 +17,7 @@ from samref import backbones
 from samref.backbones.checkpoints import PACKAGED
 from samref.backbones.official import OFFICIAL, Official
 from samref.download import Source
-from samref_sweep.cli import main, trial_main
+from samref_sweep.cli.commands import main, trial_main
 
 SWEEP = """
 purpose: weights that are not here yet

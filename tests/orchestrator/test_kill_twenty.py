@@ -16,8 +16,9 @@ import pytest
 from mlflow import MlflowClient
 from toys import toy_plan
 
-from samref_sweep import results, track
-from samref_sweep.store import Store
+from samref_sweep.record import tables as results
+from samref_sweep.record import tracker as track
+from samref_sweep.store.folder import Store
 
 KILLS = 20
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
@@ -25,9 +26,10 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 import toys
-from samref_sweep import execute, results
-from samref_sweep.store import Store
-from samref_sweep.track import Tracker, default_uri
+from samref_sweep.execution.ray import tuner as execute
+from samref_sweep.record import tables as results
+from samref_sweep.store.folder import Store
+from samref_sweep.record.tracker import Tracker, default_uri
 
 sys.stdin.readline()  # imports take seconds, so the next driver makes them while the one before it runs
 

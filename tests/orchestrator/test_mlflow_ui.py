@@ -18,9 +18,9 @@ import chromium
 import pytest
 from mlflow import MlflowClient
 
-from samref_sweep.plan import Plan
-from samref_sweep.store import Store
-from samref_sweep.track import Tracker, default_uri
+from samref_sweep.planning.plan import Plan
+from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.store.folder import Store
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from s3 import CREDENTIALS, free_port, make_bucket, s3_server
 from toys import toy_plan, write_toy_stage
 
 from samref.config import Runtime
-from samref.trial import Report, Stage
+from samref.stage import Job, Report
 from samref_dashboards import report
-from samref_sweep.cli import main
-from samref_sweep.object_store import ObjectStore, open_store
-from samref_sweep.objects import Objects
-from samref_sweep.stages import perform
-from samref_sweep.store import DamagedError, Store
+from samref_sweep.cli.commands import main
+from samref_sweep.errors import DamagedError
+from samref_sweep.execution.unit import perform
+from samref_sweep.store.bucket import Objects
+from samref_sweep.store.folder import Store
+from samref_sweep.store.object_store import ObjectStore
+from samref_sweep.store.opening import open_store
 
 Node = Callable[[str], ObjectStore]
 """The store as the node of a name sees it."""
@@ -148,7 +150,7 @@ def test_what_could_not_be_uploaded_is_uploaded_by_the_next_attempt(node: Node) 
 
 WRITER = """
 import sys
-from samref_sweep.object_store import open_store
+from samref_sweep.store.opening import open_store
 store = open_store(sys.argv[1])
 number = int(sys.argv[2])
 while True:
@@ -202,7 +204,7 @@ import sys, time
 from pathlib import Path
 from test_object_store import train
 from toys import write_toy_stage
-from samref_sweep.object_store import open_store
+from samref_sweep.store.opening import open_store
 
 def slow(stages, inputs, outs, *, scratch, **rest):
     if stages[0].kind == "train":
@@ -233,17 +235,9 @@ def test_a_training_whose_machine_is_gone_goes_on_elsewhere_from_its_checkpoint(
 
     found: list[tuple[str, str]] = []
 
-    def resume(
-        stages: Sequence[Stage],
-        inputs: Mapping[str, Path],
-        outs: Sequence[Path],
-        *,
-        scratch: Path,
-        runtime: Runtime,
-        report: Report,
-    ) -> None:
-        found.extend((path.name, (path / "weights").read_text()) for path in scratch.glob("step-*"))
-        write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+    def resume(job: Job, report: Report) -> None:
+        found.extend((path.name, (path / "weights").read_text()) for path in job.scratch.glob("step-*"))
+        write_toy_stage(job, report)
 
     store = node("another")
     stage_id = train(store, resume)
@@ -335,9 +329,9 @@ DRIVER = """
 import os, sys
 from pathlib import Path
 import toys
-from samref_sweep import results
-from samref_sweep.object_store import open_store
-from samref_sweep.objects import uploaded
+from samref_sweep.record import tables as results
+from samref_sweep.store.opening import open_store
+from samref_sweep.store.bucket import uploaded
 
 attempts = Path(sys.argv[2])
 

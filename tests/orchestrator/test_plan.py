@@ -4,9 +4,10 @@ from pathlib import Path
 
 from toys import NamedContents, toy_sweep
 
-from samref.trial import canonical
-from samref_sweep.plan import Failure, Plan, plan
-from samref_sweep.search import Queue
+from samref.stage import canonical
+from samref_sweep.execution.queue import Queue
+from samref_sweep.failures import Failure
+from samref_sweep.planning.plan import Plan, plan
 
 
 def make(done: frozenset[str] = frozenset(), **sweep: object) -> Plan:

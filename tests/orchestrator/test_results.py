@@ -10,9 +10,10 @@ from toys import NamedContents, toy_plan, toy_sweep
 
 from samref.config import TrainConfig, TrialConfig
 from samref.trial import build
-from samref_sweep import results
-from samref_sweep.plan import Failure, Plan
-from samref_sweep.store import Store
+from samref_sweep.failures import Failure
+from samref_sweep.planning.plan import Plan
+from samref_sweep.record import tables as results
+from samref_sweep.store.folder import Store
 
 
 @pytest.fixture

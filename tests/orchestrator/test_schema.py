@@ -6,9 +6,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from samref_sweep.cli import main
-from samref_sweep.schema import json_schema
-from samref_sweep.yaml_text import parse
+from samref_sweep.cli.commands import main
+from samref_sweep.spec.schema import json_schema
+from samref_sweep.spec.yaml_text import parse
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 

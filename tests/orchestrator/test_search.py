@@ -1,7 +1,6 @@
 """Random and adaptive search, early stopping and budgets: on toy stages, by hand and on real Ray."""
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,20 @@ import pytest
 from toys import NamedContents, write_toy_stage
 
 from samref.config import Runtime
-from samref.trial import Report, Stage
-from samref_sweep import goal, results
-from samref_sweep.budget import Budget, Spending
-from samref_sweep.execute import execute
-from samref_sweep.halving import Halving, Scheduler
-from samref_sweep.journal import Journal
-from samref_sweep.plan import Failure, plan
-from samref_sweep.search import Search
-from samref_sweep.spec import Sweep, read
-from samref_sweep.stages import perform
-from samref_sweep.store import Store
+from samref.stage import Job, Report, Stage
+from samref_sweep.execution.halving import Halving
+from samref_sweep.execution.ray.tuner import execute
+from samref_sweep.execution.search import Search
+from samref_sweep.execution.spending import Spending
+from samref_sweep.execution.unit import perform
+from samref_sweep.failures import Failure
+from samref_sweep.planning.plan import plan
+from samref_sweep.record import tables as results
+from samref_sweep.spec import metric as goal
+from samref_sweep.spec.policy import Budget, Scheduler
+from samref_sweep.spec.sweep import Sweep, read
+from samref_sweep.store.folder import Store
+from samref_sweep.store.journal import Journal
 
 SWEEP = """
 trial:
@@ -207,20 +209,12 @@ def test_rungs_survive_the_driver_and_compare_equals_only(tmp_path: Path) -> Non
     assert again.judge(other, {"step": 11, "loss": 9.0}) is None  # of other data
 
 
-def report_loss(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
+def report_loss(job: Job, report: Report) -> None:
     """A training whose loss is its γ, at every step."""
-    if stages[0].kind == "train":
+    if job.stages[0].kind == "train":
         for step in range(1, 101):
-            report(step, {"total": 100, "loss": stages[0].config["train"]["gamma"]})
-    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+            report(step, {"total": 100, "loss": job.stages[0].config["train"]["gamma"]})
+    write_toy_stage(job, report)
 
 
 def run(made: Sweep, store: Store, runner: Any, search: Search | None = None) -> Any:
@@ -284,21 +278,13 @@ def test_when_the_hours_are_used_up_the_rest_is_not_run(tmp_path: Path, store: S
     assert len(plan(made, NamedContents(), store.done()).works) > 0
 
 
-def linger(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
+def linger(job: Job, report: Report) -> None:
     """A training that takes a minute where γ is 0.9."""
-    if stages[0].kind == "train" and stages[0].config["train"]["gamma"] == 0.9:
+    if job.stages[0].kind == "train" and job.stages[0].config["train"]["gamma"] == 0.9:
         for step in range(600):
             report(step, {"total": 600})
             time.sleep(0.1)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+    write_toy_stage(job, report)
 
 
 @pytest.mark.slow

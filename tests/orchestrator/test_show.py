@@ -6,11 +6,13 @@ import re
 import pytest
 from toys import NamedContents, toy_plan, toy_sweep
 
-from samref_sweep import cost, show
-from samref_sweep.plan import Failure, Plan, plan
-from samref_sweep.progress import Progress
-from samref_sweep.stages import Event
-from samref_sweep.store import Store
+from samref_sweep.failures import Failure
+from samref_sweep.planning import cost
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.screen import display as show
+from samref_sweep.screen.tally import Progress
+from samref_sweep.store.folder import Store
 
 NOTHING = cost.Cost(0, {}, 0, {}, 0, None)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from samref_sweep.budget import Budget
-from samref_sweep.goal import METRICS
-from samref_sweep.spec import SpecError, SweepFile, read
+from samref_sweep.errors import SpecError
+from samref_sweep.spec.file import SweepFile
+from samref_sweep.spec.metric import METRICS
+from samref_sweep.spec.policy import Budget
+from samref_sweep.spec.sweep import read
 
 BASE = """
 trial:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from samref_sweep.store import DamagedError, Store, StoreError
+from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.store.folder import Store
 
 
 def finish(store: Store, stage_id: str, text: str = "hello") -> Path:
@@ -77,7 +78,7 @@ def test_a_damaged_stage_is_refused_by_name_and_not_done_any_more(store: Store, 
 CLAIMER = """
 import sys
 from pathlib import Path
-from samref_sweep.store import Store
+from samref_sweep.store.folder import Store
 with Store(Path(sys.argv[1])).claim(["train-2", "train-1"]):
     print("mine", flush=True)
     sys.stdin.read()
@@ -119,7 +120,7 @@ def test_failures_are_remembered_until_the_stage_is_done_or_to_be_tried(store: S
 WRITER = """
 import sys, time
 from pathlib import Path
-from samref_sweep.store import Store
+from samref_sweep.store.folder import Store
 store = Store(Path(sys.argv[1]))
 number = 0
 while True:

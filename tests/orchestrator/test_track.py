@@ -7,11 +7,12 @@ import pytest
 from mlflow import MlflowClient
 from toys import toy_plan
 
-from samref_sweep import manifest
-from samref_sweep.plan import Failure, Plan
-from samref_sweep.store import Store
-from samref_sweep.system import sampled
-from samref_sweep.track import Tracker, default_uri, miou_per_click
+from samref_sweep.execution.telemetry import sampled
+from samref_sweep.failures import Failure
+from samref_sweep.planning.plan import Plan
+from samref_sweep.record.mlflow_runs import miou_per_click
+from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.store.folder import Store, manifest
 
 pytestmark = pytest.mark.slow  # making the database takes seconds
 

@@ -18,10 +18,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from toys import toy_plan
 
-from samref_sweep import track
-from samref_sweep.plan import Plan
-from samref_sweep.store import Store
-from samref_sweep.track import Tracker, default_uri
+from samref_sweep.planning.plan import Plan
+from samref_sweep.record import tracker as track
+from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.store.folder import Store
 
 pytestmark = pytest.mark.slow  # MLflow's server takes seconds to start
 
@@ -158,7 +158,9 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(finished: tuple
     """MLflow's migration takes seconds; killed within it, the file could never be opened again."""
     planned, store = finished
     database = store.root / "mlflow.db"
-    program = "import sys; from pathlib import Path; from samref_sweep.track import _make_database as make; "
+    program = (
+        "import sys; from pathlib import Path; from samref_sweep.record.mlflow_runs import _make_database as make; "
+    )
     process = subprocess.Popen([sys.executable, "-c", program + "make(Path(sys.argv[1]))", str(database)])
     wait_for(lambda: any(path.stat().st_size for path in store.root.glob("*/mlflow.db")))
     process.kill()

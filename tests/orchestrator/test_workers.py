@@ -5,21 +5,23 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from toys import NamedContents
 
-from samref import parallel
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
-from samref.trial import Report, Stage
-from samref_sweep.execute import execute
-from samref_sweep.plan import Plan, plan
-from samref_sweep.resources import ResourceError, Resources, resolve
-from samref_sweep.spec import Sweep
-from samref_sweep.stages import perform
-from samref_sweep.store import Store
+from samref.run_stage import run, run_in_group
+from samref.stage import Job, Report
+from samref_sweep.errors import ResourceError
+from samref_sweep.execution.ray.tuner import execute
+from samref_sweep.execution.requests import resolve
+from samref_sweep.execution.unit import perform
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.spec.policy import Resources
+from samref_sweep.spec.sweep import Sweep
+from samref_sweep.store.folder import Store
 
 MODEL = ModelConfig(backbone="tiny", refiner="gfr", refiner_width=16, refiner_blocks=1)
 TRAIN = TrainConfig(data="shapes", samples=8, steps=10, warmup_steps=2, batch_size=4, gamma=0.6, learning_rate=1e-3)
@@ -68,23 +70,14 @@ def test_two_processes_give_the_loss_curve_of_one_with_accumulation(store: Store
     assert not list(store.root.glob("scratch/*"))
 
 
-def lose_a_process_or_its_loss(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
+def lose_a_process_or_its_loss(job: Job, report: Report) -> None:
     """The first time, one of the two is killed after it saw the checkpoint of a step; the other waits for its sums."""
-    if stages[0].kind != "train":
-        perform_one = parallel.trial.run
-        perform_one(stages, inputs, outs, scratch=scratch, runtime=runtime, report=report)
+    if job.stages[0].kind != "train":
+        run(job, report)
         return
     import ray.train
 
-    killed = scratch.parent / "was-killed"
+    killed = job.scratch.parent / "was-killed"
     rank = ray.train.get_context().get_world_rank()
 
     def count(step: int, metrics: Mapping[str, float]) -> None:
@@ -92,11 +85,11 @@ def lose_a_process_or_its_loss(
         if not killed.exists() and step == 6:
             killed.write_text(str(step))
             os.kill(os.getpid(), signal.SIGKILL)
-        with (scratch.parent / f"steps-of-{rank}").open("a") as file:
+        with (job.scratch.parent / f"steps-of-{rank}").open("a") as file:
             file.write(f"{step}\n")
 
-    often = dataclasses.replace(runtime, checkpoint_seconds=0.0)
-    parallel.run(stages, inputs, outs, scratch=scratch, runtime=often, report=count)
+    often = dataclasses.replace(job.runtime, checkpoint_seconds=0.0)
+    run_in_group(dataclasses.replace(job, runtime=often), count)
 
 
 @pytest.mark.slow

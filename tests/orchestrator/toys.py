@@ -5,22 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
-from samref.trial import Report, Stage
-from samref_sweep.plan import Plan, plan
-from samref_sweep.resources import Resources
-from samref_sweep.spec import Sweep
-from samref_sweep.stages import Event, Runner
-from samref_sweep.store import Store
+from samref.stage import Job, Report
+from samref_sweep.execution.unit import Runner
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.spec.policy import Resources
+from samref_sweep.spec.sweep import Sweep
+from samref_sweep.store.folder import Store
 
 if TYPE_CHECKING:
-    from samref_sweep.execute import Result
+    from samref_sweep.execution.ray.tuner import Result
 
 
 class NamedContents:
@@ -54,18 +55,10 @@ def toy_plan(store: Store, **sweep: Any) -> Plan:
     return plan(toy_sweep(**sweep), NamedContents(), store.done())
 
 
-def write_toy_stage(
-    stages: Sequence[Stage],
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    *,
-    scratch: Path,
-    runtime: Runtime,
-    report: Report,
-) -> None:
+def write_toy_stage(job: Job, report: Report) -> None:
     """A runner that writes what real stages write, with made-up numbers."""
-    assert all((folder / "summary.json").exists() for folder in inputs.values())
-    for stage, out in zip(stages, outs, strict=True):
+    assert all((folder / "summary.json").exists() for folder in job.inputs.values())
+    for stage, out in zip(job.stages, job.outs, strict=True):
         metrics: dict[str, float] = {}
         if stage.kind == "train":
             metrics = {"loss": 1 / 500, "steps_per_second": 4.0, "accumulation": 2}
@@ -120,7 +113,7 @@ def run_toys(
     planned: Plan, store: Store, runner: Runner, watch: Callable[[Event], None] = lambda event: None, **options: Any
 ) -> tuple[Result, list[Event]]:
     """Execute a toy plan on Ray, two at a time; what came of it, and all events."""
-    from samref_sweep.execute import execute
+    from samref_sweep.execution.ray.tuner import execute
 
     events: list[Event] = []
     lock = threading.Lock()  # Tune pickles what it is given; a display's lock cannot be

@@ -6,6 +6,8 @@ import pytest
 
 from samref import trial
 from samref.config import Runtime, TrialConfig
+from samref.run_stage import run
+from samref.stage import Job
 
 SETTINGS = {
     "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
@@ -50,11 +52,11 @@ class Runner:
     def run_stages(self, stages, report=lambda step, metrics: None, root=None):
         root = root or self.root
         inputs = {role: self.root / needed for role, needed in stages[0].needs.items()}
-        outs = [root / stage.id for stage in stages]
+        outs = tuple(root / stage.id for stage in stages)
         for out in outs:
             out.mkdir(parents=True)
         scratch = root / f"{stages[0].id}.scratch"
-        trial.run(stages, inputs, outs, scratch=scratch, runtime=self.runtime, report=report)
+        run(Job(tuple(stages), inputs, outs, scratch, self.runtime), report)
         return outs
 
     def run(self, planned):

@@ -6,12 +6,12 @@ import torch
 
 from samref import backbones
 from samref.backbones.backbone import parameter_counts
+from samref.click_disks import click_disks
 from samref.clicks import Click
 from samref.config import ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.metrics import iou
 from samref.refiner import SamRef
-from samref.refiner.gfr import click_disks
 from samref.refiner.lfr import focus_window, paste, sample_boxes
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.weights import build_model

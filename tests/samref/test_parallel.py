@@ -21,8 +21,9 @@ PROGRAM = textwrap.dedent(
     import json, os, sys
     from pathlib import Path
     import torch
-    from samref import parallel, trial
     from samref.config import Runtime
+    from samref.run_stage import run_in_group
+    from samref.stage import Job, Stage
     from samref.refiner import SamRef
 
     torch.set_num_threads(1)
@@ -35,10 +36,9 @@ PROGRAM = textwrap.dedent(
         out = Path(job["out"] if rank == 0 else job["out"] + ".of-rank-1")
         out.mkdir(parents=True)
         try:
-            (summary,) = parallel.run(
-                [trial.Stage.from_json(job["stage"])], inputs, [out], scratch=Path(job["scratch"]),
-                runtime=Runtime(device="cpu", checkpoint_seconds=0), report=lambda step, metrics: steps.append(step),
-            )
+            runtime = Runtime(device="cpu", checkpoint_seconds=0)
+            own = Job((Stage.from_json(job["stage"]),), inputs, (out,), Path(job["scratch"]), runtime)
+            (summary,) = run_in_group(own, lambda step, metrics: steps.append(step))
             return {"metrics": summary["metrics"], "reported": steps, "written": sorted(p.name for p in out.iterdir())}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}

@@ -5,7 +5,7 @@ import pytest
 
 from samref.config import ModelConfig, ProfileConfig, Runtime
 from samref.profile import COLUMNS, profile
-from samref_sweep import results
+from samref_sweep.record import tables as results
 
 SMALL = {"backbone": "tiny", "refiner_width": 16, "refiner_blocks": 1, "patch_size_px": 32}
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from samref import backbones
 from samref.backbones import checkpoints, segnext
 from samref.backbones.backbone import parameter_counts
+from samref.click_disks import click_disks
 from samref.clicks import Click
 from samref.config import ModelConfig
 from samref.refiner import SamRef
-from samref.refiner.gfr import click_disks
 
 # Names and shapes in the released checkpoints; those of a transformer block stand once.
 NAMES = """

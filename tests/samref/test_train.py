@@ -22,7 +22,7 @@ from samref.batches import CLICKS, ROUNDS, Batches, resize_truth
 from samref.config import TrainConfig, TrialConfig
 from samref.data import open_dataset
 from samref.refiner import SamRef
-from samref.trial import Stopped
+from samref.stage import Stopped
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -143,16 +143,17 @@ def test_a_killed_training_ends_with_the_same_weights(runner, tmp_path):
         """
         import json, sys, time
         from pathlib import Path
-        from samref import trial
         from samref.config import Runtime
+        from samref.run_stage import run
+        from samref.stage import Job, Stage
         stage, inputs, out, scratch, pause = json.loads(sys.argv[1])
         def report(step, metrics):
             print(step, flush=True)
             time.sleep(pause)
         Path(out).mkdir()
         inputs = {role: Path(folder) for role, folder in inputs.items()}
-        trial.run([trial.Stage.from_json(stage)], inputs, [Path(out)], scratch=Path(scratch),
-                  runtime=Runtime(device="cpu", threads=1, checkpoint_seconds=0), report=report)
+        runtime = Runtime(device="cpu", threads=1, checkpoint_seconds=0)
+        run(Job((Stage.from_json(stage),), inputs, (Path(out),), Path(scratch), runtime), report)
         """
     )
     inputs = {role: str(runner.root / needed) for role, needed in stage.needs.items()}

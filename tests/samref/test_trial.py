@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samref.config import TrialConfig
-from samref.trial import Stage, build, canonical
+from samref.stage import Stage, canonical
+from samref.trial import build
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ids.json"
 BASE = {"steps": 100, "warmup_steps": 10, "modules": ["encoder", "decoder"]}

@@ -1,0 +1,69 @@
+"""The options of `samref-sweep` and `samref-trial`; the documentation is tested against them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import shtab
+
+
+def _common(program: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
+        "a list for a setting with one value is an axis. May be repeated.",
+    )
+    shtab.add_argument_to(parser, help="print a shell's completion script")
+    parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
+    return parser
+
+
+def sweep_parser() -> argparse.ArgumentParser:
+    """The options of `samref-sweep`; the documentation is tested against it."""
+    parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
+    parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="the sweep file")
+    parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages, here or at s3://… (runs)")
+    parser.add_argument("--results", metavar="DIR|URI", help="where the tables go (results/SWEEP)")
+    parser.add_argument("--mlflow", metavar="URI", help="MLflow's tracking URI (a SQLite file in the store)")
+    parser.add_argument("--address", metavar="ADDR", help="a running Ray cluster; without it this machine")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed by itself in earlier runs")
+    parser.add_argument("--sync", action="store_true", help="run nothing; log to MLflow what is missing there")
+    parser.add_argument("--jobs", metavar="N", type=_positive, help="at most N stages at a time")
+    parser.add_argument("--json", action="store_true", help="print events as JSON lines")
+    parser.add_argument("--schema", action=_Schema, nargs=0, help="print the sweep file's JSON Schema, for editors")
+    return parser
+
+
+class _Schema(argparse.Action):
+    """`--schema`: as `--help`, it needs no other argument."""
+
+    def __call__(self, *_: object, **__: object) -> None:
+        from samref_sweep.spec.schema import json_schema
+
+        print(json.dumps(json_schema(), indent=1))
+        raise SystemExit(0)
+
+
+def trial_parser() -> argparse.ArgumentParser:
+    """The options of `samref-trial`."""
+    parser = _common("samref-trial", "Run one trial here and now, without Ray, by the sweep's own code.")
+    parser.add_argument("sweep", metavar="SWEEP.yaml|TRIAL.json", type=Path, help="a sweep file, or a trial's settings")
+    parser.add_argument("--trial", metavar="ID", help="which trial of the sweep; the start of its id is enough")
+    parser.add_argument("--out", metavar="DIR|URI", default="runs", help="the store (runs)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number

@@ -1,0 +1,183 @@
+"""The ready queue: which unit of work can start now, given what is done and what failed; and the search that fills it.
+
+A grid is a fixed list of work; an adaptive search adds work while it runs (`add`). Knows nothing of Ray. The only
+module that imports optuna (written for Optuna 5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import mean
+from typing import Any
+
+from samref.stage import digest
+from samref.trial import Fingerprints, Trial
+from samref_sweep.errors import StoreError
+from samref_sweep.failures import Failure
+from samref_sweep.planning.plan import grow, leaves, plan
+from samref_sweep.planning.work import Work
+from samref_sweep.spec.axes import Dimension
+from samref_sweep.spec.draft import MISSES
+from samref_sweep.spec.sweep import Sweep
+from samref_sweep.store.folder import Store
+
+PATIENCE = 10
+"""Suggestions in succession that are nothing new, after which points are drawn at random."""
+
+
+@dataclass
+class Suggestion:
+    """What Optuna suggested and was not told the outcome of."""
+
+    trial: Any
+    """Optuna's."""
+    trials: tuple[Trial, ...]
+    """Ours: one for each seed."""
+
+
+class Search:
+    """A plan that grows by Optuna's suggestions, each of which becomes the stages that it still needs.
+
+    What was suggested is kept in a file of the store, one line each; what came of it is in the store anyway. So a
+    search that was killed, or is given more `trials`, goes on by asking Optuna the same again.
+    """
+
+    def __init__(self, sweep: Sweep, fingerprints: Fingerprints, store: Store) -> None:
+        assert sweep.search is not None
+        self.space = sweep.search
+        self.plan = plan(sweep, fingerprints, store.done())
+        self._store = store
+        self._fingerprints = fingerprints
+        self._metrics = sweep.metrics
+        self._journal = store.journal(f"searches/{self._name()}.jsonl")
+        self._open: list[Suggestion] = []
+        self._failures: dict[str, Failure] = {}
+        self._asked = 0
+        suggested = self._journal.read()
+        self._written = len(suggested)
+        self._study = self._new_study(len(suggested))
+        for params in suggested[: self.space.trials]:
+            self._study.enqueue_trial(params)
+            self.more()
+            self.settle({})
+
+    @property
+    def num_open(self) -> int:
+        """Suggestions whose outcome is not known yet."""
+        return len(self._open)
+
+    @property
+    def num_left(self) -> int:
+        """Suggestions that can still be made."""
+        return self.space.trials - self._asked
+
+    def more(self) -> tuple[Work, ...]:
+        """Make a suggestion that was not made before; the work that it needs and that was not planned before.
+
+        Optuna suggests the same again, NSGA-II as the child of equal parents, TPE where it was good. As an excluded
+        point, that counts for nothing; after some of them, a random point serves.
+        """
+        for miss in range(MISSES):
+            self._study.sampler = self._sampler if miss < PATIENCE else self._random
+            asked = self._study.ask()
+            params: dict[str, Any] = {}
+            points = self.space.draft.repeats(self.space.draft.sample(partial(_suggest, asked, params)))
+            planned, trials, works = grow(self.plan, self.space.draft.expand(points), points, self._fingerprints)
+            if len(planned.trials) > len(self.plan.trials):
+                break
+            self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
+        else:
+            self._asked = self.space.trials
+            return ()
+        self.plan = planned
+        self._asked += 1
+        if self._asked > self._written:
+            self._journal.append(params)
+            self._written += 1
+        self._open.append(Suggestion(asked, trials))
+        return works
+
+    def settle(self, failures: Mapping[str, Failure]) -> None:
+        """Tell Optuna the outcome of every suggestion that has one: its metrics' means over the seeds.
+
+        Args:
+            failures: stage id → why it has no output; more than at the last call.
+        """
+        self._failures.update(failures)
+        for suggestion in list(self._open):
+            stages = [stage for trial in suggestion.trials for stage in trial.stages]
+            values = None
+            if all(self._store.has(stage.id) for trial in suggestion.trials for stage in leaves(trial)):
+                values = self._values(suggestion.trials)
+            elif not any(stage.id in self._failures and not self._store.has(stage.id) for stage in stages):
+                continue
+            self._open.remove(suggestion)
+            if values is None:
+                self._study.tell(suggestion.trial, state=self._optuna.trial.TrialState.FAIL)
+            else:
+                self._study.tell(suggestion.trial, values)
+
+    def _values(self, trials: Sequence[Trial]) -> list[float] | None:
+        """Each metric's mean over trials; None where one was not measured."""
+        columns: list[list[float]] = [[] for _ in self._metrics]
+        for trial in trials:
+            try:
+                measured = {
+                    k: v for stage in leaves(trial) for k, v in self._store.summary(stage.id)["metrics"].items()
+                }
+            except StoreError:
+                return None
+            for metric, column in zip(self._metrics, columns, strict=True):
+                if measured.get(metric.name) is None:
+                    return None
+                column.append(measured[metric.name])
+        return [mean(column) for column in columns]
+
+    def _new_study(self, suggested: int) -> Any:
+        import optuna
+
+        self._optuna = optuna
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Another seed each time, else a search that goes on would begin with its first random draws again.
+        seed = self.space.seed + suggested
+        if len(self._metrics) == 1:
+            # Of few trials no more than a third is drawn at random before Optuna looks at what was good.
+            startup = min(10, -(-self.space.trials // 3))
+            self._sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
+        else:
+            # At least three generations, where Optuna's own would take fifty trials for the first.
+            population = max(2, min(50, self.space.trials // 3))
+            self._sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+        self._random = optuna.samplers.RandomSampler(seed=seed)
+        return optuna.create_study(directions=[metric.direction for metric in self._metrics])
+
+    def _name(self) -> str:
+        draft = self.space.draft
+        return digest(
+            "search",
+            {
+                "trial": draft.base,
+                "axes": [dataclasses.asdict(dimension) | {"place": None} for dimension in draft.ordered()],
+                "seeds": [row["train.seed"] for row in draft.seeds.rows] if draft.seeds else None,
+                "metrics": [(metric.name, metric.direction) for metric in self._metrics],
+                "seed": self.space.seed,
+            },
+        )
+
+
+def _suggest(asked: Any, params: dict[str, Any], dimension: Dimension) -> Mapping[str, Any]:
+    """Optuna's choice for one axis; noted in `params` as Optuna wants it back."""
+    name = "+".join(dimension.keys)
+    if dimension.range is None:
+        row: int
+        row = params[name] = asked.suggest_categorical(name, list(range(len(dimension.rows))))
+        return dimension.rows[row]
+    low, high, log = dimension.range.low, dimension.range.high, dimension.range.log
+    if dimension.range.integer:
+        params[name] = asked.suggest_int(name, int(low), int(high), log=log)
+    else:
+        params[name] = asked.suggest_float(name, low, high, log=log)
+    return {name: params[name]}

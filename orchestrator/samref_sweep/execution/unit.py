@@ -1,0 +1,118 @@
+"""One unit of work, here: inputs from the store, the run, outputs into the store, its log.
+
+The one code path of `samref-trial` (this process) and of a sweep (a Ray worker). Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from samref.config import Runtime
+from samref.errors import UserError
+from samref.stage import TELEMETRY_FILE, Job, Report, Stopped
+from samref_sweep.execution import telemetry
+from samref_sweep.execution.classify import classify
+from samref_sweep.execution.watchdog import watched
+from samref_sweep.failures import Failure
+from samref_sweep.planning.work import Work
+from samref_sweep.store.folder import Store
+
+Runner = Callable[[Job, Report], Any]
+"""Runs a job and writes each stage's folder: `run`, or a stand-in for it."""
+
+
+def run(job: Job, report: Report) -> None:
+    """Run a job by `samref.run_stage.run`, with its GPU watched, and given back afterwards."""
+    from samref import run_stage  # imports torch, which a sweep's driver needs not
+
+    device = job.runtime.resolve_device()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(device_memory_given_back())
+        if job.stages[0].kind == "train" and device.startswith("cuda"):
+            stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device))
+        run_stage.run(job, report)
+
+
+@contextlib.contextmanager
+def device_memory_given_back() -> Iterator[None]:
+    """A Ray worker is used again for the next stage; torch would keep the device's memory from it."""
+    import torch
+
+    try:
+        yield
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> None:
+    """Run a unit of work; afterwards its stages are done. Those that another driver works on are waited for."""
+    with store.claim(stage.id for stage in work.stages):
+        stages = tuple(stage for stage in work.stages if not store.has(stage.id))
+        if stages:
+            inputs = {role: store.open(need) for role, need in work.needs.items()}
+            with contextlib.ExitStack() as stack:
+                outs = tuple(stack.enter_context(store.workspace(stage.id)) for stage in stages)
+                scratch = stack.enter_context(store.scratch(stages[0].id))
+                runner(Job(stages, inputs, outs, scratch, runtime), report)
+        store.publish(stage.id for stage in work.stages)
+
+
+def attempt(
+    work: Work,
+    store: Store,
+    *,
+    runtime: Runtime,
+    report: Report,
+    runner: Runner = run,
+    time_limit: float | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Failure | None:
+    """`perform` within its time limit, with its output in a log file; says why it failed instead of raising.
+
+    A stage that stops because the sweep does has not failed; it is not done either.
+    """
+    path = store.logs / f"{work.id}.log"
+    try:
+        with logged(path) as log, watched(report, log, time_limit=time_limit, stopping=stopping) as watched_report:
+            try:
+                perform(work, store, runtime=runtime, report=watched_report, runner=runner)
+            except Stopped:
+                print("stopped with the sweep")
+            except Exception as error:  # whatever a stage raises is its failure, not the sweep's
+                traceback.print_exc()
+                return Failure(reason(error), store.keep_log(path), classify(error))
+    except OSError as error:  # the log's own, on a full disk
+        return Failure(reason(error), str(path), classify(error))
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[IO[str]]:
+    """Write what is printed, logged and (on a crash) dumped to a file; a second attempt appends."""
+    with path.open("a", buffering=1, encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+        faulthandler.enable(file)
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield file
+        finally:
+            faulthandler.enable(sys.__stderr__ or 2)
+            logging.getLogger().removeHandler(handler)

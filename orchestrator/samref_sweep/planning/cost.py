@@ -1,0 +1,135 @@
+"""What a plan's missing stages will take: disk for embeddings, and hours of a device, judged by earlier stages.
+
+Knows nothing of Ray. What cannot be known (no such stage was ever done, no data here) is left out and said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from samref.stage import Kind, Stage
+from samref_sweep.store.folder import Store
+
+# Values of one image's features (`Backbone.feature_channels`), by how the backbone's name begins: SAM's 256×64×64;
+# SAM2's with two maps of higher resolution, 32×256×256 and 64×128×128; SegNext's 768×64×64; tiny's 64×16×16.
+VALUES_PER_IMAGE = {"sam_": 2**20, "sam2": 2**22, "segnext": 3 * 2**20, "tiny": 2**14}
+BYTES_PER_VALUE = {"fp32": 4, "fp16": 2, "bf16": 2}
+LOOKED_AT = 20
+"""Earlier stages of each kind that are read, the newest ones."""
+
+Size = tuple[int, int]
+"""Images and samples of a dataset."""
+SizeOf = Callable[[str, Any, int | None], Size | None]
+"""Name, split, number of samples wanted → the dataset's size; None where the data is not here."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the stages that are to do will take."""
+
+    embedding_bytes: int
+    seconds: Mapping[Kind, float]
+    """Kind → seconds of a device, of those stages for which earlier ones tell."""
+    known: int
+    """Stages that `seconds` counts."""
+    unknown: Mapping[Kind, int]
+    """Kind → stages of which nothing is known."""
+    earlier: int
+    """Earlier stages that tell it."""
+    hardware: str | None
+    """What they ran on."""
+
+
+def embedding_bytes(model: Mapping[str, Any], images: int) -> int:
+    """Disk that the embeddings of some images take, less a few kilobytes of headers."""
+    name: str = model["backbone"]
+    values = next((count for start, count in VALUES_PER_IMAGE.items() if name.startswith(start)), 0)
+    return images * values * BYTES_PER_VALUE[model["embedding_precision"]]
+
+
+def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> Cost:
+    """The cost of stages that are to do, from the store's newest stages of the same kind and backbone.
+
+    A stage's time grows with its images (embed), steps × batch (train), or samples × clicks (evaluate).
+    """
+    past = list(_past(store)) if store else []
+    hardware = past[0]["hardware"] if past else None
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    amounts: defaultdict[tuple[str, str], float] = defaultdict(float)
+    earlier: Counter[tuple[str, str]] = Counter()
+    for summary in past:
+        stage = summary["stage"]
+        key = (stage["kind"], stage["config"]["model"]["backbone"])
+        if summary["hardware"] == hardware and (amount := _amount_done(summary)):
+            seconds[key] += summary["device_seconds"]
+            amounts[key] += amount
+            earlier[key] += 1
+    disk, known, told = 0, 0, set()
+    total: defaultdict[Kind, float] = defaultdict(float)
+    unknown: Counter[Kind] = Counter()
+    for each in stages:
+        key = (each.kind, each.config["model"]["backbone"])
+        size = _size(each, size_of)
+        if each.kind == "embed" and size:
+            disk += embedding_bytes(each.config["model"], size[0])
+        amount = _amount(each, size)
+        if amount is None or not amounts[key]:
+            unknown[each.kind] += 1
+        else:
+            total[each.kind] += seconds[key] / amounts[key] * amount
+            known += 1
+            told.add(key)
+    return Cost(disk, dict(total), known, dict(unknown), sum(earlier[key] for key in told), hardware)
+
+
+def _size(stage: Stage, size_of: SizeOf) -> Size | None:
+    if stage.kind == "embed":
+        data = stage.config["data"]
+        return size_of(data["name"], data["split"], data["samples"])
+    if stage.kind == "evaluate":
+        data = stage.config["evaluate"]
+        return size_of(data["data"], "val", data["samples"])
+    return None
+
+
+def _amount(stage: Stage, size: Size | None) -> float | None:
+    """How much work a stage is, in units that its time is proportional to."""
+    if stage.kind == "train":
+        train = stage.config["train"]
+        return float(train["steps"] * train["batch_size"])
+    if stage.kind == "profile":
+        return 1.0
+    if size is None:
+        return None
+    return float(size[0] if stage.kind == "embed" else size[1] * stage.config["evaluate"]["max_clicks"])
+
+
+def _amount_done(summary: Mapping[str, Any]) -> float | None:
+    """The same of a stage that is done, by its own account."""
+    stage, metrics = summary["stage"], summary["metrics"]
+    size: Size | None = None
+    if stage["kind"] == "embed":
+        size = (summary["images"], 0)
+    elif stage["kind"] == "evaluate" and "num_samples" in metrics:
+        size = (0, metrics["num_samples"])
+    return _amount(Stage.from_json(stage), size)
+
+
+def _past(store: Store) -> Iterable[dict[str, Any]]:
+    """The newest stages' summaries, the newest first."""
+    kinds: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for name, finished in store.dated().items():
+        kinds[name.partition("-")[0]].append((finished, name))
+    newest = (each for names in kinds.values() for each in heapq.nlargest(LOOKED_AT, names))
+    for _, name in sorted(newest, reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            summary = store.summary(name, checked=False)
+            if name.startswith("embed-"):
+                summary["images"] = len(json.loads(store.file(name, "index.json").read_text())["images"])
+            yield summary

@@ -1,0 +1,1 @@
+"""What remains of a sweep: Parquet tables, and runs in MLflow."""

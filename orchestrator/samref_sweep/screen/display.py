@@ -1,0 +1,190 @@
+"""What the terminal shows: the plan, the progress while it runs, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from samref.progress import readable_size
+from samref.stage import Kind
+from samref_sweep.planning.cost import Cost
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.work import KINDS
+from samref_sweep.screen.tally import WORDS, Progress, clock, plural, point_text
+from samref_sweep.store.folder import Store
+
+Display = Callable[[Event], None]
+LINE_SECONDS = 10
+LISTED_TRIALS = 20
+ROWS = 100
+"""Trials in the table at the end; the Parquet tables have all."""
+
+
+def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_left: int = 0) -> str:
+    """The plan as text: stages, what is shared, what it will cost, and the first trials with their state."""
+    sweep = plan.sweep
+    shape = f" ({sweep.shape})" if sweep.shape else ""
+    lines = [f"{sweep.name}: {len(plan.trials)} trial{'s' * (len(plan.trials) != 1)}{shape}"]
+    if sweep.search:
+        metrics = ", ".join(f"{metric.direction} {metric.name}" for metric in sweep.metrics)
+        lines[0] += f", {suggestions_left} more to suggest: {metrics}"
+    for kind, count in plan.counts().items():
+        factor = f" ({count.asked / count.total:.3g} × shared)" if count.asked > count.total else ""
+        shared = f" instead of {count.asked}{factor}" if factor else ""
+        lines.append(f"  {count.total:>5} {plural(kind, count.total)}{shared}: {count.done} done, {count.to_do} to do")
+    needed = {work.kind for work in plan.works}
+    lines += [f"  {line}" for line in cost_lines(cost, needed, plan.sweep.budget.embeddings_gb)]
+    to_do = {stage.id: stage.kind for work in plan.works for stage in work.stages}
+    for trial, point in list(zip(plan.trials, plan.points, strict=True))[:LISTED_TRIALS]:
+        kinds = [kind for kind in KINDS if any(to_do.get(stage.id) == kind for stage in trial.stages)]
+        state = f"to do: {', '.join(kinds)}" if kinds else "done"
+        lines.append(f"  {trial.id}  {point_text(point)}  {state}".rstrip())
+    if len(plan.trials) > LISTED_TRIALS:
+        lines.append(f"  … and {len(plan.trials) - LISTED_TRIALS} more (--plan --json lists all)")
+    lines += [f"  note: {note}" for note in notes]
+    return "\n".join(lines)
+
+
+def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None) -> Iterator[str]:
+    """What is left to do will cost, as far as it is known."""
+    if cost.embedding_bytes:
+        allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
+        yield f"embeddings to come take {readable_size(cost.embedding_bytes)} of disk{allowed}"
+    if not kinds:
+        return
+    unknown = ", ".join(f"{count} {plural(kind, count)}" for kind, count in cost.unknown.items())
+    if not cost.known:
+        yield "time: unknown, no such stage was done with this store yet"
+        return
+    parts = ", ".join(f"{plural(kind, 2)} {clock(seconds)}" for kind, seconds in cost.seconds.items())
+    told = f"{cost.earlier} earlier stage{'s' * (cost.earlier != 1)} on {cost.hardware}"
+    rest = f"; unknown for {unknown}" if unknown else ""
+    total = sum(cost.seconds.values())
+    yield f"time: about {clock(total)} of one device ({total / 3600:.2g} hours: {parts}), from {told}{rest}"
+
+
+def display(plan: Callable[[], Plan], store: Store, *, as_json: bool) -> AbstractContextManager[Display]:
+    """The display that suits the output: a live table on a terminal, lines elsewhere, or JSON lines.
+
+    Args:
+        plan: gives the plan as it is now; a search's grows.
+        store: where the results are.
+        as_json: whether JSON lines are wanted.
+    """
+    if as_json:
+        return _json()
+    console = Console()
+    return _live(Progress(plan, store), console) if console.is_terminal else _lines(Progress(plan, store))
+
+
+@contextmanager
+def _json() -> Iterator[Display]:
+    def show(event: Event) -> None:
+        value: dict[str, Any] = {"event": event.kind, "work": event.work.id, "kind": event.work.kind}
+        value["stages"] = [stage.id for stage in event.work.stages]
+        value |= {"metrics": dict(event.metrics)} if event.metrics else {}
+        value |= {"reason": event.failure.reason, "log": event.failure.log} if event.failure else {}
+        print_json({**value, "time": round(time.time(), 3)})
+
+    yield show
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One event as a line."""
+    print(json.dumps(value), flush=True)
+
+
+@contextmanager
+def _lines(progress: Progress) -> Iterator[Display]:
+    lock = threading.Lock()
+    over = threading.Event()
+
+    def show(event: Event) -> None:
+        with lock:
+            running = progress.running.get(event.work.id)
+            progress.add(event)
+            if event.kind == "progress":
+                return
+            about = progress.about(event.work)
+            took = f"in {clock(time.monotonic() - running.since)}" if running and event.kind == "done" else ""
+            words = [f"{_word(event):<7}", event.work.id, about, took]
+            reason = f": {event.failure}" if event.failure else ""
+            print(" ".join(filter(None, words)) + reason, flush=True)
+
+    def beat() -> None:
+        while not over.wait(LINE_SECONDS):
+            with lock:
+                running = [f"  {' '.join(filter(None, row))}" for row in progress.running_rows()]
+                print("\n".join([progress.head(), *running]), flush=True)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        thread.join()
+        print(progress.head(), flush=True)
+
+
+def _word(event: Event) -> str:
+    return "stopped" if event.failure and event.failure.kind == "stopped" else event.kind
+
+
+@contextmanager
+def _live(progress: Progress, console: Console) -> Iterator[Display]:
+    lock = threading.Lock()
+
+    def render() -> Group:
+        with lock:
+            kinds = Table(box=None, pad_edge=False, header_style="dim")
+            for heading in ("", "done", "running", "to do", "failed", "each"):
+                kinds.add_column(heading, justify="right" if heading else "left")
+            for kind, *cells in progress.kind_rows():
+                kinds.add_row(f"  {WORDS[kind]}", *cells)
+            running = Table(box=None, pad_edge=False, show_header=False)
+            for row in progress.running_rows(limit=max(4, console.height - 10)):
+                running.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in ("", *row)))
+            return Group(Text(progress.head(), style="bold"), kinds, running)
+
+    with Live(get_renderable=render, console=console, refresh_per_second=4) as live:
+
+        def show(event: Event) -> None:
+            with lock:
+                progress.add(event)
+            if event.failure:
+                text = f"{_word(event)} {event.work.id} {progress.about(event.work)}: {event.failure}"
+                live.console.print(Text(text), soft_wrap=True)
+
+        yield show
+
+
+def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store, columns: Sequence[tuple[str, str]]) -> None:
+    """Print each trial with its axes and some metrics, as (heading, metric) pairs; where one is not done, why."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("trial", *plan.sweep.axes, *(heading for heading, _ in columns), "state"):
+        table.add_column(heading, overflow="fold")
+    rows = list(zip(plan.trials, plan.points, outcomes, strict=True))
+    done = store.done()
+    for trial, point, outcome in rows[:ROWS]:
+        metrics: Mapping[str, Any] = {}
+        for stage in trial.stages:
+            if stage.kind in ("evaluate", "profile") and stage.id in done:
+                metrics = {**metrics, **store.summary(stage.id)["metrics"]}
+        values = [f"{metrics[name]:.2f}" if metrics.get(name) is not None else "" for _, name in columns]
+        axes = [point_text({axis: point[axis]}, keys=False) if axis in point else "" for axis in plan.sweep.axes]
+        table.add_row(trial.id, *axes, *values, outcome.status)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    if len(rows) > ROWS:
+        print(f"… and {len(rows) - ROWS} more trials, in trials.parquet")

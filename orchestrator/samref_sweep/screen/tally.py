@@ -1,0 +1,218 @@
+"""What happened so far and what runs now, counted for all displays."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+from samref.stage import Kind
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Count, Plan, leaves
+from samref_sweep.planning.work import KINDS, Work
+from samref_sweep.spec.metric import Metric
+from samref_sweep.store.folder import Store
+
+WORDS: Mapping[Kind, str] = {
+    "embed": "embedding",
+    "train": "training",
+    "evaluate": "evaluation",
+    "profile": "profile",
+}
+HEADINGS = {"noc_at_90": "NoC90", "noc_at_95": "NoC95", "fps": "FPS"}
+
+
+def plural(kind: Kind, count: int) -> str:
+    """`training` or `trainings`."""
+    return WORDS[kind] + "s" * (count != 1)
+
+
+def point_text(point: Mapping[str, Any], *, keys: bool = True) -> str:
+    """`train.gamma=0.9  evaluate.theta=1.1`"""
+    texts = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in point.items()}
+    return "  ".join(f"{key}={text}" if keys else text for key, text in texts.items())
+
+
+def clock(seconds: float) -> str:
+    """`3:05`, `12:03:05`"""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass
+class Running:
+    """A unit of work that runs."""
+
+    work: Work
+    since: float = field(default_factory=time.monotonic)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    first: tuple[float, float] | None = None
+    """When it first reported, and its step then: a training that goes on from a checkpoint does not begin at 0."""
+    last: tuple[float, float] = (0.0, 0.0)
+    """The same of its last report."""
+
+    def tell(self, metrics: Mapping[str, float]) -> None:
+        """It reported."""
+        self.metrics = metrics
+        self.last = (time.monotonic(), metrics.get("step", 0))
+        self.first = self.first or self.last
+
+    def rate(self) -> float | None:
+        """Steps per second; None before the second report."""
+        if self.first is None or self.last[1] <= self.first[1]:
+            return None
+        return (self.last[1] - self.first[1]) / max(1e-9, self.last[0] - self.first[0])
+
+    def left(self) -> float | None:
+        """Seconds to its end, if it goes on at this rate."""
+        rate, total = self.rate(), self.metrics.get("total")
+        if not rate or not total:
+            return None
+        return max(0.0, (total - self.last[1]) / rate - (time.monotonic() - self.last[0]))
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Step of all, rate and time left, what it reports of itself, and its time."""
+        step, total = self.metrics.get("step"), self.metrics.get("total")
+        steps = f"{step:g}/{total:g}" if step is not None and total else ""
+        rate, left = self.rate(), self.left()
+        speed = f"{rate:.3g}/s" + (f", {clock(left)} left" if left is not None else "") if rate else ""
+        told = [f"{name} {value:.4g}" for name, value in self.metrics.items() if name not in ("step", "total")]
+        return steps, speed, told[0] if told else "", clock(time.monotonic() - self.since)
+
+
+class Progress:
+    """Counts what happens, for all displays."""
+
+    def __init__(self, plan: Callable[[], Plan], store: Store) -> None:
+        self._current = plan
+        self._store = store
+        self._began = time.monotonic()
+        self._seconds: defaultdict[Kind, list[float]] = defaultdict(list)
+        self._finished: Counter[Kind] = Counter()
+        self._failed: Counter[Kind] = Counter()
+        self._most_running = 1
+        self._lacking: dict[str, set[str]] = {}  # trial → leaves that are not done
+        self._best: tuple[float, str] | None = None
+        self.running: dict[str, Running] = {}
+        self._follow()
+        for stage_id in set(self._leaf_of) & self._plan.done:
+            self._note_best(stage_id)
+
+    def add(self, event: Event) -> None:
+        """Count one event."""
+        if self._current() is not self._plan:
+            self._follow()
+        work = event.work
+        if event.kind == "started":
+            self.running[work.id] = Running(work)
+            self._most_running = max(self._most_running, len(self.running))
+        elif event.kind == "progress":
+            self.running.setdefault(work.id, Running(work)).tell(event.metrics)
+        else:
+            ended = self.running.pop(work.id, None)
+            if event.kind == "done":
+                self._finished[work.kind] += len(work.stages)
+                self._seconds[work.kind] += [time.monotonic() - ended.since] if ended else []
+                self._finish(work)
+            elif event.kind == "failed":
+                self._failed[work.kind] += len(work.stages)
+
+    def about(self, work: Work) -> str:
+        """What the trials that need a unit of work have in common, of the axes."""
+        return self._common([point for stage in work.stages for point in self._needed_by.get(stage.id, ())])
+
+    def _common(self, points: Sequence[Mapping[str, Any]]) -> str:
+        first = points[0] if points else {}
+        return point_text({key: value for key, value in first.items() if all(p.get(key) == value for p in points)})
+
+    def head(self) -> str:
+        """One line: trials done of all, time, time left, and the best."""
+        done, total = sum(not lacking for lacking in self._lacking.values()), len(self._lacking)
+        if space := self._plan.sweep.search:
+            total = max(total, space.trials * (len(space.draft.seeds.rows) if space.draft.seeds else 1))
+        parts = [f"{self._plan.sweep.name}: {done} of {total} trials done"]
+        parts.append(clock(time.monotonic() - self._began))
+        # What a search will suggest is not in its plan yet.
+        if done < total == len(self._lacking) and (left := self._left()):
+            parts.append(f"about {clock(left)} left")
+        if self._best:
+            value, where = self._best
+            heading = HEADINGS.get(self._metric.name, self._metric.name)
+            parts.append(f"best {heading} {value:.4g}" + (f" ({where})" if where else ""))
+        return " · ".join(parts)
+
+    def kind_rows(self) -> Iterator[tuple[Kind, str, str, str, str, str]]:
+        """For each kind of stage: done, running, to do, failed, and the seconds of one unit of work."""
+        for kind, count in self._counts.items():
+            running = sum(len(each.work.stages) for each in self.running.values() if each.work.kind == kind)
+            finished, failed = self._finished[kind], self._failed[kind]
+            to_do = max(0, count.to_do - finished - failed - running)
+            seconds = self._seconds[kind]
+            each = f"{mean(seconds):.2g} s" if seconds else ""
+            yield kind, str(count.done + finished), str(running or ""), str(to_do or ""), str(failed or ""), each
+
+    def running_rows(self, limit: int | None = None) -> Iterator[tuple[str, ...]]:
+        """For each unit of work that runs: its name, its trials, step, rate, and what it reports."""
+        for each in list(self.running.values())[:limit]:
+            yield each.work.id, self.about(each.work), *each.cells()
+        if limit is not None and len(self.running) > limit:
+            yield f"… and {len(self.running) - limit} more", "", "", "", "", ""
+
+    @property
+    def _metric(self) -> Metric:
+        return next(iter(self._plan.sweep.metrics), Metric(name="noc_at_90"))
+
+    def _follow(self) -> None:
+        """Take over the plan; a search's has more trials each time."""
+        self._plan = self._current()
+        self._counts: Mapping[Kind, Count] = self._plan.counts()
+        self._needed_by: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._leaf_of: defaultdict[str, list[str]] = defaultdict(list)
+        done = self._store.done()
+        for trial, point in zip(self._plan.trials, self._plan.points, strict=True):
+            for stage in trial.stages:
+                self._needed_by[stage.id].append(point)
+            own = [stage.id for stage in leaves(trial)]
+            self._lacking[trial.id] = set(own) - done
+            for stage_id in own:
+                self._leaf_of[stage_id].append(trial.id)
+
+    def _finish(self, work: Work) -> None:
+        for stage in work.stages:
+            for trial_id in self._leaf_of.get(stage.id, ()):
+                self._lacking[trial_id].discard(stage.id)
+            self._note_best(stage.id)
+
+    def _note_best(self, stage_id: str) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # Unchecked: the tables compare the files' hashes, and ten thousand of them take a while.
+            value = self._store.summary(stage_id, checked=False)["metrics"][self._metric.name]
+            if value is not None and (self._best is None or self._metric.better(value, self._best[0])):
+                self._best = (value, self._common(self._needed_by[stage_id]))
+
+    def _left(self) -> float | None:
+        """Seconds to the end; None while the time of one kind that is to do is not known yet."""
+        to_do = Counter(work.kind for work in self._plan.works)
+        seconds, longest = 0.0, 0.0
+        for kind in KINDS:
+            running = [each for each in self.running.values() if each.work.kind == kind]
+            ended = len(self._seconds[kind]) + self._failed[kind]
+            waiting = to_do[kind] - ended - len(running)
+            own = mean(self._seconds[kind]) if self._seconds[kind] else None
+            if waiting > 0 and own is None:
+                return None
+            seconds += max(0, waiting) * (own or 0.0)
+            for each in running:
+                left = each.left()
+                if left is None:
+                    if own is None:
+                        return None
+                    left = max(0.0, own - (time.monotonic() - each.since))
+                seconds += left
+                longest = max(longest, left)
+        return max(seconds / self._most_running, longest)

@@ -1,0 +1,122 @@
+"""How a sweep is to run, as its file says: resources, retries, budget, and the early stopping of trainings."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from samref_sweep.failures import FailureKind
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Budget(BaseModel):
+    """Bounds of a sweep. When one is reached, running stages end in order, and a larger one goes on from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    gpu_hours: Positive | None = None
+    """GPU-hours of all the sweep's stages, those of earlier runs included."""
+    hours: Positive | None = None
+    """Hours of one run of the command, after which the same command goes on."""
+    trial_hours: Positive | None = None
+    """Device-hours of one trial: of its stages, shared ones included, without what lost attempts took. When they are
+    used up its running stage ends in order, and all other trials go on."""
+    embeddings_gb: Positive | None = None
+    """Disk that embeddings still to be made may take, in 10⁹ bytes; a sweep that needs more is refused before it runs,
+    as is one that needs more than is free."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Only the first so many trials, those done before included."""
+
+
+def seconds(value: Any) -> Any:
+    """The seconds of a time as sweep files have it: a number, or a text such as 90s, 30m or 2h."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", str(value))
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is not a time; write seconds, or for example 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+
+
+class Resources(BaseModel):
+    """What one stage of a kind asks of the cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    cpu: Annotated[float, Field(gt=0)] | Literal["auto", "all"] = "auto"
+    """CPUs; `auto`: one a process, or with a GPU its share of the machine's; `all`: a whole machine, so that it runs
+    alone."""
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """GPUs: one, a fraction of one, or for a training several, which it uses data-parallel; `auto`: one where the
+    cluster has any."""
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processes of one training, each with its share of `cpu`, `gpu` and every batch; `auto`: one a GPU."""
+    time_limit: Annotated[float | None, BeforeValidator(seconds)] = None
+    """What longer runs is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        whole = self.gpu == "auto" or self.gpu <= 1 or self.gpu == int(self.gpu)
+        if not whole:
+            raise ValueError(f"gpu is {self.gpu}; it should be at most 1, or a whole number")
+        if self.workers != "auto" and self.gpu != "auto" and self.gpu > 1 and self.workers != self.gpu:
+            raise ValueError(f"workers is {self.workers} and gpu {self.gpu:g}; each process of a training has one GPU")
+        if self.cpu == "all" and self.num_workers > 1:
+            raise ValueError("cpu is all, which is a machine; several processes need a number, or auto")
+        return self
+
+    @property
+    def num_workers(self) -> int:
+        """Processes, `auto` settled."""
+        if self.workers != "auto":
+            return self.workers
+        return 1 if self.gpu == "auto" else max(1, int(self.gpu))
+
+
+Attempts = Annotated[int, Field(ge=0, le=100)]
+
+
+class Retry(BaseModel):
+    """How often a stage is started again in the same run, for each kind of failure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    node_lost: Attempts = 3
+    """Its process was killed or its node went away; a training goes on from its checkpoint. Where a provider announces
+    that it takes the node back (a preemption), the attempt does not count."""
+    out_of_memory: Attempts = 1
+    """The machine's or the GPU's memory was full, perhaps of other stages."""
+    error: Attempts = 0
+    """The stage raised an error."""
+    time_limit: Attempts = 0
+    """It ran into `resources.KIND.time_limit`."""
+
+    def bound(self, kind: FailureKind) -> int:
+        """How many failures of a kind are followed by another attempt; none where the disk is full or broken."""
+        return 0 if kind in ("storage", "stopped") else int(getattr(self, kind))
+
+
+class Scheduler(BaseModel):
+    """Which trainings are stopped early."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    name: Literal["asha"] = "asha"
+    """The rule: asynchronous successive halving."""
+    metric: str = "loss"
+    """What is compared, of what trainings report; less is better."""
+    reduction: int = Field(3, ge=2)
+    """One in so many goes on at each rung; each rung, up to half of the training, has so many times the steps of the
+    one before."""
+    grace_steps: int | None = Field(None, ge=1)
+    """The first rung; null: the training's steps divided by the square of `reduction`, which makes two rungs."""
+
+
+def _scheduler(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+SchedulerEntry = Annotated[Scheduler, BeforeValidator(_scheduler, json_schema_input_type=Literal["asha"] | Scheduler)]

@@ -1,0 +1,207 @@
+"""The sweep file: read, checked, and expanded into trial configurations.
+
+A file is a layer over the file that it `extends`, and each `--set` a layer over that. Every mistake is a `SpecError`
+of one line that names the place, the key and the value. Knows nothing of stages, the store or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from samref.config import TrialConfig
+from samref.stage import Kind
+from samref_sweep.errors import SpecError, did_you_mean
+from samref_sweep.spec.draft import SEEDS, ZIP, Draft
+from samref_sweep.spec.file import SweepFile, layers, one_layer, validate
+from samref_sweep.spec.metric import PROFILED, Metric
+from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
+from samref_sweep.spec.settings import part_of, setting
+from samref_sweep.spec.yaml_text import parse
+
+__all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
+
+
+def _default_resources() -> dict[Kind, Resources]:
+    # A timing that shares the machine with a training means nothing, hence `all` for profile.
+    return {
+        "embed": Resources(),
+        "train": Resources(),
+        "evaluate": Resources(),
+        "profile": Resources(cpu="all"),
+    }
+
+
+@dataclass(frozen=True)
+class Space:
+    """What an adaptive method suggests trials from."""
+
+    draft: Draft
+    trials: int
+    """How many suggestions to make."""
+    seed: int
+    probes: tuple[TrialConfig, ...]
+    """Configurations that show each value of each axis."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, expanded."""
+
+    name: str
+    purpose: str
+    file: Path
+    axes: Mapping[str, tuple[Any, ...]]
+    points: tuple[Mapping[str, Any], ...]
+    """For each trial the value of every axis that applies to it."""
+    configs: tuple[TrialConfig, ...]
+    resources: Mapping[Kind, Resources]
+    shape: str = ""
+    """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
+    metrics: tuple[Metric, ...] = ()
+    search: Space | None = None
+    """Of an adaptive method, which has no points at first."""
+    retry: Retry = field(default_factory=Retry)
+    scheduler: Scheduler | None = None
+    budget: Budget = field(default_factory=Budget)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file, apply `KEY=VALUE` overrides, and expand it.
+
+    An override's value is YAML, its KEY a setting or a key of the file (`seeds`, `resources.train.gpu`). It replaces
+    the axis of the same name (and axes below it, where KEY is a whole part); a list for a setting that takes one
+    value is an axis. One of the settings that `zip` couples leaves `zip`, the others stay coupled.
+
+    Raises:
+        SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
+    """
+    draft, merged = Draft(str(path)), _Merged()
+    for place, layer in layers(path):
+        _apply(layer, place, draft)
+        merged.add(layer)
+    for text in overrides:
+        _override(text, draft, merged)
+    spec = merged.check(str(path))
+    points = _points(spec, draft)
+    if not points and spec.method != "optuna":
+        raise SpecError(f"{path}: exclude leaves no trial; every combination fits one of its entries")
+    configs = draft.expand(points)
+    search = spec.method == "optuna"
+    axes, shape = draft.described(points)
+    return Sweep(
+        name=spec.name or path.stem,
+        purpose=spec.purpose,
+        file=path,
+        axes=axes,
+        points=() if search else points,
+        configs=() if search else configs,
+        resources={**_default_resources(), **spec.resources},
+        shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
+        metrics=tuple(spec.metric),
+        search=Space(draft, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
+        if search
+        else None,
+        retry=spec.retry,
+        scheduler=spec.scheduler,
+        budget=spec.budget,
+    )
+
+
+def _points(spec: SweepFile, draft: Draft) -> tuple[Mapping[str, Any], ...]:
+    """The sweep's points; for a search, some that show everything it may suggest."""
+    ranges = [dimension for dimension in draft.dimensions.values() if dimension.range]
+    if spec.method == "grid":
+        if ranges:
+            raise SpecError(
+                f"{ranges[0].place}: {ranges[0].keys[0]} is a range, which needs method: random or method: optuna "
+                "(and trials, their number); a grid needs values"
+            )
+        if spec.trials is not None:
+            raise SpecError(f"{draft.file}: trials is for method: random and optuna; a grid has every combination")
+        return tuple(draft.points())
+    if spec.trials is None:
+        raise SpecError(f"{draft.file}: method: {spec.method} needs trials, how many to make, e.g. trials: 30")
+    if not draft.ordered():
+        raise SpecError(f"{draft.file}: method: {spec.method} needs parameters to choose from")
+    if spec.method == "random":
+        return tuple(draft.drawn(spec.trials, spec.seed))
+    if not spec.metric:
+        raise SpecError(f"{draft.file}: method: optuna needs a metric to optimise, e.g. metric: noc_at_90")
+    points = tuple(each for point in draft.probes() for each in draft.repeats(point))
+    unmeasured = next((metric.name for metric in spec.metric if metric.name in PROFILED), None)
+    if unmeasured and any(config.profile is None for config in draft.expand(points)):
+        raise SpecError(f"{draft.place('profile')}: profile is null, but the metric {unmeasured} is measured by it")
+    return points
+
+
+class _Merged:
+    """The keys of all layers, but those that the draft holds."""
+
+    _DRAFTED = frozenset({"extends", "trial", "parameters", "exclude", "seeds"})
+
+    def __init__(self) -> None:
+        self._content: dict[str, Any] = {}
+
+    def add(self, layer: SweepFile) -> None:
+        _merge(self._content, layer.model_dump(exclude_unset=True, exclude=set(self._DRAFTED)))
+
+    def check(self, place: str) -> SweepFile:
+        return validate(self._content, place)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _apply(layer: SweepFile, place: str, draft: Draft) -> None:
+    for key, value in layer.trial.items():
+        draft.set(key, value, place)
+    if layer.parameters.zip:
+        draft.zip(layer.parameters.zip, place)
+    elif "zip" in layer.parameters.model_fields_set:
+        draft.dimensions.pop(ZIP, None)
+    for key, axis in layer.parameters.axes.items():
+        draft.sweep(key, axis, place)
+    if layer.seeds is not None:
+        draft.repeat(layer.seeds, place)
+    elif "seeds" in layer.model_fields_set:
+        draft.dimensions.pop(SEEDS, None)
+    if "exclude" in layer.model_fields_set:
+        draft.exclude(layer.exclude, place)
+
+
+def _override(text: str, draft: Draft, merged: _Merged) -> None:
+    place = f"--set {text}"
+    key, equals, value_text = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise SpecError(f"{place}: write KEY=VALUE, for example --set evaluate.theta=1.1")
+    value = parse(value_text, place)
+    first, _, rest = key.partition(".")
+    if first == "extends":
+        raise SpecError(f"{place}: extends stands in a file only")
+    if first not in SweepFile.model_fields and first not in TrialConfig.model_fields:
+        known = [*TrialConfig.model_fields, *SweepFile.model_fields]
+        raise SpecError(
+            f"{place}: {first} is neither a setting nor a key of a sweep file.{did_you_mean(first, known)} "
+            f"There are: {', '.join(known)}"
+        )
+    if first in SweepFile.model_fields:
+        # The settings below `parameters` are written with their dots, all other keys are nested.
+        names = [rest] if first == "parameters" and rest else rest.split(".") if rest else []
+        for name in reversed([first, *names]):
+            value = {name: value}
+        layer = one_layer(value, place)
+        _apply(layer, place, draft)
+        merged.add(layer)
+    elif isinstance(value, dict) and part_of(setting(key, place)) is None:  # {min: 1, max: 2}
+        _apply(one_layer({"parameters": {key: value}}, place), place, draft)
+    else:
+        draft.override(key, value, place)

@@ -1,0 +1,1 @@
+"""Finished stages, in a folder or on object storage."""

@@ -1,0 +1,177 @@
+"""Objects by name below a URI, through pyarrow.fs: list, read, write, remove. Tested with S3 only.
+
+What goes wrong is a StoreError in one line that names the object, but an object or a file that is not there, which is a
+FileNotFoundError. An object appears whole. Knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from samref_sweep.errors import StoreError
+from samref_sweep.store import manifest
+
+QUICK, PATIENT = 3, 10
+"""Attempts at each request. A server that is away is told after ten seconds by the first, after a minute by the second;
+pyarrow's own strategy waits longer for a silent one and holds up the end of the process too (pyarrow 25)."""
+CHUNK_BYTES = 2**25
+"""Of a file that is fetched, a request each."""
+OPTIONS = ("endpoint_override", "region", "scheme")
+"""Of an S3 URI; credentials do not stand in it, for it is shown and kept in tables."""
+REASONS = {
+    "NO_SUCH_BUCKET": "there is no such bucket",
+    "NETWORK_CONNECTION": "no answer; is its endpoint right (?endpoint_override=HOST:PORT&scheme=http, or "
+    "AWS_ENDPOINT_URL), and its server up?",
+    "ACCESS_DENIED": "access denied; are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set, or a profile or role?",
+}
+"""What the AWS SDK calls an error → what it is."""
+
+
+class Objects:
+    """The objects whose names begin with a URI's path."""
+
+    def __init__(self, uri: str, attempts: int = PATIENT) -> None:
+        self.where = uri.partition("?")[0].rstrip("/")
+        try:
+            self._files, root = _connect(uri, attempts)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StoreError(f"{self.where}: is no place for objects: {error}") from None
+        self._root = root.rstrip("/")
+
+    def list(self, folder: str) -> dict[str, float]:
+        """The objects directly below a name, without it, and when they were written, in seconds since 1970."""
+        with self._told(folder):
+            found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True))
+        return {each.base_name: (each.mtime_ns or 0) / 1e9 for each in found if each.type == fs.FileType.File}
+
+    def has(self, name: str) -> bool:
+        """Whether there is an object."""
+        with self._told(name):
+            (found,) = self._files.get_file_info([self._path(name)])
+        return bool(found.type == fs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        """What a small object holds."""
+        with self._told(name), self._files.open_input_file(self._path(name)) as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Make a small object, or replace it."""
+        with self._told(name), self._files.open_output_stream(self._path(name)) as stream:
+            stream.write(content)
+
+    def put(self, path: Path, name: str) -> None:
+        """Make an object of a file, or replace it."""
+        with self._told(name):
+            fs.copy_files(str(path), self._path(name), fs.LocalFileSystem(), self._files)
+
+    def get(self, name: str, path: Path) -> None:
+        """Write an object into a file, in a folder that may be new."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told(name):
+            fs.copy_files(self._path(name), str(path), self._files, fs.LocalFileSystem(), chunk_size=CHUNK_BYTES)
+
+    def put_folder(self, folder: Path, upload: str, marker: str, **about: Any) -> None:
+        """Upload the files of a folder that has a manifest; the marker, written last, says that they are whole."""
+        content = manifest.read(folder)
+        for name in content["files"]:
+            self.put(folder / name, f"{upload}/{name}")
+        self.write(marker, json.dumps({"upload": upload, "manifest": content, **about}).encode())
+
+    def get_folder(self, about: Mapping[str, Any], folder: Path) -> None:
+        """Fetch the files that a marker tells of, and their manifest, into an empty folder.
+
+        Raises:
+            FileNotFoundError, Difference: they are not those that were uploaded.
+        """
+        (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
+        for name in about["manifest"]["files"]:
+            self.get(f"{about['upload']}/{name}", folder / name)
+        manifest.compare(folder)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        with suppress(FileNotFoundError), self._told(name):
+            self._files.delete_file(self._path(name))
+
+    def remove_below(self, folder: str) -> None:
+        """Remove all objects below a name."""
+        with suppress(FileNotFoundError), self._told(folder):
+            self._files.delete_dir(self._path(folder))
+
+    @contextmanager
+    def probe(self) -> Iterator[str]:
+        """An object for the time of the block; its name, for `look`."""
+        name = f"probes/{secrets.token_hex(6)}"
+        self.write(name, b"")
+        try:
+            yield name
+        finally:
+            self.remove(name)
+
+    def look(self, name: str) -> None:
+        """Make sure that these are the objects where `probe` is going on, and that they can be written from here.
+
+        Raises:
+            StoreError: they are not, or cannot.
+        """
+        if not self.has(name):
+            raise StoreError(f"{self.where}/{name}: was written by the driver, and is not there")
+        with self.probe():
+            pass
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.where}/{name} is missing") from None
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{self.where}/{name}: {_reason(error)}") from None
+
+
+@contextmanager
+def uploaded(uri: str) -> Iterator[Path]:
+    """An empty folder, whose files become objects below a URI when the block ends (`StoreError`: they cannot)."""
+    objects = Objects(uri, QUICK)
+    with objects.probe(), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        for path in sorted(Path(folder).iterdir()):
+            objects.put(path, path.name)
+
+
+def _connect(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
+    parts = urlsplit(uri)
+    if parts.scheme != "s3":
+        return fs.FileSystem.from_uri(uri)
+    if "@" in parts.netloc:
+        raise ValueError("credentials stand in the environment or a profile, not in the URI")
+    if not parts.netloc:
+        raise ValueError("it names no bucket")
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    if unknown := options.keys() - OPTIONS:
+        raise ValueError(f"{', '.join(sorted(unknown))} is no option; there are {', '.join(OPTIONS)}")
+    if "endpoint_override" not in options and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        options |= {"endpoint_override": urlsplit(endpoint).netloc, "scheme": urlsplit(endpoint).scheme}
+    options["retry_strategy"] = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+    options["allow_delayed_open"] = True  # a small object is one request
+    return fs.S3FileSystem(**options), parts.netloc + parts.path
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return next((f"{reason} ({text})" for code, reason in REASONS.items() if f"AWS Error {code}" in text), text)[:500]

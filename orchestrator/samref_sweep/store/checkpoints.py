@@ -1,0 +1,101 @@
+"""A training's checkpoints as objects, so that another node goes on from them.
+
+A checkpoint is a folder `step-…` that appears by rename; the newest is the last by name. Of each training one is kept:
+an object that says where its files are is replaced when those of a newer one are whole. Knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samref_sweep.errors import StoreError
+from samref_sweep.store import manifest
+
+if TYPE_CHECKING:
+    from samref_sweep.store.bucket import Objects  # imports pyarrow
+
+_LOG = logging.getLogger(__name__)
+LOOK_SECONDS = 2.0
+"""Between two looks for a new checkpoint."""
+Temporary = Callable[[str], AbstractContextManager[Path]]
+"""Gives an empty folder, on the disk of the checkpoints."""
+
+
+@contextmanager
+def mirrored(folder: Path, objects: Objects, name: str, temporary: Temporary) -> Iterator[None]:
+    """The folder has the newest checkpoint when the block begins; those that appear in it are uploaded, in a thread.
+
+    Raises:
+        StoreError: it cannot be known whether there is one. One that cannot be uploaded is only warned of.
+    """
+    mirror = _Mirror(folder, objects, name, temporary)
+    mirror.fetch()
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(LOOK_SECONDS):
+            mirror.send()
+
+    thread = threading.Thread(target=work, name="checkpoints", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        over.set()
+        thread.join()
+        mirror.send()  # the last one; after success none is needed
+        raise
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Mirror:
+    def __init__(self, folder: Path, objects: Objects, name: str, temporary: Temporary) -> None:
+        self._folder = folder
+        self._objects = objects
+        self._name = name
+        self._temporary = temporary
+        self._step = self._upload = ""  # of the checkpoint that is there
+
+    def fetch(self) -> None:
+        """Get the checkpoint that is there, unless one as new is here; one that is not whole is left alone."""
+        with suppress(FileNotFoundError, manifest.Difference), self._temporary("checkpoint") as aside:
+            about = json.loads(self._objects.read(f"{self._name}.json"))
+            self._step, self._upload = about["step"], about["upload"]
+            if self._newest() < self._step:
+                self._objects.get_folder(about, aside)
+                (aside / manifest.FILE).unlink()
+                aside.rename(self._folder / self._step)
+
+    def send(self) -> None:
+        """Upload the newest checkpoint, unless it was, and then remove the one before it."""
+        step = self._newest()
+        if step == self._step or not step:
+            return
+        upload, before = f"{self._name}/{secrets.token_hex(6)}", self._upload
+        try:
+            with self._temporary("checkpoint") as aside:
+                # The training removes it once there is a newer one.
+                kept = Path(shutil.copytree(self._folder / step, aside / step, copy_function=os.link))
+                if step != self._newest():
+                    return
+                manifest.write(kept)
+                self._objects.put_folder(kept, upload, f"{self._name}.json", step=step)
+            self._step, self._upload = step, upload
+            if before:
+                self._objects.remove_below(before)
+        except (OSError, shutil.Error, StoreError) as error:
+            _LOG.warning("%s: not uploaded, and tried again: %s", step, error)
+
+    def _newest(self) -> str:
+        return max((path.name for path in self._folder.glob("step-*")), default="")
