@@ -35,7 +35,8 @@ from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.planning.work import Work
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.store import Store
 
 AT_ONCE = 2
 TURNS = 3
@@ -131,7 +132,7 @@ def way_empty_callback(folder: Path, count: int) -> dict[str, float]:
 
 
 def way_empty_ours(folder: Path, count: int) -> dict[str, float]:
-    store = Store(folder / "store")
+    store = FolderStore(folder / "store")
     ours(empty_plan(count, store.done()), store, write_nothing, lambda event: None, folder)
     return {}
 
@@ -139,7 +140,7 @@ def way_empty_ours(folder: Path, count: int) -> dict[str, float]:
 def way_empty_tracked(folder: Path, count: int) -> dict[str, float]:
     from samref_sweep.record.tracker import Tracker, default_uri
 
-    store = Store(folder / "store")
+    store = FolderStore(folder / "store")
     planned = empty_plan(count, store.done())
     tracker = Tracker(planned, store, default_uri(store), print)
     held: list[float] = []
@@ -193,7 +194,7 @@ def way_sharing_plain(folder: Path, count: int) -> dict[str, float]:
 
 
 def way_sharing_ours(folder: Path, count: int) -> dict[str, float]:
-    store = Store(folder / "store")
+    store = FolderStore(folder / "store")
     configs = [real_config(theta, seed) for seed in SEEDS for theta in THETAS]
     ours(plan(sweep("sharing", configs), NoContents(), store.done()), store, None, lambda event: None, folder)
     return {}
@@ -206,7 +207,7 @@ def way_sharing_alone(folder: Path, count: int) -> dict[str, float]:
 
 def way_scale_run(folder: Path, count: int) -> dict[str, float]:
     """Prints seconds and the driver's memory after every tenth of the stages."""
-    store = Store(folder / "store")
+    store = FolderStore(folder / "store")
     began = last = time.perf_counter()
     ended = 0
 
@@ -228,7 +229,7 @@ def way_scale_run(folder: Path, count: int) -> dict[str, float]:
 
 def way_scale_resume(folder: Path, count: int) -> dict[str, float]:
     began = time.perf_counter()
-    done = Store(folder / "store").done()
+    done = FolderStore(folder / "store").done()
     scanned = time.perf_counter()
     planned = empty_plan(count, done)
     outcomes = planned.outcomes(done, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from samref_sweep.execution.search import Search
 from samref_sweep.planning.cost import Cost, estimate
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.spec.sweep import Sweep
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 
 @dataclass
@@ -55,10 +56,10 @@ class Prepared:
                 f"{self.sweep.file}: embeddings to come take {readable_size(needed)}, more than budget.embeddings_gb, "
                 f"{cap:g}; fewer samples or model.embedding_precision: fp16 take less"
             )
-        free = self.store.free_bytes() if self.store else None
-        if self.store and free is not None and needed > free:
+        shared = self.store.shared if self.store else None
+        if shared and needed > (free := shutil.disk_usage(shared).free):
             raise SpecError(
-                f"{self.store.where}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
+                f"{shared}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
                 "free; choose another disk with --store"
             )
 
@@ -70,7 +71,7 @@ class Prepared:
 
 def prepare(sweep: Sweep, runtime: Runtime, store: Store | None) -> Prepared:
     """Plan a sweep; of an adaptive one, what was suggested so far."""
-    contents = Contents(runtime, store.fingerprints if store else None)
+    contents = Contents(runtime, store.node.fingerprints if store else None)
     search = None
     if sweep.search:
         for config in sweep.search.probes:

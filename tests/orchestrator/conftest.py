@@ -1,7 +1,8 @@
-"""A store, and one in which a toy sweep is done."""
+"""A store, one in which a toy sweep is done, and a bucket of a real S3 server on this machine."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from samref.config import Runtime
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
 
 # pytest's importlib mode finds no module beside a test, nor do Ray's workers.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,14 +20,35 @@ from toys import toy_plan, write_toy_stage
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture
-def finished(store: Store) -> tuple[Plan, Store]:
+def finished(store: FolderStore) -> tuple[Plan, FolderStore]:
     """A toy plan (made before anything was done) and the store in which all of it is done."""
     planned = toy_plan(store)
     for work in planned.works:
         perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
     return planned, store
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an S3 server."""
+    from s3 import s3_server
+
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a new bucket; what the environment says of S3 is this server."""
+    from s3 import CREDENTIALS, make_bucket
+
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{s3}"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SAMREF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # no profile of whoever runs the tests
+    return make_bucket(s3, tmp_path.name.replace("_", "-").strip("-").lower()[-60:])

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from toys import toy_plan
 
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
 
 pytestmark = pytest.mark.slow
 
@@ -33,15 +33,15 @@ import ray
 import ray.cloudpickle
 import toys
 from samref_sweep.spec.policy import Retry
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
 from samref_sweep.errors import SpecError
 from samref_sweep.errors import StoreError
 
 ray.cloudpickle.register_pickle_by_value(toys)  # the nodes do not have it
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 
-def wait_at_first(stages, inputs, outs, *, scratch, **rest):
-    stage = stages[0]
+def wait_at_first(job, report):
+    stage, scratch = job.stages[0], job.scratch
     if stage.kind == "train":
         import samref_sweep
         with open(attempts / stage.id, "a") as file:
@@ -49,12 +49,12 @@ def wait_at_first(stages, inputs, outs, *, scratch, **rest):
         if not (scratch / "step-1").exists():
             (scratch / "step-1").mkdir()
             time.sleep(300)
-    toys.write_toy_stage(stages, inputs, outs, scratch=scratch, **rest)
+    toys.write_toy_stage(job, report)
 
 root, address, node_lost = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 attempts = root / "attempts"
 attempts.mkdir(parents=True, exist_ok=True)
-store = Store(root / "store")
+store = FolderStore(root / "store")
 planned = toys.toy_plan(store, thetas=(1.1,))
 planned = replace(planned, sweep=replace(planned.sweep, retry=Retry(node_lost=node_lost)))
 try:
@@ -200,7 +200,7 @@ def test_a_nodes_training_goes_on_elsewhere_from_its_checkpoint(nodes: Nodes, tm
         first, second = attempts(tmp_path)[lost]
         assert first[0] == node != second[0]
         assert "runtime_resources" in first[1], "the packages came from the driver"
-        wait_for(lambda: Store(tmp_path / "store").has(lost))
+        wait_for(lambda: FolderStore(tmp_path / "store").has(lost))
     finally:
         process.kill()
         process.wait()
@@ -216,4 +216,4 @@ def test_a_store_that_a_node_does_not_see_is_refused_by_name(nodes: Nodes, tmp_p
     said = finish(nodes.driver(hidden, 0))
     assert said.startswith("refused: node ")
     assert f"cannot write to the store {hidden}/store: No such file or directory; choose one that" in said
-    assert toy_plan(Store(hidden / "store")).works
+    assert toy_plan(FolderStore(hidden / "store")).works

@@ -21,7 +21,7 @@ from samref_sweep.execution.requests import resolve
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.policy import Resources
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 
 def break_gamma(job: Job, report: Report) -> None:
@@ -86,23 +86,23 @@ from toys import toy_plan, write_toy_stage
 from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.ray.tuner import execute
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
 
-def slow(stages, inputs, outs, *, scratch, report, **rest):
-    config = stages[0].config
-    if stages[0].kind == "evaluate" and config["evaluate"]["theta"] == 1.05:
+def slow(job, report):
+    config = job.stages[0].config
+    if job.stages[0].kind == "evaluate" and config["evaluate"]["theta"] == 1.05:
         if hangs:
             time.sleep(100)
         for step in range(1, 1000):
             try:
                 report(step, {})
             except Stopped:
-                (scratch / "progress").write_text(str(step))
+                (job.scratch / "progress").write_text(str(step))
                 raise
             time.sleep(0.1)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, report=report, **rest)
+    write_toy_stage(job, report)
 
-store, hangs = Store(Path(sys.argv[1])), sys.argv[2] == "hangs"
+store, hangs = FolderStore(Path(sys.argv[1])), sys.argv[2] == "hangs"
 show = lambda event: print(event.kind, event.work.kind, flush=True)
 result = execute(toy_plan(store), store, runtime=Runtime(), on_event=show, runner=slow)
 print("interrupted" if result.interrupted else "complete", result.failures, flush=True)
@@ -130,7 +130,7 @@ def test_ctrl_c_ends_what_runs_in_order_and_keeps_what_is_done(store: Store, sta
     assert rest.splitlines()[-1] == "interrupted {}", rest + errors
     assert "stopping: what runs keeps its progress and ends within seconds" in errors
     assert {work.kind for work in toy_plan(store).works} == {"evaluate"}
-    assert not store.failures()
+    assert not store.failures.all()
     if stage == "reports":
         kept = [path.read_text() for path in (store.root / "scratch").rglob("progress")]  # one or both evaluations ran
         assert kept

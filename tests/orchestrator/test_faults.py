@@ -25,7 +25,8 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.record import tables as results
 from samref_sweep.spec.policy import Resources, Retry
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +85,7 @@ GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, dict[float, Outcome], list[Event]]:
     """One sweep in which all of it happens; γ → what became of its trial."""
-    store = Store(tmp_path_factory.mktemp("faults") / "store")
+    store = FolderStore(tmp_path_factory.mktemp("faults") / "store")
     planned = toy_plan(store, gammas=GAMMAS, thetas=(1.1,))
     requests = planned.sweep.resources | {"train": Resources(cpu=1, gpu=0, time_limit=3.0)}
     sweep = replace(planned.sweep, retry=Retry(node_lost=1), resources=requests)
@@ -167,7 +168,7 @@ def test_only_what_failed_by_itself_is_remembered(
     swept: tuple[Plan, Store, dict[float, Outcome], list[Event]],
 ) -> None:
     _, store, _, _ = swept
-    assert sorted(failure["kind"] for failure in store.failures().values()) == ["error", "time_limit"]
+    assert sorted(failure.kind for failure in store.failures.all().values()) == ["error", "time_limit"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def write_much(stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Sequen
 
 @pytest.mark.parametrize("with_log", [True, False], ids=["with room for the log", "without"])
 def test_a_full_disk_fails_the_stage_and_leaves_the_store_whole(small_disk: Path, with_log: bool) -> None:
-    store = Store(small_disk / "store")
+    store = FolderStore(small_disk / "store")
     first, second, *_ = [work for work in toy_plan(store, thetas=(1.1,)).works if work.kind == "embed"]
     ballast = small_disk / "ballast"
 
@@ -223,7 +224,7 @@ def test_a_full_disk_fails_the_stage_and_leaves_the_store_whole(small_disk: Path
 
 
 def test_a_store_that_becomes_read_only_fails_the_stage(small_disk: Path) -> None:
-    store = Store(small_disk / "store")
+    store = FolderStore(small_disk / "store")
     work = toy_plan(store).works[0]
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     failure = attempt(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
@@ -244,7 +245,7 @@ def wait_to_be_killed(job: Job, report: Report) -> None:
 def test_what_rays_memory_monitor_kills_is_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # of the machine's memory, which is in use already
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
-    store = Store(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     planned = toy_plan(store)
     planned = replace(planned, works=planned.works[:1])
     result, _ = run_toys(planned, store, wait_to_be_killed, jobs=1)

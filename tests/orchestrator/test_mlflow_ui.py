@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record.tracker import Tracker, default_uri
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,5 +1,6 @@
 """A store on object storage, in a real S3 server on this machine; another cache folder is another node."""
 
+import hashlib
 import json
 import os
 import signal
@@ -7,97 +8,89 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyarrow import fs
-from s3 import CREDENTIALS, free_port, make_bucket, s3_server
+from s3 import CREDENTIALS, free_port
+from stores import OnObjectStorage, finish, train
 from toys import toy_plan, write_toy_stage
 
-from samref.config import Runtime
 from samref.stage import Job, Report
 from samref_dashboards import report
 from samref_sweep.cli.commands import main
 from samref_sweep.errors import DamagedError
-from samref_sweep.execution.unit import perform
-from samref_sweep.store.bucket import Objects
-from samref_sweep.store.folder import Store
+from samref_sweep.failures import Failure
+from samref_sweep.store.bucket import Bucket
 from samref_sweep.store.object_store import ObjectStore
-from samref_sweep.store.opening import open_store
 
+PROGRAM = Path(__file__).parent / "programs" / "use_store.py"
 Node = Callable[[str], ObjectStore]
 """The store as the node of a name sees it."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
-
-
 @pytest.fixture
-def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of a new bucket; what the environment says of S3 is this server."""
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{server}"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SAMREF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path))  # no profile of whoever runs the tests
-    return make_bucket(server, tmp_path.name.replace("_", "-").strip("-").lower()[-60:])
-
-
-@pytest.fixture
-def node(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    def at(name: str) -> ObjectStore:
-        monkeypatch.setenv("SAMREF_CACHE", str(tmp_path / name))
-        store = open_store(f"{bucket}/sweeps")
-        assert isinstance(store, ObjectStore)
-        return store
-
-    return at
-
-
-def finish(store: Store, stage_id: str, text: str = "hello") -> None:
-    with store.claim([stage_id]):
-        with store.workspace(stage_id) as folder:
-            (folder / "deep").mkdir()
-            (folder / "deep" / "a.txt").write_text(text)
-            (folder / "summary.json").write_text(json.dumps({"id": stage_id}))
-        store.publish([stage_id])
+def node(bucket: str, tmp_path: Path) -> Node:
+    return OnObjectStorage(bucket, tmp_path).node
 
 
 def objects_of(bucket: str) -> dict[str, fs.FileInfo]:
     """Name below the bucket → what S3 has."""
-    files, root = Objects(bucket)._files, bucket.removeprefix("s3://")
+    files, root = Bucket(bucket)._files, bucket.removeprefix("s3://")
     found = files.get_file_info(fs.FileSelector(root, recursive=True))
     return {each.path.removeprefix(f"{root}/"): each for each in found if each.type == fs.FileType.File}
 
 
-def test_a_stage_is_seen_by_all_nodes_and_fetched_once_by_each(node: Node, bucket: str) -> None:
+def test_a_store_of_version_1_is_read_as_it_was_written(node: Node, bucket: str) -> None:
+    """By hand, as the first release laid it out: people's stores must stay good."""
+    text = {"bytes": 5, "sha256": hashlib.sha256(b"hello").hexdigest()}
+    manifest = {"version": 1, "commit": "abc", "files": {"deep/a.txt": text}}
+    done = {"upload": "stages/train-1/0123456789ab", "manifest": manifest, "summary": {"loss": 1}}
+    checkpoint = {**done, "upload": "checkpoints/train-2/0123456789ab", "step": "step-000000007"}
+    written = {
+        "samref-store.json": '{"version": 1, "id": "0123456789abcdef"}',
+        "done/train-1.json": json.dumps(done),
+        "stages/train-1/0123456789ab/deep/a.txt": "hello",
+        "checkpoints/train-2.json": json.dumps(checkpoint),
+        "checkpoints/train-2/0123456789ab/deep/a.txt": "hello",
+        "failures/train-3.json": '{"reason": "boom", "log": null, "kind": "error"}',
+        "searches/a.jsonl": '\n{"gamma": 0.5}\n',
+    }
+    for name, content in written.items():
+        Bucket(f"{bucket}/sweeps").write(name, content.encode())
+    store = node("any")
+    assert store.node.root.name == "0123456789abcdef"
+    assert store.done() == {"train-1"}
+    assert store.summary("train-1") == {"loss": 1, "commit": "abc"}
+    assert (store.open("train-1") / "deep" / "a.txt").read_text() == "hello"
+    with store.scratch("train-2") as folder:
+        assert (folder / "step-000000007" / "deep" / "a.txt").read_text() == "hello"
+    assert store.failures.all() == {"train-3": Failure("boom")}
+    assert store.journal("searches/a.jsonl").read() == [{"gamma": 0.5}]
+
+
+def test_a_stage_is_seen_once_it_is_uploaded_and_fetched_once_by_each_node(node: Node, bucket: str) -> None:
     maker, other = node("maker"), node("other")
-    with maker.workspace("train-1") as folder:
+    with maker.workspace("train-1") as folder:  # and then the process was killed, or the server away
         (folder / "summary.json").write_text('{"loss": 1}')
-    assert not other.has("train-1")
+    assert not maker.has("train-1")
     assert other.done() == frozenset()
-    maker.publish(["train-1"])
-    assert other.has("train-1")
-    assert other.done() == {"train-1"}
-    assert other.summary("train-1") == {"loss": 1, "commit": maker.summary("train-1")["commit"]}
-    assert not other.folder("train-1").exists()
+    with node("maker").claim(["train-1"]):
+        assert other.has("train-1")
+    assert other.summary("train-1")["loss"] == 1
+    assert not other.cache.has("train-1")
     assert (other.open("train-1") / "summary.json").read_text() == '{"loss": 1}'
-    Objects(bucket).remove_below("sweeps/stages")
-    assert other.open("train-1") == other.folder("train-1")
-    assert node("a third").root.name == other.root.name, "the cache is named by the store"
+    Bucket(bucket).remove_below("sweeps/stages")
+    assert other.open("train-1") == other.cache.folder("train-1")
+    assert node("a third").node.root.name == other.node.root.name, "the cache is named by the store"
 
 
 def test_a_table_fetches_the_file_that_it_needs_and_no_other(node: Node) -> None:
     finish(node("maker"), "train-1")
     other = node("other")
     assert other.file("train-1", "deep/a.txt").read_text() == "hello"
-    assert not other.folder("train-1").exists()
-    with pytest.raises(FileNotFoundError):
-        other.file("train-1", "system.jsonl")
+    assert not other.cache.has("train-1")
 
 
 def test_a_nodes_damaged_copy_is_fetched_again(node: Node) -> None:
@@ -109,124 +102,38 @@ def test_a_nodes_damaged_copy_is_fetched_again(node: Node) -> None:
         assert (other.open("train-1") / "deep" / "a.txt").read_text() == "hello"
 
 
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
-@pytest.mark.parametrize("read", [ObjectStore.open, lambda store, stage_id: store.file(stage_id, "deep/a.txt")])
-def test_a_stage_whose_objects_are_damaged_is_not_done_any_more(
-    node: Node, bucket: str, damage: str, read: Callable[[Store, str], Path]
-) -> None:
+@pytest.mark.parametrize("damage", [b"hellO", None], ids=["flipped", "gone"])
+def test_a_file_whose_object_is_damaged_is_refused_alone_too(node: Node, bucket: str, damage: bytes | None) -> None:
     finish(node("maker"), "train-1")
-    other, third = node("other"), node("third")
-    third.summary("train-1")
     (name,) = (name for name in objects_of(bucket) if name.endswith("a.txt"))
-    Objects(bucket).write(name, b"hellO") if damage == "flipped" else Objects(bucket).remove(name)
+    Bucket(bucket).write(name, damage) if damage else Bucket(bucket).remove(name)
     with pytest.raises(DamagedError, match=r"a\.txt .*; done/train-1\.json was removed; run again to make it anew"):
-        read(other, "train-1")
-    assert not third.has("train-1")
-    finish(other, "train-1", "made anew")
-    # What it knows of the stage is older.
-    assert third.file("train-1", "deep/a.txt").read_text() == "made anew"
-    assert (third.open("train-1") / "deep" / "a.txt").read_text() == "made anew"
+        node("other").file("train-1", "deep/a.txt")
+    assert not node("other").has("train-1")
 
 
-def test_of_a_stage_that_two_nodes_finish_one_result_stays(node: Node, bucket: str) -> None:
+def test_of_a_stage_that_two_nodes_finish_nothing_is_uploaded_twice(node: Node, bucket: str) -> None:
     first, second = node("first"), node("second")
-    with first.workspace("train-1") as mine, second.workspace("train-1") as theirs:
+    with first.workspace("train-1") as mine:
+        finish(second, "train-1")
         (mine / "summary.json").write_text('{"who": "first"}')
-        (theirs / "summary.json").write_text('{"who": "second"}')
-    second.publish(["train-1"])
-    first.publish(["train-1"])
-    assert node("third").summary("train-1")["who"] == "second"
-    assert len([name for name in objects_of(bucket) if "/stages/" in name]) == 1
+    with first.claim(["train-1"]):
+        pass
+    assert len({name.split("/")[3] for name in objects_of(bucket) if "/stages/" in name}) == 1
 
 
-def test_what_could_not_be_uploaded_is_uploaded_by_the_next_attempt(node: Node) -> None:
-    store = node("maker")
-    with store.workspace("train-1") as folder:  # and then the process was killed
-        (folder / "summary.json").write_text("{}")
-    assert not store.has("train-1")
-    with node("maker").claim(["train-1"]):
-        assert node("other").has("train-1")
-
-
-WRITER = """
-import sys
-from samref_sweep.store.opening import open_store
-store = open_store(sys.argv[1])
-number = int(sys.argv[2])
-while True:
-    with store.workspace(f"train-{number}") as folder:
-        for part in range(5):
-            (folder / f"{part}.bin").write_bytes(bytes([part]) * 200_000)
-        (folder / "summary.json").write_text("{}")
-    print(number, flush=True)
-    store.publish([f"train-{number}"])
-    number += 1
-"""
-
-
-def test_a_kill_in_an_upload_leaves_no_stage_that_looks_finished(node: Node, bucket: str) -> None:
-    cut = set()
-    for attempt in range(4):
-        node("writer")
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, f"{bucket}/sweeps", str(100 * attempt)], stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.02 * (attempt + 1))
-        process.kill()
-        process.wait()
-        cut |= {name for name in objects_of(bucket) if "/uploads/" in name}
-    assert cut, "no kill was in an upload"
-    store = node("other")
-    for stage_id in store.done():
-        assert len(list(store.open(stage_id).glob("*.bin"))) == 5
-    store.clean()
-    assert cut <= objects_of(bucket).keys(), "an upload may still go on"
-    store.clean(seconds=-60)
-    left = objects_of(bucket)
-    assert not [name for name in left if "/uploads/" in name]
-    assert {name.split("/")[2] for name in left if "/stages/" in name} == store.done()
-
-
-def train(store: Store, runner: Any) -> str:
-    planned = toy_plan(store)
-    for work in planned.works:
-        if work.kind in ("embed", "train"):
-            perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=runner)
-        if work.kind == "train":
-            return work.stages[0].id
-    raise AssertionError
-
-
-TRAINER = """
-import sys, time
-from pathlib import Path
-from test_object_store import train
-from toys import write_toy_stage
-from samref_sweep.store.opening import open_store
-
-def slow(stages, inputs, outs, *, scratch, **rest):
-    if stages[0].kind == "train":
-        for step in range(1, 1000):
-            aside, final = scratch / "writing", scratch / f"step-{step:09d}"
-            aside.mkdir()
-            (aside / "weights").write_text(str(step) * 1000)
-            aside.rename(final)
-            for other in scratch.glob("step-*"):
-                if other != final:
-                    (other / "weights").unlink()
-                    other.rmdir()
-            time.sleep(0.05)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, **rest)
-
-train(open_store(sys.argv[1]), slow)
-"""
+def test_an_upload_that_may_still_go_on_is_left_alone_for_a_day(node: Node, bucket: str) -> None:
+    Bucket(f"{bucket}/sweeps").write("uploads/train-1.0123456789ab", b"")
+    Bucket(f"{bucket}/sweeps").write("stages/train-1/0123456789ab/part", b"x")
+    node("other").clean()
+    assert len([name for name in objects_of(bucket) if "train-1" in name]) == 2
+    node("other").clean(seconds=-60)
+    assert not [name for name in objects_of(bucket) if "train-1" in name]
 
 
 def test_a_training_whose_machine_is_gone_goes_on_elsewhere_from_its_checkpoint(node: Node, bucket: str) -> None:
     store = node("lost")
-    process = subprocess.Popen([sys.executable, "-c", TRAINER, f"{bucket}/sweeps"])
+    process = subprocess.Popen([sys.executable, str(PROGRAM), "train", store.where])
     while not [name for name in objects_of(bucket) if "/checkpoints/" in name and name.endswith(".json")]:
         assert process.poll() is None
         time.sleep(0.1)
@@ -260,23 +167,10 @@ def test_a_checkpoint_at_the_end_of_an_attempt_is_uploaded(node: Node) -> None:
         assert (folder / "step-7" / "weights").read_text() == "seven"
 
 
-def test_failures_journals_and_logs_are_seen_by_all_nodes(node: Node, tmp_path: Path) -> None:
-    first, second = node("first"), node("second")
-    for stage_id in ("train-1", "train-2"):
-        first.remember_failure(stage_id, {"reason": "boom"})
-    finish(first, "train-1")
-    assert second.failures() == {"train-2": {"reason": "boom"}}
-    second.forget_failures(["train-2", "train-9"])
-    assert first.failures() == {}
-
-    first.journal("searches/a.jsonl").append({"gamma": 0.5})
-    second.journal("searches/a.jsonl").append({"gamma": 0.6})
-    assert first.journal("searches/a.jsonl").read() == [{"gamma": 0.5}, {"gamma": 0.6}]
-    assert first.journal("searches/b.jsonl").read() == []
-
+def test_the_log_of_what_failed_is_uploaded(node: Node, tmp_path: Path) -> None:
     (tmp_path / "train-1.log").write_text("Traceback")
-    place = first.keep_log(tmp_path / "train-1.log")
-    assert Objects(place.rpartition("/")[0]).read("train-1.log") == b"Traceback"
+    place = node("first").failures.keep_log(tmp_path / "train-1.log")
+    assert Bucket(place.rpartition("/")[0]).read("train-1.log") == b"Traceback"
 
 
 SMALL = """
@@ -325,47 +219,20 @@ def test_without_credentials_one_line_says_so(
     assert "AWS_ACCESS_KEY_ID" in line
 
 
-DRIVER = """
-import os, sys
-from pathlib import Path
-import toys
-from samref_sweep.record import tables as results
-from samref_sweep.store.opening import open_store
-from samref_sweep.store.bucket import uploaded
-
-attempts = Path(sys.argv[2])
-
-def counted(stages, inputs, outs, **rest):
-    toys.write_toy_stage(stages, inputs, outs, **rest)
-    for stage, out in zip(stages, outs):
-        if stage.kind == "train":
-            (out / "weights").write_bytes(os.urandom(30_000_000))
-        with open(attempts / stage.id, "a") as file:
-            file.write("x")
-
-store = open_store(sys.argv[1])
-planned = toys.toy_plan(store)
-result, events = toys.run_toys(planned, store, counted)
-with uploaded(sys.argv[1] + "/results") as folder:
-    results.write(planned, store, result.failures, folder, "")
-print("complete", result.failures, flush=True)
-"""
-
-
 @pytest.mark.slow
 def test_a_sweep_whose_driver_is_killed_in_an_upload_goes_on_and_repeats_nothing(
     node: Node, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, attempts = node("machine"), tmp_path / "attempts"
     attempts.mkdir()
-    command = [sys.executable, "-c", DRIVER, store.where, str(attempts)]
+    command = [sys.executable, str(PROGRAM), "sweep", store.where, str(attempts)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while not [name for name in objects_of(bucket) if "/uploads/train-" in name]:
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    made = {path.name for path in store.stages.iterdir()}
+    made = {path.name for path in store.cache.stages.iterdir()}
     assert toy_plan(store).works
 
     said = subprocess.run(command, capture_output=True, text=True, timeout=200)

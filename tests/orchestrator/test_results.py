@@ -13,7 +13,7 @@ from samref.trial import build
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import tables as results
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 
 @pytest.fixture

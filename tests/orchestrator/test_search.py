@@ -21,8 +21,8 @@ from samref_sweep.record import tables as results
 from samref_sweep.spec import metric as goal
 from samref_sweep.spec.policy import Budget, Scheduler
 from samref_sweep.spec.sweep import Sweep, read
-from samref_sweep.store.folder import Store
 from samref_sweep.store.journal import Journal
+from samref_sweep.store.store import Store
 
 SWEEP = """
 trial:
@@ -219,7 +219,7 @@ def report_loss(job: Job, report: Report) -> None:
 
 def run(made: Sweep, store: Store, runner: Any, search: Search | None = None) -> Any:
     events: list[Any] = []
-    remembered = {name: Failure(**told) for name, told in store.failures().items()}
+    remembered = store.failures.all()
     planned = search.plan if search else plan(made, NamedContents(), store.done())
     planned = planned.without(remembered)
     result = execute(planned, store, runtime=Runtime(), on_event=events.append, runner=runner, jobs=1, search=search)

@@ -12,7 +12,8 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.screen import display as show
 from samref_sweep.screen.tally import Progress
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.store import Store
 
 NOTHING = cost.Cost(0, {}, 0, {}, 0, None)
 
@@ -74,7 +75,7 @@ def test_every_backbone_has_a_known_size() -> None:
 
 def test_progress_counts_trials_kinds_rates_and_the_best(finished: tuple[Plan, Store]) -> None:
     planned, store = finished
-    progress = Progress(lambda: planned, Store(store.root.parent / "empty"))
+    progress = Progress(lambda: planned, FolderStore(store.root.parent / "empty"))
     assert progress.head().startswith("toy: 0 of 4 trials done · 0:00")
     for work in planned.works:
         progress.add(Event("started", work))

@@ -12,7 +12,9 @@ from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record.mlflow_runs import miou_per_click
 from samref_sweep.record.tracker import Tracker, default_uri
-from samref_sweep.store.folder import Store, manifest
+from samref_sweep.store import manifest
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.store import Store
 
 pytestmark = pytest.mark.slow  # making the database takes seconds
 
@@ -53,7 +55,7 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
 
 def test_a_failed_trial_says_why_and_becomes_finished_when_it_is(finished: tuple[Plan, Store], tmp_path: Path) -> None:
     planned, full = finished
-    empty = Store(tmp_path / "empty")
+    empty = FolderStore(tmp_path / "empty")
     planned = toy_plan(empty)
     train = planned.trials[0].stage("train")
     assert train is not None

@@ -21,7 +21,7 @@ from toys import toy_plan
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import tracker as track
 from samref_sweep.record.tracker import Tracker, default_uri
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 pytestmark = pytest.mark.slow  # MLflow's server takes seconds to start
 

@@ -21,7 +21,8 @@ from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
-from samref_sweep.store.folder import Store
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.store import Store
 
 MODEL = ModelConfig(backbone="tiny", refiner="gfr", refiner_width=16, refiner_blocks=1)
 TRAIN = TrainConfig(data="shapes", samples=8, steps=10, warmup_steps=2, batch_size=4, gamma=0.6, learning_rate=1e-3)
@@ -48,7 +49,7 @@ def losses(store: Store, done: Plan) -> list[float]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """The loss curve of one process with accumulation 2."""
-    store = Store(tmp_path_factory.mktemp("alone") / "store")
+    store = FolderStore(tmp_path_factory.mktemp("alone") / "store")
     every = planned(store, 1, accumulation=2)
     for work in every.works:
         perform(work, store, runtime=Runtime(device="cpu", threads=1), report=lambda step, metrics: None)

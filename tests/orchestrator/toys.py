@@ -18,7 +18,7 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
     from samref_sweep.execution.ray.tuner import Result

@@ -29,8 +29,8 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan, plan
 from samref_sweep.screen import display as show
 from samref_sweep.spec.sweep import Sweep, read
-from samref_sweep.store.folder import Store
 from samref_sweep.store.opening import existing_store, is_uri, local, open_store
+from samref_sweep.store.store import Store
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
@@ -118,9 +118,9 @@ def _results_folder(where: str) -> Iterator[Path]:
 def _remembered(planned: Plan, store: Store, *, again: bool) -> dict[str, Failure]:
     """Why stages of the plan failed by themselves in earlier runs, unless they are to be tried again."""
     if again:
-        store.forget_failures(planned.stages)
+        store.failures.forget(planned.stages)
     stages = planned.stages
-    told = {name: Failure(**each) for name, each in store.failures().items() if name in stages}
+    told = {name: each for name, each in store.failures.all().items() if name in stages}
     # Without what stopped them a sweep lets stages go on.
     stops = planned.sweep.scheduler or planned.sweep.budget.trial_hours
     return {name: each for name, each in told.items() if each.kind != "stopped" or stops}
@@ -267,7 +267,7 @@ def _trial(options: argparse.Namespace) -> int:
 def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
     trial = every.trials[number]
     alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],), search=None)
-    contents = Contents(runtime, store.fingerprints)
+    contents = Contents(runtime, store.node.fingerprints)
     planned = plan(alone, contents, store.done())
     Prepared(alone, planned, contents, store, None).check()
     with show.display(lambda: planned, store, as_json=False) as display:

@@ -22,7 +22,7 @@ from samref_sweep.planning.work import Work
 from samref_sweep.spec.axes import Dimension
 from samref_sweep.spec.draft import MISSES
 from samref_sweep.spec.sweep import Sweep
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 PATIENCE = 10
 """Suggestions in succession that are nothing new, after which points are drawn at random."""

@@ -23,7 +23,7 @@ from samref_sweep.execution.classify import classify
 from samref_sweep.execution.watchdog import watched
 from samref_sweep.failures import Failure
 from samref_sweep.planning.work import Work
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 Runner = Callable[[Job, Report], Any]
 """Runs a job and writes each stage's folder: `run`, or a stand-in for it."""
@@ -56,15 +56,14 @@ def device_memory_given_back() -> Iterator[None]:
 
 def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> None:
     """Run a unit of work; afterwards its stages are done. Those that another driver works on are waited for."""
-    with store.claim(stage.id for stage in work.stages):
+    with store.claim(stage.id for stage in work.stages) as claim:
         stages = tuple(stage for stage in work.stages if not store.has(stage.id))
         if stages:
             inputs = {role: store.open(need) for role, need in work.needs.items()}
             with contextlib.ExitStack() as stack:
-                outs = tuple(stack.enter_context(store.workspace(stage.id)) for stage in stages)
-                scratch = stack.enter_context(store.scratch(stages[0].id))
+                outs = tuple(stack.enter_context(claim.workspace(stage.id)) for stage in stages)
+                scratch = stack.enter_context(claim.scratch(stages[0].id))
                 runner(Job(stages, inputs, outs, scratch, runtime), report)
-        store.publish(stage.id for stage in work.stages)
 
 
 def attempt(
@@ -81,7 +80,7 @@ def attempt(
 
     A stage that stops because the sweep does has not failed; it is not done either.
     """
-    path = store.logs / f"{work.id}.log"
+    path = store.node.logs / f"{work.id}.log"
     try:
         with logged(path) as log, watched(report, log, time_limit=time_limit, stopping=stopping) as watched_report:
             try:
@@ -90,7 +89,7 @@ def attempt(
                 print("stopped with the sweep")
             except Exception as error:  # whatever a stage raises is its failure, not the sweep's
                 traceback.print_exc()
-                return Failure(reason(error), store.keep_log(path), classify(error))
+                return Failure(reason(error), store.failures.keep_log(path), classify(error))
     except OSError as error:  # the log's own, on a full disk
         return Failure(reason(error), str(path), classify(error))
     return None

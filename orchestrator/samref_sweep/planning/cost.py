@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samref.stage import Kind, Stage
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 # Values of one image's features (`Backbone.feature_channels`), by how the backbone's name begins: SAM's 256×64×64;
 # SAM2's with two maps of higher resolution, 32×256×256 and 64×128×128; SegNext's 768×64×64; tiny's 64×16×16.

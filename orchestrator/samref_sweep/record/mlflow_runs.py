@@ -21,7 +21,7 @@ from samref.stage import TELEMETRY_FILE
 from samref.trial import Trial
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.record.tables import settings_row, training_cost
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 EXPERIMENT = "samref-sweep"
 
@@ -52,7 +52,7 @@ class _Log:
         waiting = f"?timeout={SQLITE_SECONDS}" if uri.startswith("sqlite:") and "?" not in uri else ""
         self._client = MlflowClient(tracking_uri=uri + waiting)
         # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
-        artifacts = None if uri.startswith("http") else store.root / "mlflow-artifacts"
+        artifacts = None if uri.startswith("http") else store.node.root / "mlflow-artifacts"
         self._experiment = self._find_experiment(artifacts)
         self._runs: dict[str, RunInfo] = {}  # by trial id
         self._finished: set[str] = set()

@@ -32,7 +32,7 @@ from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.spec.settings import options, part_of
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 VERSION = "1"
 BYTES_PER_GROUP = 32 << 20

@@ -29,7 +29,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from samref.trial import Trial
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan, leaves
-from samref_sweep.store.folder import Store
+from samref_sweep.store.locks import exclusive
+from samref_sweep.store.store import Store
 
 CLOSE_SECONDS = 60
 RETRY_SECONDS = 10.0
@@ -38,7 +39,7 @@ LATER = "the sweep goes on, and the same command with --sync logs later what is 
 
 def default_uri(store: Store) -> str:
     """A SQLite file in the store: needs no server."""
-    return f"sqlite:///{store.root / 'mlflow.db'}"
+    return f"sqlite:///{store.node.root / 'mlflow.db'}"
 
 
 class Tracker:
@@ -122,8 +123,8 @@ class Tracker:
             for attempt in itertools.count(1):
                 last = self._closing.is_set()
                 try:
-                    name = f"mlflow-{self._plan.sweep.name}"
-                    with self._store.exclusive(name, self._token, give_up=self._closing) as undisturbed:
+                    lock = self._store.node.root / f"mlflow-{self._plan.sweep.name}.lock"
+                    with exclusive(lock, self._token, give_up=self._closing) as undisturbed:
                         if log is None or not undisturbed:
                             log = _Log(self._plan, self._store, self._uri)
                         task(log)

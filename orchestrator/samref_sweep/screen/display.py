@@ -22,7 +22,7 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.work import KINDS
 from samref_sweep.screen.tally import WORDS, Progress, clock, plural, point_text
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 Display = Callable[[Event], None]
 LINE_SECONDS = 10

@@ -15,7 +15,7 @@ from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Count, Plan, leaves
 from samref_sweep.planning.work import KINDS, Work
 from samref_sweep.spec.metric import Metric
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 WORDS: Mapping[Kind, str] = {
     "embed": "embedding",

@@ -1,7 +1,7 @@
-"""Objects by name below a URI, through pyarrow.fs: list, read, write, remove. Tested with S3 only.
+"""A bucket of object storage: lists, reads, writes and removes objects by name through pyarrow.fs; tested with S3 only.
 
-What goes wrong is a StoreError in one line that names the object, but an object or a file that is not there, which is a
-FileNotFoundError. An object appears whole. Knows nothing of stages.
+What goes wrong is a StoreError in one line that names the object; an object or a file that is not there is a
+FileNotFoundError. An object appears whole. Knows nothing of stages. The only module here that imports pyarrow.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from samref_sweep.errors import StoreError
+from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 
 QUICK, PATIENT = 3, 10
@@ -38,11 +39,21 @@ REASONS = {
 """What the AWS SDK calls an error → what it is."""
 
 
-class Objects:
-    """The objects whose names begin with a URI's path."""
+class Bucket:
+    """A bucket's objects whose names begin with a URI's path.
+
+    Args:
+        uri: for example `s3://bucket/folder`, with options after `?` (`OPTIONS`).
+        attempts: how often each request is tried, `QUICK` or `PATIENT`.
+
+    Raises:
+        StoreError: the URI is none of object storage.
+    """
 
     def __init__(self, uri: str, attempts: int = PATIENT) -> None:
+        self._uri = uri
         self.where = uri.partition("?")[0].rstrip("/")
+        """The URI without its options, for people."""
         try:
             self._files, root = _connect(uri, attempts)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -50,34 +61,34 @@ class Objects:
         self._root = root.rstrip("/")
 
     def list(self, folder: str) -> dict[str, float]:
-        """The objects directly below a name, without it, and when they were written, in seconds since 1970."""
+        """Return the objects directly in a folder, by base name, and when each was written, in seconds since 1970."""
         with self._told(folder):
             found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True))
         return {each.base_name: (each.mtime_ns or 0) / 1e9 for each in found if each.type == fs.FileType.File}
 
     def has(self, name: str) -> bool:
-        """Whether there is an object."""
+        """Tell whether there is an object of that name."""
         with self._told(name):
             (found,) = self._files.get_file_info([self._path(name)])
         return bool(found.type == fs.FileType.File)
 
     def read(self, name: str) -> bytes:
-        """What a small object holds."""
+        """Return what a small object holds."""
         with self._told(name), self._files.open_input_file(self._path(name)) as stream:
             return bytes(stream.read())
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a small object, or replace it."""
+        """Write a small object, or replace it."""
         with self._told(name), self._files.open_output_stream(self._path(name)) as stream:
             stream.write(content)
 
     def put(self, path: Path, name: str) -> None:
-        """Make an object of a file, or replace it."""
+        """Upload a file as an object, or replace it."""
         with self._told(name):
             fs.copy_files(str(path), self._path(name), fs.LocalFileSystem(), self._files)
 
     def get(self, name: str, path: Path) -> None:
-        """Write an object into a file, in a folder that may be new."""
+        """Download an object into a file, in a folder that may be new."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._told(name):
             fs.copy_files(self._path(name), str(path), self._files, fs.LocalFileSystem(), chunk_size=CHUNK_BYTES)
@@ -93,12 +104,16 @@ class Objects:
         """Fetch the files that a marker tells of, and their manifest, into an empty folder.
 
         Raises:
-            FileNotFoundError, Difference: they are not those that were uploaded.
+            DamagedError: one is missing, or they are not those that were uploaded.
         """
         (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
-        for name in about["manifest"]["files"]:
-            self.get(f"{about['upload']}/{name}", folder / name)
-        manifest.compare(folder)
+        try:
+            for name in about["manifest"]["files"]:
+                self.get(f"{about['upload']}/{name}", folder / name)
+        except FileNotFoundError as error:
+            raise DamagedError(str(error)) from None
+        if reason := manifest.difference(folder):
+            raise DamagedError(reason.replace(str(folder), f"{self.where}/{about['upload']}"))
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
@@ -111,25 +126,17 @@ class Objects:
             self._files.delete_dir(self._path(folder))
 
     @contextmanager
-    def probe(self) -> Iterator[str]:
-        """An object for the time of the block; its name, for `look`."""
+    def probe(self) -> Iterator[Callable[[], None]]:
+        """Give a function by which any process makes sure that it can write into this very bucket, for the block.
+
+        It can be pickled, and raises StoreError where it cannot.
+        """
         name = f"probes/{secrets.token_hex(6)}"
         self.write(name, b"")
         try:
-            yield name
+            yield partial(_look, self._uri, name)
         finally:
             self.remove(name)
-
-    def look(self, name: str) -> None:
-        """Make sure that these are the objects where `probe` is going on, and that they can be written from here.
-
-        Raises:
-            StoreError: they are not, or cannot.
-        """
-        if not self.has(name):
-            raise StoreError(f"{self.where}/{name}: was written by the driver, and is not there")
-        with self.probe():
-            pass
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -146,12 +153,20 @@ class Objects:
 
 @contextmanager
 def uploaded(uri: str) -> Iterator[Path]:
-    """An empty folder, whose files become objects below a URI when the block ends (`StoreError`: they cannot)."""
-    objects = Objects(uri, QUICK)
-    with objects.probe(), tempfile.TemporaryDirectory() as folder:
+    """Give an empty folder, whose files become objects below a URI when the block ends (`StoreError`: they cannot)."""
+    bucket = Bucket(uri, QUICK)
+    with bucket.probe(), tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         for path in sorted(Path(folder).iterdir()):
-            objects.put(path, path.name)
+            bucket.put(path, path.name)
+
+
+def _look(uri: str, name: str) -> None:
+    bucket = Bucket(uri, QUICK)
+    if not bucket.has(name):
+        raise StoreError(f"{bucket.where}/{name}: was written by the driver, and is not there")
+    with bucket.probe():
+        pass
 
 
 def _connect(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:

@@ -1,4 +1,4 @@
-"""A training's checkpoints as objects, so that another node goes on from them.
+"""The mirror of a training's checkpoints on object storage, so that another node goes on from them.
 
 A checkpoint is a folder `step-…` that appears by rename; the newest is the last by name. Of each training one is kept:
 an object that says where its files are is replaced when those of a newer one are whole. Knows nothing of stages.
@@ -15,13 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from samref_sweep.errors import StoreError
+from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
-
-if TYPE_CHECKING:
-    from samref_sweep.store.bucket import Objects  # imports pyarrow
+from samref_sweep.store.bucket import Bucket
 
 _LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
@@ -31,13 +28,13 @@ Temporary = Callable[[str], AbstractContextManager[Path]]
 
 
 @contextmanager
-def mirrored(folder: Path, objects: Objects, name: str, temporary: Temporary) -> Iterator[None]:
-    """The folder has the newest checkpoint when the block begins; those that appear in it are uploaded, in a thread.
+def mirrored(folder: Path, bucket: Bucket, name: str, temporary: Temporary) -> Iterator[None]:
+    """Fetch the newest checkpoint into a folder, and for the block upload those that appear in it, in a thread.
 
     Raises:
         StoreError: it cannot be known whether there is one. One that cannot be uploaded is only warned of.
     """
-    mirror = _Mirror(folder, objects, name, temporary)
+    mirror = _Mirror(folder, bucket, name, temporary)
     mirror.fetch()
     over = threading.Event()
 
@@ -60,20 +57,20 @@ def mirrored(folder: Path, objects: Objects, name: str, temporary: Temporary) ->
 
 
 class _Mirror:
-    def __init__(self, folder: Path, objects: Objects, name: str, temporary: Temporary) -> None:
+    def __init__(self, folder: Path, bucket: Bucket, name: str, temporary: Temporary) -> None:
         self._folder = folder
-        self._objects = objects
+        self._bucket = bucket
         self._name = name
         self._temporary = temporary
         self._step = self._upload = ""  # of the checkpoint that is there
 
     def fetch(self) -> None:
-        """Get the checkpoint that is there, unless one as new is here; one that is not whole is left alone."""
-        with suppress(FileNotFoundError, manifest.Difference), self._temporary("checkpoint") as aside:
-            about = json.loads(self._objects.read(f"{self._name}.json"))
+        """Download the uploaded checkpoint, unless one as new is here; one that is not whole is left alone."""
+        with suppress(FileNotFoundError, DamagedError), self._temporary("checkpoint") as aside:
+            about = json.loads(self._bucket.read(f"{self._name}.json"))
             self._step, self._upload = about["step"], about["upload"]
             if self._newest() < self._step:
-                self._objects.get_folder(about, aside)
+                self._bucket.get_folder(about, aside)
                 (aside / manifest.FILE).unlink()
                 aside.rename(self._folder / self._step)
 
@@ -90,10 +87,10 @@ class _Mirror:
                 if step != self._newest():
                     return
                 manifest.write(kept)
-                self._objects.put_folder(kept, upload, f"{self._name}.json", step=step)
+                self._bucket.put_folder(kept, upload, f"{self._name}.json", step=step)
             self._step, self._upload = step, upload
             if before:
-                self._objects.remove_below(before)
+                self._bucket.remove_below(before)
         except (OSError, shutil.Error, StoreError) as error:
             _LOG.warning("%s: not uploaded, and tried again: %s", step, error)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Journal:
-    """What one driver at a time writes down to go on from.
+    """A file in which one driver at a time writes down what it goes on from, an entry a line.
 
     Args:
         path: the file; it need not exist.
@@ -23,7 +23,7 @@ class Journal:
         self._written = written
 
     def read(self) -> list[dict[str, Any]]:
-        """All entries, the oldest first."""
+        """Return all entries that were written whole, the oldest first."""
         entries = []
         with contextlib.suppress(FileNotFoundError):
             for line in self._path.read_text().splitlines():
@@ -32,7 +32,7 @@ class Journal:
         return entries
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write an entry, on the disk when this returns."""
+        """Write an entry; it is on the disk when this returns."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(f"\n{json.dumps(entry)}\n")

@@ -12,42 +12,45 @@ from typing import Any
 
 FILE = "manifest.json"
 VERSION = 1
-# `compare` reads the smallest files until it has hashed this much, so that it costs well under a second; the sizes of
-# all files are compared always. 256 MiB holds every weight file but the largest backbones'.
+# `difference` reads the smallest files until it has hashed this much, so that it costs well under a second; the sizes
+# of all files are compared always. 256 MiB holds every weight file but the largest backbones'.
 HASH_AT_MOST_BYTES = 256 * 2**20
 
 
-class Difference(ValueError):  # noqa: N818
-    """A file is not the one that was written."""
-
-
 def read(folder: Path) -> dict[str, Any]:
-    """What stands in a folder's manifest."""
+    """Return a folder's manifest: `version`, `commit`, and for each of its `files` `bytes` and `sha256`."""
     content: dict[str, Any] = json.loads((folder / FILE).read_text())
     return content
 
 
-def compare(folder: Path) -> None:
-    """Compare a folder's files with its manifest.
+def difference(folder: Path) -> str | None:
+    """Say how a folder's files differ from its manifest: one is missing, of another size, or has other bytes.
+
+    Returns:
+        A line that names the file; None where all sizes, and the bytes of the smallest files, are as they were written.
 
     Raises:
-        Difference: a file is of another size, or (small files) has other bytes.
-        OSError: a file cannot be read, or is missing.
-        KeyError, TypeError, ValueError: the manifest is none.
+        OSError: the disk does not answer.
     """
-    files: dict[str, dict[str, Any]] = read(folder)["files"]
-    left = HASH_AT_MOST_BYTES
-    for name, entry in sorted(files.items(), key=lambda item: item[1]["bytes"]):
-        size = (folder / name).stat().st_size
-        if size != entry["bytes"]:
-            raise Difference(f"{folder / name} has {size} bytes, its manifest says {entry['bytes']}")
-        left -= size
-        if left >= 0 and _sha256(folder / name) != entry["sha256"]:
-            raise Difference(f"{folder / name} has other bytes than those that were written")
+    try:
+        files: dict[str, dict[str, Any]] = read(folder)["files"]
+        left = HASH_AT_MOST_BYTES
+        for name, entry in sorted(files.items(), key=lambda item: item[1]["bytes"]):
+            size = (folder / name).stat().st_size
+            if size != entry["bytes"]:
+                return f"{folder / name} has {size} bytes, its manifest says {entry['bytes']}"
+            left -= size
+            if left >= 0 and _sha256(folder / name) != entry["sha256"]:
+                return f"{folder / name} has other bytes than those that were written"
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"{folder / FILE} cannot be read: {error}"
+    return None
 
 
 def is_file(path: Path, entry: dict[str, Any]) -> bool:
-    """Whether a file is there, and is the one of which a manifest has this entry."""
+    """Tell whether a file is there, and is the one of which a manifest has this entry."""
     return path.is_file() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
 
 
@@ -65,19 +68,12 @@ def write(folder: Path) -> None:
 
 @cache
 def commit() -> str | None:
-    """The commit of the code that runs, with `-dirty` where files were changed since; None outside a repository."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    """Return the commit of the code that runs, `-dirty` where files were changed since; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -19,52 +19,61 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
+from samref_sweep.store.bucket import QUICK, Bucket
 from samref_sweep.store.checkpoints import mirrored
-from samref_sweep.store.folder import DAY_SECONDS, MARKER, VERSION, Store, check_version
+from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
-
-if TYPE_CHECKING:
-    from samref_sweep.store.bucket import Objects  # imports pyarrow
+from samref_sweep.store.store import DAY_SECONDS, Claim, Failures
 
 _LOG = logging.getLogger(__name__)
 
 
-class ObjectStore(Store):
-    """A store at a URI, used through a folder of this node."""
+class ObjectStore:
+    """A `Store` at a URI; a new one where there is none. This node's folder in front of it is `cache`.
+
+    Args:
+        uri: for example `s3://bucket/folder`.
+        patient: whether a server that is away is waited for, a minute; else what is wrong is told at once.
+
+    Raises:
+        StoreError: the bucket cannot be used, or there is a store of another version.
+    """
 
     def __init__(self, uri: str, *, patient: bool = False) -> None:
-        from samref_sweep.store.bucket import QUICK, Objects  # imports pyarrow
-
-        cache = Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref")
-        self._objects = Objects(uri)
-        super().__init__(cache / "stores" / _identity(self._objects if patient else Objects(uri, QUICK)))
         self.where = uri
-        self._known = self.root / "done"
-        self._files = self.root / "files"
+        self.shared: Path | None = None
+        self._bucket = Bucket(uri)
+        caches = Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref") / "stores"
+        self.cache = FolderStore(caches / _identity(self._bucket if patient else Bucket(uri, QUICK)))
+        self.node = self.cache.node
+        self.failures: Failures = BucketFailures(self._bucket)
+        self._known = self.node.root / "done"
+        self._files = self.node.root / "files"
 
     def has(self, stage_id: str) -> bool:
-        return self._objects.has(_done(stage_id))
+        return self._bucket.has(_done(stage_id))
 
     def done(self) -> frozenset[str]:
         return frozenset(self.dated())
 
     def dated(self) -> dict[str, float]:
-        return {name.removesuffix(".json"): when for name, when in self._objects.list("done").items()}
+        return {name.removesuffix(".json"): when for name, when in self._bucket.list("done").items()}
 
     def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
-        """As of a folder; nothing but the summary is fetched, so there is nothing to compare."""
+        """Return what a stage measured; nothing but that is fetched, so there is nothing to compare."""
         about = self._about(stage_id)
         return {**about["summary"], "commit": about["manifest"]["commit"]}
 
     def _about(self, stage_id: str, *, anew: bool = False) -> dict[str, Any]:
-        """What says that a stage is done.
+        """Return what says that a stage is done.
 
         Equal ids are equal work, so what this node once read serves, but not to find the files: a stage that was
         damaged and made anew has others.
@@ -80,50 +89,47 @@ class ObjectStore(Store):
 
     def _download(self, name: str, path: Path) -> None:
         """Fetch an object into a file, which appears whole."""
-        with self.temporary("object") as aside:
-            self._objects.get(name, aside / path.name)
+        with self.node.temporary("object") as aside:
+            self._bucket.get(name, aside / path.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             (aside / path.name).replace(path)
 
     def open(self, stage_id: str) -> Path:
-        """As of a folder; fetched first, unless this node has it whole."""
+        """Fetch a finished stage unless this node has it whole, and return its folder, or *disown the stage*.
+
+        Where the objects are damaged, the object that says that the stage is done is removed.
+        """
         if not self._is_here(stage_id):
-            with super().claim([stage_id]):  # one process of this node fetches it
+            with self.cache.hold([stage_id]):  # one process of this node fetches it
                 if not self._is_here(stage_id):
                     self._fetch(stage_id)
-        return self.folder(stage_id)
+        return self.cache.folder(stage_id)
 
     def _is_here(self, stage_id: str) -> bool:
-        """Whether this node has the whole stage; a copy that is damaged is removed."""
-        if not self.folder(stage_id).is_dir():
+        """Tell whether this node has the whole stage; a copy that is damaged is removed."""
+        if not self.cache.has(stage_id):
             return False
-        try:
-            super().open(stage_id)
-        except DamagedError as error:
-            _LOG.warning("%s", error)
-            return False
-        return True
-
-    def _set_aside(self, stage_id: str) -> str:
-        with self.temporary(stage_id) as aside, suppress(FileNotFoundError):
-            self.folder(stage_id).rename(aside / "damaged")
-        return "this node's copy was removed; "
+        reason = self.cache.damage(stage_id)
+        if reason:
+            _LOG.warning("%s; this node's copy is removed", reason)
+            with self.node.temporary(stage_id) as aside, suppress(FileNotFoundError):
+                self.cache.folder(stage_id).rename(aside / "damaged")
+        return not reason
 
     def _fetch(self, stage_id: str) -> None:
         about = self._about(stage_id, anew=True)
-        with self.temporary(stage_id) as aside:
+        with self.node.temporary(stage_id) as aside:
             try:
-                self._objects.get_folder(about, aside)
-            except (FileNotFoundError, manifest.Difference) as error:
-                place = f"{self._objects.where}/{about['upload']}"
-                self._disown(stage_id, about, str(error).replace(str(aside), place))
+                self._bucket.get_folder(about, aside)
+            except DamagedError as error:
+                self._disown(stage_id, about, str(error))
                 self._fetch(stage_id)
             else:
                 with suppress(OSError):  # another process was first
-                    aside.rename(self.folder(stage_id))
+                    aside.rename(self.cache.folder(stage_id))
 
     def file(self, stage_id: str, name: str) -> Path:
-        """As of a folder; fetched first, without the stage's other files, and compared with the manifest.
+        """Fetch one file of a finished stage unless this node has it, and return it; compared with the manifest.
 
         Raises:
             FileNotFoundError: the stage wrote none of that name.
@@ -135,14 +141,14 @@ class ObjectStore(Store):
             if entry is None:
                 raise FileNotFoundError(f"{stage_id}/{name}")
             fetched = self._files / stage_id / name
-            for path in (self.folder(stage_id) / name, fetched):
+            for path in (self.cache.folder(stage_id) / name, fetched):
                 if manifest.is_file(path, entry):
                     return path
             with suppress(FileNotFoundError):
                 self._download(f"{about['upload']}/{name}", fetched)
                 if manifest.is_file(fetched, entry):
                     return fetched
-        place = f"{self._objects.where}/{about['upload']}/{name}"
+        place = f"{self._bucket.where}/{about['upload']}/{name}"
         self._disown(stage_id, about, f"{place} is missing, or has other bytes than those that were written")
         return self.file(stage_id, name)
 
@@ -153,116 +159,127 @@ class ObjectStore(Store):
             DamagedError: it was not.
         """
         if self._about(stage_id, anew=True)["upload"] == about["upload"]:
-            self._objects.remove(_done(stage_id))
+            self._bucket.remove(_done(stage_id))
             raise DamagedError(f"{reason}; {_done(stage_id)} was removed; run again to make it anew")
 
     @contextmanager
-    def claim(self, stage_ids: Iterable[str]) -> Iterator[None]:
-        """As of a folder, on this node: drivers on several may do a stage twice, of which one result stays."""
+    def claim(self, stage_ids: Iterable[str]) -> Iterator[Claim]:
+        """Hold the sole right to work on stages on this node for the block, and upload those that are finished.
+
+        Drivers on several nodes may do a stage twice, of which one result stays.
+        """
         claimed = list(stage_ids)
-        with super().claim(claimed):
+        with self.cache.hold(claimed):
             for stage_id in claimed:
                 self._upload(stage_id)  # what was finished here, and then could not be uploaded
-            yield
+            yield self
+            for stage_id in claimed:
+                if self._upload(stage_id):
+                    self.cache.remove_scratch(stage_id)
+                    self._remove_checkpoints(stage_id)
 
-    def publish(self, stage_ids: Iterable[str]) -> None:
-        published = list(stage_ids)
-        for stage_id in published:
-            self._upload(stage_id)
-        super().publish(published)
-        for stage_id in published:
-            self._objects.remove(f"checkpoints/{stage_id}.json")
-            self._objects.remove_below(f"checkpoints/{stage_id}")
-
-    def _upload(self, stage_id: str) -> None:
-        """Upload a stage that is finished on this node; last of all, that it is done."""
-        if self.has(stage_id) or not self._is_here(stage_id):
-            return
-        folder, random = self.folder(stage_id), secrets.token_hex(6)
-        self._objects.write(f"uploads/{stage_id}.{random}", b"")
+    def _upload(self, stage_id: str) -> bool:
+        """Upload a stage that is finished on this node; last of all, that it is done. Returns whether it is."""
+        if self.has(stage_id):
+            return True
+        if not self._is_here(stage_id):
+            return False
+        folder, random = self.cache.folder(stage_id), secrets.token_hex(6)
+        self._bucket.write(f"uploads/{stage_id}.{random}", b"")
         summary = json.loads((folder / "summary.json").read_text())
-        self._objects.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), summary=summary)
-        self._objects.remove(f"uploads/{stage_id}.{random}")
+        self._bucket.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), summary=summary)
+        self._bucket.remove(f"uploads/{stage_id}.{random}")
+        return True
 
-    def clean(self, seconds: float = DAY_SECONDS) -> None:
-        super().clean(seconds)
-        for name, when in self._objects.list("uploads").items():
-            if when < time.time() - seconds:
-                stage_id, _, random = name.rpartition(".")
-                upload = f"stages/{stage_id}/{random}"
-                if not self.has(stage_id) or self._about(stage_id, anew=True)["upload"] != upload:
-                    self._objects.remove_below(upload)
-                self._objects.remove(f"uploads/{name}")
+    def _remove_checkpoints(self, stage_id: str) -> None:
+        self._bucket.remove_below(f"checkpoints/{stage_id}")
+        self._bucket.remove(f"checkpoints/{stage_id}.json")  # last, for by it `clean` finds what a kill left
+
+    def workspace(self, stage_id: str) -> AbstractContextManager[Path]:
+        """Give an empty folder that becomes the stage's on this node; `claim` uploads it."""
+        return self.cache.workspace(stage_id)
 
     @contextmanager
     def scratch(self, stage_id: str) -> Iterator[Path]:
-        """As of a folder, with the newest checkpoint of any node; those that appear in it are uploaded meanwhile."""
-        folder = self._scratch(stage_id)
-        with mirrored(folder, self._objects, f"checkpoints/{stage_id}", self.temporary):
+        """Give a folder with the newest checkpoint of any node; those that appear in it are uploaded meanwhile."""
+        with (
+            self.cache.scratch(stage_id) as folder,
+            mirrored(folder, self._bucket, f"checkpoints/{stage_id}", self.node.temporary),
+        ):
             yield folder
 
-    def remember_failure(self, stage_id: str, failure: Mapping[str, Any]) -> None:
-        self._objects.write(f"failures/{stage_id}.json", json.dumps(dict(failure)).encode())
-
-    def failures(self) -> dict[str, dict[str, Any]]:
-        done, remembered = self.done(), {}
-        for name in self._objects.list("failures"):
-            if (stage_id := name.removesuffix(".json")) not in done:
-                with suppress(FileNotFoundError):  # another driver forgot it meanwhile
-                    remembered[stage_id] = json.loads(self._objects.read(f"failures/{name}"))
-        return remembered
-
-    def forget_failures(self, stage_ids: Iterable[str]) -> None:
-        for name in self._objects.list("failures").keys() & {f"{stage_id}.json" for stage_id in stage_ids}:
-            self._objects.remove(f"failures/{name}")
-
     def journal(self, name: str) -> Journal:
-        """As of a folder; uploaded whole with each line."""
-        path = self.root / name
+        """Open a journal that is fetched first, and uploaded whole with each line."""
+        path = self.node.root / name
         try:
             self._download(name, path)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
-        return Journal(path, lambda path: self._objects.put(path, name))
+        return Journal(path, lambda path: self._bucket.put(path, name))
+
+    def probe(self) -> AbstractContextManager[Callable[[], None]]:
+        return self._bucket.probe()
+
+    def clean(self, seconds: float = DAY_SECONDS) -> None:
+        self.cache.clean(seconds)
+        for name, when in self._bucket.list("uploads").items():
+            if when < time.time() - seconds:
+                stage_id, _, random = name.rpartition(".")
+                upload = f"stages/{stage_id}/{random}"
+                if not self.has(stage_id) or self._about(stage_id, anew=True)["upload"] != upload:
+                    self._bucket.remove_below(upload)
+                self._bucket.remove(f"uploads/{name}")
+        for name, when in self._bucket.list("checkpoints").items():
+            stage_id = name.removesuffix(".json")
+            if when < time.time() - seconds and self.has(stage_id):
+                self._remove_checkpoints(stage_id)
+
+
+class BucketFailures:
+    """The `Failures` of a store on object storage, an object each."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def remember(self, stage_id: str, failure: Failure) -> None:
+        self._bucket.write(f"failures/{stage_id}.json", json.dumps(asdict(failure)).encode())
+
+    def all(self) -> dict[str, Failure]:
+        done, remembered = self._bucket.list("done"), {}
+        for name in self._bucket.list("failures").keys() - done.keys():
+            with suppress(FileNotFoundError):  # another driver forgot it meanwhile
+                told = json.loads(self._bucket.read(f"failures/{name}"))
+                remembered[name.removesuffix(".json")] = Failure(**told)
+        return remembered
+
+    def forget(self, stage_ids: Iterable[str]) -> None:
+        for name in self._bucket.list("failures").keys() & {f"{stage_id}.json" for stage_id in stage_ids}:
+            self._bucket.remove(f"failures/{name}")
 
     def keep_log(self, path: Path) -> str:
-        """Where people find the log of work that failed: with the objects, or on its node if they cannot be written."""
+        """Upload the log of work that failed; it stays on its node if it cannot be uploaded."""
         name = f"logs/{path.name}"
         try:
-            self._objects.put(path, name)
+            self._bucket.put(path, name)
         except (FileNotFoundError, StoreError):
             return str(path)
-        return f"{self._objects.where}/{name}"
-
-    def free_bytes(self) -> int | None:
-        return None
-
-    @contextmanager
-    def probe(self) -> Iterator[Callable[[], None]]:
-        with self._objects.probe() as name:
-            yield partial(_look, self.where, name)
+        return f"{self._bucket.where}/{name}"
 
 
-def _identity(objects: Objects) -> str:
-    """The store's random id; a new store where there is none (`StoreError`: it cannot be used)."""
+def _identity(bucket: Bucket) -> str:
+    """Return the store's random id; a new store where there is none (`StoreError`: it cannot be used)."""
     try:
-        content = objects.read(MARKER)
+        content = bucket.read(MARKER)
     except FileNotFoundError:
-        objects.write(MARKER, json.dumps({"version": VERSION, "id": secrets.token_hex(8)}).encode())
-        content = objects.read(MARKER)
+        bucket.write(MARKER, json.dumps({"version": VERSION, "id": secrets.token_hex(8)}).encode())
+        content = bucket.read(MARKER)
     try:
         about = json.loads(content)
         version, identity = about["version"], str(about["id"])
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{objects.where}/{MARKER}: cannot be read; choose another with --store") from None
-    check_version(version, objects.where)
+        raise StoreError(f"{bucket.where}/{MARKER}: cannot be read; choose another with --store") from None
+    check_version(version, bucket.where)
     return identity
-
-
-def _look(uri: str, name: str) -> None:
-    from samref_sweep.store.bucket import QUICK, Objects  # imports pyarrow
-
-    Objects(uri, QUICK).look(name)
 
 
 def _done(stage_id: str) -> str:

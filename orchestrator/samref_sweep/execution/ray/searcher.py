@@ -28,7 +28,7 @@ from samref_sweep.failures import REMEMBERED, Failure, FailureKind
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.work import Work
 from samref_sweep.spec.policy import Retry
-from samref_sweep.store.folder import Store
+from samref_sweep.store.store import Store
 
 PROGRESS = "progress/"
 OUT_OF_MEMORY = "running low on memory"
@@ -193,7 +193,7 @@ class TuneQueue(Searcher):
                 # Where even that cannot be written, a later run tries again.
                 with contextlib.suppress(OSError, StoreError):
                     for stage_id in missing:
-                        self._store.remember_failure(stage_id, asdict(failure))
+                        self._store.failures.remember(stage_id, failure)
         self._rebuilding.difference_update(stage.id for stage in work.stages)
         self.queue.finish(number, [stage.id for stage in work.stages if stage.id not in missing])
         if self._steering.search:
@@ -207,7 +207,7 @@ class TuneQueue(Searcher):
             return self._stopped[work.id], True
         if told.get("reason"):
             return Failure(told["reason"], told["log"], told["kind"]), True
-        log = str(self._store.logs / f"{work.id}.log")
+        log = str(self._store.node.logs / f"{work.id}.log")
         limit = self._requests[work.kind].time_limit
         if limit is not None and seconds >= limit:
             return Failure(f"not done within resources.{work.kind}.time_limit, {limit:g} s", log, "time_limit"), True

@@ -35,9 +35,8 @@ from samref_sweep.failures import Failure
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import KINDS, Work
-from samref_sweep.store.folder import Store
-from samref_sweep.store.object_store import ObjectStore
 from samref_sweep.store.opening import open_store
+from samref_sweep.store.store import Store
 
 ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else each worker starts through `uv run` again
@@ -109,7 +108,7 @@ def execute(
         ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
         StoreError: a node cannot write to the store; or it does not answer any more.
     """
-    with _cluster(address) as nodes, store.temporary("tune") as scratch:
+    with _cluster(address) as nodes, store.node.temporary("tune") as scratch:
         with store.probe() as probe:
             probe()
             if address is not None:
@@ -117,7 +116,7 @@ def execute(
         kinds = KINDS if search else {work.kind for work in plan.works}
         requests = {kind: resolve(kind, plan.sweep.resources[kind], nodes) for kind in kinds}
         _check_batches(plan, requests)
-        if isinstance(store, ObjectStore) and len(nodes) > 1 and "train" in kinds and requests["train"].workers > 1:
+        if store.shared is None and len(nodes) > 1 and "train" in kinds and requests["train"].workers > 1:
             raise ResourceError(
                 f"resources.train asks for {requests['train'].workers} processes, which must see one folder; "
                 f"{store.where} gives each node its own: choose a folder that all nodes share with --store"
@@ -307,7 +306,7 @@ def _trainable(where: str, runtime: Runtime, runner: Runner, name: str) -> Calla
             from samref_sweep.execution.ray.train_group import TrainGroup  # imports Ray Train, which few sweeps need
 
             in_group = run_in_group if runner is run else runner
-            log = store.logs / f"{work.id}.log"
+            log = store.node.logs / f"{work.id}.log"
             own = TrainGroup(config["workers"], config["cpu"], config["gpu"], log, in_group)
         failure = attempt(
             work,

@@ -1,4 +1,7 @@
-"""Drivers killed at twenty random moments of one sweep, and two at once: nothing is lost, doubled or done again."""
+"""Drivers killed at five moments of one sweep on Ray, and two at once: nothing is lost, doubled or done again.
+
+All moments between two steps of the store or of MLflow's log are in test_crash_points.py.
+"""
 
 import contextlib
 import os
@@ -14,51 +17,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
-from toys import toy_plan
 
-from samref_sweep.record import tables as results
-from samref_sweep.record import tracker as track
-from samref_sweep.store.folder import Store
+from samref_sweep.record.tracker import default_uri
+from samref_sweep.store.folder import FolderStore
 
-KILLS = 20
+KILLS = 5
+DRIVER = Path(__file__).parent / "programs" / "sweep_driver.py"
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-DRIVER = """
-import sys, time
-from pathlib import Path
-import toys
-from samref_sweep.execution.ray import tuner as execute
-from samref_sweep.record import tables as results
-from samref_sweep.store.folder import Store
-from samref_sweep.record.tracker import Tracker, default_uri
-
-sys.stdin.readline()  # imports take seconds, so the next driver makes them while the one before it runs
-
-def slow(stages, inputs, outs, *, scratch, **rest):
-    time.sleep(0.6)
-    for stage in stages:
-        with open(attempts / stage.id, "a") as file:
-            file.write("x")
-    if any((scratch.parents[1] / "stages" / stage.id).exists() for stage in stages):
-        (scratch.parents[1] / "repeated").touch()
-    toys.write_toy_stage(stages, inputs, outs, scratch=scratch, **rest)
-
-store = Store(Path(sys.argv[1]))
-attempts = store.root / "attempts"
-attempts.mkdir(exist_ok=True)
-planned = toys.toy_plan(store, gammas=[n / 100 for n in range(20)], thetas=(1.1, 1.2))
-tracker = Tracker(planned, store, default_uri(store), print)
-
-def watch(event):
-    print(event.kind, flush=True)
-    tracker.on_event(event)
-
-failures = {}
-if planned.works:
-    failures = toys.run_toys(planned, store, slow, watch, address=sys.argv[2], jobs=None)[0].failures
-tracker.close(planned.outcomes(store.done(), failures), interrupted=False)
-results.write(planned, store, failures, Path(sys.argv[1]) / "results", "")
-print("complete", failures, flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +54,8 @@ def cluster() -> Iterator[str]:
 
 
 def drive(root: Path, address: str) -> subprocess.Popen[str]:
-    env = os.environ | ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", DRIVER, str(root), address]
+    env = os.environ | ENVIRONMENT
+    command = [sys.executable, str(DRIVER), str(root), address]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env)
 
@@ -107,12 +72,11 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # twenty starts of a driver, each ten seconds and more on a busy machine
-def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: str, tmp_path: Path) -> None:
+def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(cluster: str, tmp_path: Path) -> None:
     root = tmp_path / "killed"
     following = drive(root, cluster)
     finish(drive(tmp_path / "undisturbed", cluster))
-    moments = random.Random(20)
+    moments = random.Random(5)
     seen: dict[str, int] = {}
     fresh = []
     for _ in range(KILLS):
@@ -121,7 +85,7 @@ def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: s
         go(process)
         if moments.random() < 0.8:  # else in its first seconds
             for line in process.stdout:
-                if line.startswith(("started", "complete")):
+                if line.startswith(("done", "complete")):
                     break
         time.sleep(moments.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
@@ -131,22 +95,21 @@ def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: s
         fresh.append(len(done) - len(seen))
         seen = done
     print(f"stages done between kills: {fresh}")  # what the kills hit, with pytest -rA
-    assert sum(count > 0 for count in fresh) >= KILLS // 4, "the sweep was over before most kills"
+    assert sum(count > 0 for count in fresh) >= KILLS // 2, "the sweep was over before most kills"
     finish(following)
 
-    store = Store(root)
+    store = FolderStore(root)
     assert not (root / "repeated").exists()
     assert seen.items() <= {path.name: path.stat().st_ino for path in store.stages.iterdir()}.items()
-    for name in results.SCHEMAS:
-        file = f"results/{name}.parquet"
-        assert pq.read_table(root / file).equals(pq.read_table(tmp_path / "undisturbed" / file)), name
+    tables = sorted((tmp_path / "undisturbed" / "results").glob("*.parquet"))
+    assert len(tables) == 6
+    for table in tables:
+        assert pq.read_table(root / "results" / table.name).equals(pq.read_table(table)), table.name
 
-    client = MlflowClient(tracking_uri=track.default_uri(store))
-    experiment = client.get_experiment_by_name(track.EXPERIMENT).experiment_id
-    runs = client.search_runs([experiment], max_results=1000)
+    client = MlflowClient(tracking_uri=default_uri(store))
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=1000)
     logged = sorted(run.data.tags.get("samref.trial", "") for run in runs)
-    planned = toy_plan(store, gammas=[n / 100 for n in range(20)], thetas=(1.1, 1.2))
-    assert logged == sorted(["", *(trial.id for trial in planned.trials)])
+    assert logged == sorted(["", *pq.read_table(root / "results" / "trials.parquet")["trial"].to_pylist()])
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
@@ -156,4 +119,4 @@ def test_two_drivers_on_one_store_do_every_stage_once(cluster: str, tmp_path: Pa
     for driver in drivers:
         finish(driver)
     attempts = {path.name: path.stat().st_size for path in (tmp_path / "attempts").iterdir()}
-    assert attempts == dict.fromkeys(Store(tmp_path).done(), 1)
+    assert attempts == dict.fromkeys(FolderStore(tmp_path).done(), 1)

@@ -1,0 +1,79 @@
+"""Locks on files and folders, which end with the process that holds them.
+
+They hold on one machine, and between machines where the file system passes them on (NFS 4, Lustre with `flock`). On a
+file system without locks all succeed: two drivers may then do a stage twice, of which one result stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+TRY_SECONDS = 0.2
+EXCLUSIVE_SECONDS = 30.0
+
+
+@contextmanager
+def held(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the locks of folders that exist, for the block; waits while other processes hold one."""
+    with ExitStack() as stack:
+        for folder in sorted(folders):  # in one order, so that two cannot wait for each other
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            waits = False
+            while not _lock(descriptor):
+                if not waits:
+                    _LOG.warning("%s: another process works on it; waiting for its end", folder.name)
+                waits = True
+                time.sleep(TRY_SECONDS)
+        yield
+
+
+@contextmanager
+def exclusive(path: Path, token: str, *, give_up: threading.Event) -> Iterator[bool]:
+    """Hold a file's lock for the block, and tell whether nobody with another token held it since.
+
+    Raises:
+        TimeoutError: another process held it still, EXCLUSIVE_SECONDS after `give_up` was set.
+    """
+    with path.open("a+") as file:
+        until: float | None = None
+        while not _lock(file.fileno()):
+            if until is None and give_up.is_set():
+                until = time.monotonic() + EXCLUSIVE_SECONDS
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError(f"another process holds {file.name}")
+            time.sleep(TRY_SECONDS)
+        file.seek(0)
+        undisturbed = file.read() == token
+        if not undisturbed:
+            file.truncate(0)
+            file.write(token)
+            file.flush()
+        yield undisturbed
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether a process holds a folder's lock."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True

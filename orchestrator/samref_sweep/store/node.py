@@ -1,0 +1,50 @@
+"""This node's folder of a store: logs, fingerprints of data, and temporary folders.
+
+It is the store's own folder, or the cache in front of object storage.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from samref_sweep.store.locks import held, is_held
+
+
+class NodeFolder:
+    """A folder on this node's disk, for what is written before it is finished and for what other nodes need not see."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.logs = self.root / "logs"
+        """One log for each unit of work that ran here."""
+        self.fingerprints = self.root / "fingerprints"
+        """What reading data and checkpoints cost once."""
+        self.partial = self.root / ".partial"
+        for folder in (self.logs, self.fingerprints, self.partial):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def temporary(self, name: str) -> Iterator[Path]:
+        """Give an empty folder for the time of the block, on the store's disk; `clean` leaves it alone meanwhile."""
+        folder = self.partial / f"{name}.{secrets.token_hex(6)}"
+        folder.mkdir()
+        try:
+            with held([folder]):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clean(self, seconds: float) -> None:
+        """Remove temporary folders of processes that died, once they lay untouched for that many seconds."""
+        for folder in self.partial.iterdir():
+            try:
+                newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+                if newest < time.time() - seconds and not is_held(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+            except OSError:
+                continue  # another process finished or removed it meanwhile

@@ -1,0 +1,208 @@
+"""What every store promises, run against a folder and against object storage; "another" is another node or process."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stores import InFolder, OnObjectStorage, Place, finish
+
+from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.failures import Failure
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.object_store import ObjectStore
+from samref_sweep.store.store import Store
+
+PROGRAM = Path(__file__).parent / "programs" / "use_store.py"
+
+
+@pytest.fixture(params=["folder", "object storage"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "folder":
+        yield InFolder(tmp_path / "store")
+    else:
+        yield OnObjectStorage(request.getfixturevalue("bucket"), tmp_path / "caches")
+
+
+@pytest.fixture
+def one(place: Place) -> Store:
+    return place.node("one")
+
+
+@pytest.fixture
+def another(place: Place) -> Store:
+    return place.node("another")
+
+
+def test_the_protocol_is_small_and_no_store_inherits_one() -> None:
+    methods = [name for name, value in vars(Store).items() if callable(value) and not name.startswith("_")]
+    assert len(methods) <= 12
+    assert FolderStore.__bases__ == ObjectStore.__bases__ == (object,)
+
+
+class TestStore:
+    def test_a_stage_appears_whole_when_it_is_finished(self, one: Store, another: Store) -> None:
+        before = time.time()
+        with one.claim(["train-1"]) as claim, claim.workspace("train-1") as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "a.txt").write_text("hello")
+            (folder / "summary.json").write_text('{"loss": 1}')
+            assert not one.has("train-1")
+            assert one.done() == another.done() == frozenset()
+        for store in (one, another):
+            assert store.has("train-1")
+            assert store.done() == store.dated().keys() == {"train-1"}
+            assert before - 2 < store.dated()["train-1"] < time.time() + 2
+            for checked in (True, False):
+                assert store.summary("train-1", checked=checked).keys() == {"loss", "commit"}
+            assert store.file("train-1", "deep/a.txt").read_text() == "hello"
+            with pytest.raises(FileNotFoundError):
+                store.file("train-1", "system.jsonl")
+            assert (store.open("train-1") / "deep" / "a.txt").read_text() == "hello"
+            assert store.file("train-1", "deep/a.txt").read_text() == "hello"
+
+    def test_nothing_is_left_of_a_stage_that_raised(self, one: Store, another: Store) -> None:
+        def fail() -> None:
+            with one.claim(["train-1"]) as claim, claim.workspace("train-1") as folder:
+                (folder / "half").write_text("x")
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail()
+        assert one.done() == another.done() == frozenset()
+        assert list(one.node.partial.iterdir()) == []
+        finish(one, "train-1")
+        assert another.has("train-1")
+
+    def test_of_two_writers_one_result_stays(self, one: Store, another: Store, place: Place) -> None:
+        with one.workspace("train-1") as mine:
+            (mine / "summary.json").write_text('{"who": "second"}')
+            with another.claim(["train-1"]) as claim, claim.workspace("train-1") as theirs:
+                (theirs / "summary.json").write_text('{"who": "first"}')
+        with one.claim(["train-1"]) as claim:
+            pass
+        assert place.node("third").summary("train-1")["who"] == "first"
+        assert list(one.node.partial.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda content: content[:3], r"a\.txt has (3|other) bytes"),
+            (lambda content: b"hellO", r"a\.txt has other bytes than those that were written"),
+            (lambda content: None, r"a\.txt is missing"),
+        ],
+        ids=["truncated", "flipped", "gone"],
+    )
+    def test_a_damaged_stage_is_refused_by_name_and_not_done_any_more(
+        self, place: Place, one: Store, another: Store, change: Callable[[bytes], bytes | None], message: str
+    ) -> None:
+        finish(one, "train-1")
+        third = place.node("third")
+        third.summary("train-1")
+        place.change("train-1", "deep/a.txt", change)
+        with pytest.raises(DamagedError, match=message + ".*; run again to make it anew"):
+            another.open("train-1")
+        assert not another.has("train-1")
+        assert not third.has("train-1")
+        finish(another, "train-1", "made anew")
+        # What it knows of the stage is older.
+        assert third.file("train-1", "deep/a.txt").read_text() == "made anew"
+        assert (third.open("train-1") / "deep" / "a.txt").read_text() == "made anew"
+
+    def test_a_stage_is_one_process_s_until_its_end_or_death(self, place: Place, one: Store) -> None:
+        command = [sys.executable, str(PROGRAM), "claim", place.where, "train-2", "train-1"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        order: list[str] = []
+
+        def wait() -> None:
+            with one.claim(["train-1"]):
+                order.append("claimed")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        with one.claim(["train-3"]):
+            time.sleep(0.5)
+            order.append("killed")
+        process.kill()
+        process.wait()
+        thread.join(10)
+        assert order == ["killed", "claimed"]
+
+    def test_scratch_outlives_an_attempt_and_ends_with_the_stage(self, one: Store) -> None:
+        def stop() -> None:
+            with one.claim(["train-1"]) as claim, claim.scratch("train-1") as folder:
+                (folder / "step-1").mkdir()
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            stop()
+        with one.claim(["train-1"]) as claim, claim.scratch("train-1") as folder:
+            assert (folder / "step-1").is_dir()
+        assert folder.is_dir()
+        finish(one, "train-1")
+        assert not folder.exists()
+
+    def test_failures_are_remembered_until_the_stage_is_done_or_to_be_tried(self, one: Store, another: Store) -> None:
+        failure = Failure("boom", "a.log", "time_limit")
+        for stage_id in ("train-1", "train-2"):
+            one.failures.remember(stage_id, failure)
+        finish(one, "train-1")
+        assert one.failures.all() == another.failures.all() == {"train-2": failure}
+        another.failures.forget(["train-2", "train-9"])
+        assert one.failures.all() == {}
+
+    def test_the_log_of_what_failed_is_kept_where_it_can_be_read(self, one: Store) -> None:
+        (one.node.logs / "train-1.log").write_text("Traceback")
+        place = one.failures.keep_log(one.node.logs / "train-1.log")
+        assert place.endswith("/logs/train-1.log")
+        if one.shared:
+            assert Path(place).read_text() == "Traceback"
+
+    def test_a_journal_goes_on_where_another_driver_ended(self, one: Store, another: Store) -> None:
+        one.journal("searches/a.jsonl").append({"gamma": 0.5})
+        another.journal("searches/a.jsonl").append({"gamma": 0.6})
+        assert one.journal("searches/a.jsonl").read() == [{"gamma": 0.5}, {"gamma": 0.6}]
+        assert one.journal("searches/b.jsonl").read() == []
+
+    def test_another_process_can_tell_whether_it_sees_the_store(self, one: Store) -> None:
+        with one.probe() as probe:
+            look = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
+            command = [sys.executable, "-c", look]
+            subprocess.run(command, input=pickle.dumps(probe), check=True, timeout=60)
+        with pytest.raises((OSError, StoreError)):
+            probe()
+
+    def test_remains_are_removed_after_a_day_but_not_from_a_living_process(self, one: Store) -> None:
+        abandoned, fresh = (one.node.partial / f"train-{number}.dead" for number in (1, 2))
+        for folder in (abandoned, fresh):
+            folder.mkdir()
+        finish(one, "train-4")
+        with one.scratch("train-4") as outlived:
+            pass  # as a kill leaves it, just before its end
+        with one.claim(["train-3"]) as claim, claim.scratch("train-3") as scratch, claim.workspace("train-3") as living:
+            for folder in (abandoned, living, scratch, outlived):
+                os.utime(folder, (0, 0))
+            one.clean()
+            assert [abandoned.exists(), outlived.exists()] == [False, False]
+            assert [fresh.exists(), living.exists(), scratch.exists()] == [True, True, True]
+            (living / "summary.json").write_text("{}")
+        assert one.done() == {"train-3", "train-4"}
+
+    @pytest.mark.parametrize(
+        ("marker", "message"),
+        [
+            ('{"version": 99, "id": "a"}', "is a store of version 99, this program writes version 1; choose "),
+            ("{", "--store"),
+        ],
+    )
+    def test_another_version_is_refused(self, place: Place, one: Store, marker: str, message: str) -> None:
+        place.mark(marker)
+        with pytest.raises(StoreError, match=message):
+            place.node("one")
