@@ -17,7 +17,7 @@ import vl_convert
 
 from samref_dashboards import theme
 from samref_dashboards.content import Content
-from samref_dashboards.figures import Figure, Panel
+from samref_dashboards.figure_kit import Figure, Panel
 from samref_dashboards.load import ResultsError
 from samref_dashboards.tables import RANDOM, Cell, Row, Table
 
