@@ -181,7 +181,7 @@ def _around(values: Sequence[float], padding: int = 0) -> alt.Scale:
 
 
 def _measured(metric: str) -> list[alt.Tooltip]:
-    """Which trials, their mean, and of how many it is."""
+    """The lines of a tooltip: which trials, their mean, and of how many it is."""
     return [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
 
 

@@ -35,7 +35,7 @@ class Figure:
     """Charts that share a legend."""
 
     name: str
-    """Of its section and of its files."""
+    """The name of its section and of its files."""
     title: str
     note: str
     legend_title: str

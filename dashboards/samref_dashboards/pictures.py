@@ -65,7 +65,7 @@ class Picture:
 
     @property
     def radius(self) -> float:
-        """Of a click's mark."""
+        """The radius of a click's mark, px."""
         return 0.022 * max(self.width, self.height)
 
 

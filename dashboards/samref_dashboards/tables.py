@@ -80,7 +80,7 @@ class Table:
     """Columns and blocks of rows."""
 
     name: str
-    """Of its section and of its files: `table1-theta`."""
+    """The name of its section and of its files: `table1-theta`."""
     title: str
     caption: str
     columns: tuple[Column, ...]

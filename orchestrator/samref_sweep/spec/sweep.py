@@ -63,7 +63,7 @@ class Sweep:
     """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
     metrics: tuple[Metric, ...] = ()
     search: Suggestions | None = None
-    """Of an adaptive method, which has no points at first."""
+    """What an adaptive method suggests; such a sweep has no points at first."""
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler | None = None
     budget: Budget = field(default_factory=Budget)
