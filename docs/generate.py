@@ -1,11 +1,13 @@
-"""Writes docs/settings.md from the code: settings, keys of a sweep file, and the commands' help.
+"""Writes docs/settings.md and the list of files in docs/architecture.md from the code.
 
 uv run python docs/generate.py
 """
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -16,6 +18,8 @@ from pydantic.fields import FieldInfo
 
 from samref import backbones, data
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
+from samref.data.command import parser as data_parser
+from samref_dashboards.report import parser as dashboard_parser
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.file import SweepFile
@@ -23,6 +27,9 @@ from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 
 PAGE = Path(__file__).with_name("settings.md")
+ARCHITECTURE = Path(__file__).with_name("architecture.md")
+GENERATED = "<!-- The rest is written by docs/generate.py. -->\n"
+PLACES = ("samref", "orchestrator/samref_sweep", "dashboards/samref_dashboards", "benchmarks", "docs", "tests")
 
 
 def page() -> str:
@@ -55,7 +62,7 @@ def page() -> str:
     parts += ["## Names", f"Backbones: {', '.join(f'`{name}`' for name in backbones.names())}."]
     parts += [f"Datasets: {', '.join(f'`{name}`' for name in data.names())}."]
     parts += ["## Commands"]
-    for parser in (sweep_parser(), trial_parser()):
+    for parser in (sweep_parser(), trial_parser(), data_parser(), dashboard_parser()):
         parts += [f"```\n{parser.format_help().strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -104,6 +111,37 @@ def type_name(annotation: Any) -> str:
     return names.get(annotation, "mapping")
 
 
+def architecture() -> str:
+    """The page of the architecture: as it is written, with the list of files made anew below its mark."""
+    written, mark, _ = ARCHITECTURE.read_text().partition(GENERATED)
+    return "\n".join([written + mark, *(line for place in PLACES for line in files_of(place))])
+
+
+def files_of(place: str) -> Iterator[str]:
+    """A folder's Python files as a Markdown table, each with what it holds; those of its subfolders follow."""
+    root = ARCHITECTURE.parents[1]
+    yield from (f"### `{place}/`", "", "| file | what it holds |", "|---|---|")
+    folder = root / place
+    for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent, path.stem != "__init__", path.name)):
+        if held := first_sentence(path):
+            yield f"| `{path.relative_to(folder)}` | {held.replace('|', chr(92) + '|')} |"
+    yield ""
+
+
+def first_sentence(path: Path) -> str:
+    """The first sentence of a module's docstring; empty for an empty file.
+
+    Raises:
+        ValueError: a file with code in it does not say what it holds.
+    """
+    tree = ast.parse(path.read_text())
+    docstring = ast.get_docstring(tree) or ""
+    if tree.body and not docstring:
+        raise ValueError(f"{path}: has no docstring, whose first sentence says what it holds")
+    return re.split(r"(?<=\.) (?=[A-Z])", " ".join(docstring.partition("\n\n")[0].split()))[0]
+
+
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "100"
     PAGE.write_text(page())
+    ARCHITECTURE.write_text(architecture())

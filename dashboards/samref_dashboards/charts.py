@@ -7,6 +7,7 @@ Rows have `configuration` (which line), `line` (which colour of the legend), `ra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import altair as alt
@@ -19,11 +20,17 @@ Rows = Sequence[Mapping[str, Any]]
 Legend = Mapping[str, str]
 """label -> colour; empty when there is but one."""
 
-# Altair checks every small part against Vega-Lite's JSON schema, which takes longer than all the rest of a page;
-# a test checks each kind of chart instead.
-schemapi.disable_debug_mode()
 _POINT: dict[str, Any] = {"filled": False, "size": 50, "opacity": 1, "strokeWidth": 1.5}
 _WHO = alt.Tooltip("configuration:N", title="trials")
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Switch Altair's checks off while charts are made.
+
+    It checks every small part against Vega-Lite's JSON schema, which takes longer than all the rest of a page; a test
+    checks each kind of chart instead.
+    """
+    return schemapi.debug_mode(False)
 
 
 def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[float]) -> Spec:
@@ -174,7 +181,7 @@ def _around(values: Sequence[float], padding: int = 0) -> alt.Scale:
 
 
 def _measured(metric: str) -> list[alt.Tooltip]:
-    """Which trials, their mean, and of how many it is."""
+    """The lines of a tooltip: which trials, their mean, and of how many it is."""
     return [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
 
 

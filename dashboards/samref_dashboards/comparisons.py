@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samref_dashboards import queries
-from samref_dashboards.axes import DATA, Design, Group, is_number
-from samref_dashboards.load import Results, ResultsError, Trial
+from samref_dashboards.design import DATA, Configuration, Design, is_number
+from samref_dashboards.load import ResultsError, Trial
+from samref_dashboards.queries import Answers, ClicksNeeded
 from samref_dashboards.statistics import RESAMPLES, Interval, holm, paired_bootstrap
 
 METRICS = ("noc_at_90", "noc_at_95")
@@ -30,8 +30,8 @@ LEVEL = 0.05
 class Difference:
     """One configuration against its baseline, in one metric."""
 
-    group: Group
-    baseline: Group
+    configuration: Configuration
+    baseline: Configuration
     metric: str
     interval: Interval
     adjusted_p: float
@@ -64,19 +64,19 @@ class Comparisons:
             f"{len(self.differences)} comparisons, p < {LEVEL:g}"
         )
 
-    def differs(self, group: Group, metric: str) -> bool:
+    def differs(self, configuration: Configuration, metric: str) -> bool:
         """Whether this configuration differs from its baseline in this metric."""
-        return (id(group), metric) in self._significant
+        return (configuration.key, metric) in self._significant
 
     @cached_property
-    def _significant(self) -> set[tuple[int, str]]:
-        return {(id(one.group), one.metric) for one in self.differences if one.significant}
+    def _significant(self) -> set[tuple[tuple[Any, ...], str]]:
+        return {(one.configuration.key, one.metric) for one in self.differences if one.significant}
 
 
 @dataclass(frozen=True)
 class _Pair:
-    group: Group
-    baseline: Group
+    configuration: Configuration
+    baseline: Configuration
     seeds: str
     differences: Mapping[str, NDArray[np.float64]]
     """Metric -> one difference per object, in one order."""
@@ -84,7 +84,7 @@ class _Pair:
     """Identifies that order."""
 
 
-def compare(results: Results, design: Design, chosen: Sequence[str] = ()) -> Comparisons:
+def compare(answers: Answers, design: Design, chosen: Sequence[str] = ()) -> Comparisons:
     """Compare with the `chosen` baseline (KEY=VALUE…, or a trial's id); by default the first axis' first value.
 
     ResultsError if there is no such axis, value or trial.
@@ -93,10 +93,10 @@ def compare(results: Results, design: Design, chosen: Sequence[str] = ()) -> Com
     if not fixed and trial is None:
         return Comparisons(baseline="")
     partners = _partners(design, fixed, trial)
-    found = [(group, base) for group, base in partners if group.done and base.done]
+    found = [(configuration, base) for configuration, base in partners if configuration.done and base.done]
     kept = found[:LIMIT]
-    objects = queries.objects(results.sql, [t["trial"] for pair in kept for side in pair for t in side.done])
-    pairs = [_pair(group, base, objects) for group, base in kept]
+    objects = answers.clicks_needed([t["trial"] for pair in kept for side in pair for t in side.done])
+    pairs = [_pair(configuration, base, objects) for configuration, base in kept]
     named = design.describe(fixed) if trial is None else f"{trial['trial']} ({design.describe(trial)})"
     return Comparisons(
         baseline=named,
@@ -120,7 +120,12 @@ def _parse(design: Design, chosen: Sequence[str]) -> tuple[dict[str, Any], Trial
     for text in chosen:
         axis, equals, value = text.partition("=")
         if not equals:
-            trials = [trial for group in design.groups for trial in group.trials if text in trial["trial"]]
+            trials = [
+                trial
+                for configuration in design.configurations
+                for trial in configuration.trials
+                if text in trial["trial"]
+            ]
             if len(chosen) > 1 or len(trials) != 1:
                 raise ResultsError(f"--baseline {text}: {len(trials)} trials have that id; write KEY=VALUE or one id")
             return {}, trials[0]
@@ -143,30 +148,43 @@ def _is_level(design: Design, axis: str, level: Any, text: str) -> bool:
     return text in (str(level), design.show(axis, level))
 
 
-def _partners(design: Design, fixed: Mapping[str, Any], trial: Trial | None) -> list[tuple[Group, Group]]:
+def _partners(
+    design: Design, fixed: Mapping[str, Any], trial: Trial | None
+) -> list[tuple[Configuration, Configuration]]:
     """(configuration, baseline) of all that have one; random weights never have."""
-    real = [group for group in design.groups if not group.random_weights]
+    real = [configuration for configuration in design.configurations if not configuration.random_weights]
     if trial is not None:
-        base = next((group for group in real if any(row["trial"] == trial["trial"] for row in group.trials)), None)
+        base = next(
+            (
+                configuration
+                for configuration in real
+                if any(row["trial"] == trial["trial"] for row in configuration.trials)
+            ),
+            None,
+        )
         return [(g, base) for g in real if base and g is not base and g.data == base.data]
 
-    def rest(group: Group) -> tuple[Any, ...]:
-        return tuple(value for axis, value in group.values.items() if axis not in fixed)
+    def rest(configuration: Configuration) -> tuple[Any, ...]:
+        return tuple(value for axis, value in configuration.values.items() if axis not in fixed)
 
-    bases = {rest(group): group for group in real if all(group.values[axis] == v for axis, v in fixed.items())}
+    bases = {
+        rest(configuration): configuration
+        for configuration in real
+        if all(configuration.values[axis] == v for axis, v in fixed.items())
+    }
     return [(g, base) for g in real if (base := bases.get(rest(g))) is not None and base is not g]
 
 
-def _pair(group: Group, base: Group, objects: Mapping[str, queries.Objects]) -> _Pair | None:
+def _pair(configuration: Configuration, base: Configuration, objects: Mapping[str, ClicksNeeded]) -> _Pair | None:
     """The differences of one pair, averaged over seeds; None if they do not have the same objects."""
-    shared = [seeds for seeds in group.by_seeds if seeds in base.by_seeds]
-    planned = max(len(group.trials), len(base.trials))
+    shared = [seeds for seeds in configuration.by_seeds if seeds in base.by_seeds]
+    planned = max(len(configuration.trials), len(base.trials))
     if shared:
-        ours, theirs = ([side.by_seeds[seeds] for seeds in shared] for side in (group, base))
+        ours, theirs = ([side.by_seeds[seeds] for seeds in shared] for side in (configuration, base))
         said = str(len(shared)) if len(shared) == planned else f"{len(shared)} of {planned}"
     else:
         # A model without training has no seed: it stands against the mean of the others.
-        ours, theirs = list(group.done), list(base.done)
+        ours, theirs = list(configuration.done), list(base.done)
         said = f"{len(ours)} against {len(theirs)}, not paired"
     every = [objects.get(trial["trial"]) for trial in (*ours, *theirs)]
     known = [made for made in every if made is not None]
@@ -174,7 +192,7 @@ def _pair(group: Group, base: Group, objects: Mapping[str, queries.Objects]) -> 
         return None
     first, second = known[: len(ours)], known[len(ours) :]
     return _Pair(
-        group,
+        configuration,
         base,
         said,
         {
@@ -196,7 +214,7 @@ def _differences(pairs: Sequence[_Pair]) -> list[Difference]:
     adjusted = holm([intervals[key].p for key in order])
     return [
         Difference(
-            group=pairs[index].group,
+            configuration=pairs[index].configuration,
             baseline=pairs[index].baseline,
             metric=metric,
             interval=intervals[index, metric],

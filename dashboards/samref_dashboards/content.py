@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samref_dashboards import (
-    axes,
+    charts,
     comparisons,
-    figures,
+    curves,
     landscape,
-    objects,
     overview,
     paper_tables,
-    queries,
+    pictures,
     trial_tables,
 )
-from samref_dashboards.axes import Design
-from samref_dashboards.figures import Figure
+from samref_dashboards.design import DATA, Design, find_design
+from samref_dashboards.figure_kit import Figure
 from samref_dashboards.load import Results
+from samref_dashboards.queries import Answers
 from samref_dashboards.tables import Table
 
 HARDEST = 12
@@ -39,7 +39,7 @@ class Content:
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
     """All other tables."""
-    pictures: list[objects.Picture]
+    pictures: list[pictures.Picture]
     provenance: list[tuple[str, list[str]]]
 
     @property
@@ -49,29 +49,31 @@ class Content:
 
 def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | None = None) -> Content:
     """Ask all questions; ResultsError if there is no such baseline."""
-    design = axes.find(results)
-    queries.prepare(results.sql, design.groups)
-    compared = comparisons.compare(results, design, baseline)
-    hardest = queries.hardest(results.sql, HARDEST)
+    design = find_design(results)
+    answers = Answers(results, design.configurations)
+    compared = comparisons.compare(answers, design, baseline)
+    hardest = answers.hardest(HARDEST)
+    profiles = answers.profiles()
     paper = (
         paper_tables.theta(design, compared),
         paper_tables.methods(design, compared),
-        paper_tables.cost(results),
-        paper_tables.cost_detail(results),
+        paper_tables.cost(results, profiles),
+        paper_tables.cost_detail(results, profiles),
     )
-    drawn = (
-        figures.click_curves(design, queries.miou_curves(results.sql)),
-        *(figures.noc_by_axis(design, axis) for axis in design.axes if axis != axes.DATA),
-        landscape.heat_maps(design),
-        landscape.tradeoffs(design),
-        figures.training(design, queries.training_curves(results.sql)),
-        landscape.differences(design, compared),
-    )
+    with charts.unchecked():
+        drawn = (
+            curves.click_curves(design, answers.miou_curves()),
+            *(curves.noc_by_axis(design, axis) for axis in design.axes if axis != DATA),
+            landscape.heat_maps(design),
+            landscape.tradeoffs(design),
+            curves.training(design, answers.training_curves()),
+            landscape.differences(design, compared),
+        )
     others = (
         trial_tables.differences(design, compared),
         trial_tables.importance(design),
         trial_tables.trials(results, design),
-        trial_tables.computing(queries.spent(results.sql)),
+        trial_tables.computing(answers.spent()),
         trial_tables.hardest(hardest),
     )
     return Content(
@@ -82,6 +84,6 @@ def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | 
         paper=tuple(table for table in paper if table is not None),
         figures=tuple(figure for figure in drawn if figure is not None),
         tables=tuple(table for table in others if table is not None),
-        pictures=objects.pictures(results.sql, design, hardest, data_root),
-        provenance=overview.provenance(results),
+        pictures=pictures.pictures(results.sql, design, hardest, data_root),
+        provenance=overview.provenance(results, answers.noc_90()),
     )

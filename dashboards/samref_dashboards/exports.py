@@ -1,4 +1,4 @@
-"""The same tables and figures as files: Markdown, CSV and booktabs LaTeX, SVG and PDF.
+"""Writes the page's tables and figures as files: Markdown, CSV and booktabs LaTeX, SVG and PDF.
 
 Markdown and CSV hold everything, the published numbers too. LaTeX is for a paper of one's own: only what was measured
 here, in the published layout. CSV holds numbers in their stored units, unrounded.
@@ -17,12 +17,12 @@ import vl_convert
 
 from samref_dashboards import theme
 from samref_dashboards.content import Content
-from samref_dashboards.figures import Figure, Panel
+from samref_dashboards.figure_kit import Figure, Panel
 from samref_dashboards.load import ResultsError
 from samref_dashboards.tables import RANDOM, Cell, Row, Table
 
 WIDTH_PX = 320
-"""Of a chart in a file; a column of a two-column paper."""
+"""The width of a chart in a file: a column of a two-column paper."""
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from samref_dashboards import charts, metrics
-from samref_dashboards.axes import DATA, Design, Group
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.figures import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
+from samref_dashboards.design import DATA, Configuration, Design
+from samref_dashboards.figure_kit import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
 from samref_dashboards.metrics import Metric
 from samref_dashboards.tables import RANDOM
 
@@ -29,12 +29,12 @@ def heat_maps(design: Design) -> Figure | None:
     if len(axes) < 2:
         return None
     down, across = sorted(axes, key=lambda axis: len(design.levels(axis)))
-    maps: list[tuple[Group, list[dict[str, Any]]]] = []
-    for groups in design.split(axes).values():
-        rows = [row for group in groups if (row := _square(design, group, across, down))]
+    maps: list[tuple[Configuration, list[dict[str, Any]]]] = []
+    for configurations in design.split(axes).values():
+        rows = [row for configuration in configurations if (row := _square(design, configuration, across, down))]
         full = len({row["x"] for row in rows}) > 1 and len({row["y"] for row in rows}) > 1
         if full and len(rows) <= MAX_SQUARES:
-            maps.append((groups[0], rows))
+            maps.append((configurations[0], rows))
     ranges = _paint(maps)
     panels = []
     for first, rows in maps[:MAX_CHARTS]:
@@ -50,28 +50,28 @@ def heat_maps(design: Design) -> Figure | None:
     return figure(design, "heat", title, note, (), panels, len(maps), dashed=False)
 
 
-def _square(design: Design, group: Group, across: str, down: str) -> dict[str, Any] | None:
-    summary = group.summary("noc_at_90")
+def _square(design: Design, configuration: Configuration, across: str, down: str) -> dict[str, Any] | None:
+    summary = configuration.summary("noc_at_90")
     if summary.mean is None:
         return None
     return {
-        "x": design.show(across, group.values[across]),
-        "y": design.show(down, group.values[down]),
+        "x": design.show(across, configuration.values[across]),
+        "y": design.show(down, configuration.values[down]),
         "value": summary.mean,
-        "text": metrics.NOC_90.write(summary.mean) + ("†" if group.lacking else ""),
+        "text": metrics.NOC_90.write(summary.mean) + ("†" if configuration.lacking else ""),
         "n": summary.count,
-        **who(design, group, ()),
+        **who(design, configuration, ()),
     }
 
 
-def _paint(maps: Sequence[tuple[Group, Sequence[dict[str, Any]]]]) -> list[str]:
+def _paint(maps: Sequence[tuple[Configuration, Sequence[dict[str, Any]]]]) -> list[str]:
     """Colours from a dataset's lowest to its highest, and letters that can be read on each; the ranges in words.
 
     Maps of one dataset are compared, so they have one scale; random weights have their own.
     """
     alike: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for group, rows in maps:
-        alike.setdefault((group.data, group.random_weights), []).extend(rows)
+    for configuration, rows in maps:
+        alike.setdefault((configuration.data, configuration.random_weights), []).extend(rows)
     ranges = []
     for (data, random), rows in alike.items():
         values = [row.pop("value") for row in rows]
@@ -89,7 +89,9 @@ def _paint(maps: Sequence[tuple[Group, Sequence[dict[str, Any]]]]) -> list[str]:
 def tradeoffs(design: Design) -> Figure | None:
     """NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
     # One model has one cost: differences between its rows would be noise of the clock.
-    models = {group.trials[0].get("stage_profile") for group in design.groups if group.done}
+    models = {
+        configuration.trials[0].get("stage_profile") for configuration in design.configurations if configuration.done
+    }
     if len(models) < 2:
         return None
     cost = next((cost for cost in COSTS if _distinct(design, cost) > 1), None)
@@ -97,8 +99,8 @@ def tradeoffs(design: Design) -> Figure | None:
         return None
     lined = lined_axes(design, leave_out=[DATA])
     panels = []
-    for data in dict.fromkeys(group.data for group in design.groups):
-        rows = [row for g in design.groups if g.data == data and (row := _point(design, g, cost, lined))]
+    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
+        rows = [row for g in design.configurations if g.data == data and (row := _point(design, g, cost, lined))]
         if len({row["x"] for row in rows}) > 1:
             front = _front([row for row in rows if not row["random"] and not row["lacking"]])
             title = f"NoC90 against {cost.label}, {data}"
@@ -108,20 +110,22 @@ def tradeoffs(design: Design) -> Figure | None:
             panels.append(Panel(data, spec, data))
     note = f"To the lower left is better. {cost.meaning[0].upper()}{cost.meaning[1:]}"
     if cost is metrics.LATENCY:
-        note += f" (here {metrics.latency_clicks(trial for group in design.groups for trial in group.done)})"
+        note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"
     return figure(design, "tradeoff", "Quality against cost", note, lined, panels[:MAX_CHARTS], len(panels))
 
 
 def _distinct(design: Design, cost: Metric) -> int:
-    return len({mean for group in design.groups if (mean := group.summary(cost.key).mean) is not None})
+    return len(
+        {mean for configuration in design.configurations if (mean := configuration.summary(cost.key).mean) is not None}
+    )
 
 
-def _point(design: Design, group: Group, cost: Metric, lined: Sequence[str]) -> dict[str, Any] | None:
-    quality, spent = group.summary("noc_at_90"), group.summary(cost.key)
+def _point(design: Design, configuration: Configuration, cost: Metric, lined: Sequence[str]) -> dict[str, Any] | None:
+    quality, spent = configuration.summary("noc_at_90"), configuration.summary(cost.key)
     if quality.mean is None or spent.mean is None:
         return None
-    return {"x": spent.mean * cost.scale, "y": quality.mean, "n": quality.count, **who(design, group, lined)}
+    return {"x": spent.mean * cost.scale, "y": quality.mean, "n": quality.count, **who(design, configuration, lined)}
 
 
 def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
@@ -136,12 +140,12 @@ def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 def differences(design: Design, comparisons: Comparisons) -> Figure | None:
     """Mean differences to the baseline with their intervals, a chart per metric and dataset."""
     panels = []
-    for data in dict.fromkeys(difference.group.data for difference in comparisons.differences):
+    for data in dict.fromkeys(difference.configuration.data for difference in comparisons.differences):
         for metric in (metrics.NOC_90, metrics.NOC_95):
-            found = [d for d in comparisons.differences if d.metric == metric.key and d.group.data == data]
+            found = [d for d in comparisons.differences if d.metric == metric.key and d.configuration.data == data]
             rows = [
                 {
-                    "configuration": design.describe(one.group.values, leave_out=[DATA]) or data,
+                    "configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data,
                     "mean": one.interval.mean,
                     "low": one.interval.low,
                     "high": one.interval.high,

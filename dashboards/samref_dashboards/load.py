@@ -60,7 +60,7 @@ class Sweep:
     recorded: int
     """Rows in trials.parquet."""
     place: str
-    """Its folder, or the URI that it was copied from."""
+    """The folder of its results, or the URI that they were copied from."""
 
 
 @dataclass(frozen=True, kw_only=True)

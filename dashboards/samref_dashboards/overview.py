@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from samref_dashboards import metrics, paper, queries
-from samref_dashboards.axes import DATA, Design
+from samref_dashboards import metrics, paper
+from samref_dashboards.design import DATA, Design
 from samref_dashboards.load import SCHEMA, Results, Trial
 
 STATUSES = ("done", "failed", "stopped", "not run")
@@ -66,17 +66,21 @@ def coverage(results: Results) -> Coverage:
 def best(design: Design) -> list[Best]:
     """The best configuration of every dataset; random weights never win."""
     winners = []
-    for data in dict.fromkeys(group.data for group in design.groups):
-        groups = [group for group in design.groups if group.data == data and not group.random_weights]
+    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
+        configurations = [
+            configuration
+            for configuration in design.configurations
+            if configuration.data == data and not configuration.random_weights
+        ]
         measured = [
             # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.
-            (not summary.whole, round(summary.mean, metrics.NOC_90.digits), group)
-            for group in groups
-            if (summary := group.summary(metrics.NOC_90.key)).mean is not None
+            (not summary.whole, round(summary.mean, metrics.NOC_90.digits), configuration)
+            for configuration in configurations
+            if (summary := configuration.summary(metrics.NOC_90.key)).mean is not None
         ]
         if measured:
             lowest = min(rank for *rank, _ in measured)
-            top = [group for *rank, group in measured if rank == lowest]
+            top = [configuration for *rank, configuration in measured if rank == lowest]
             summary = top[0].summary(metrics.NOC_90.key)
             alone = len(top) == 1
             value = metrics.NOC_90.write_summary(summary) if alone else metrics.NOC_90.write(summary.mean)
@@ -86,8 +90,8 @@ def best(design: Design) -> list[Best]:
     return winners
 
 
-def provenance(results: Results) -> list[tuple[str, list[str]]]:
-    """(name, values) of everything needed to make the results again."""
+def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str, list[str]]]:
+    """(name, values) of everything needed to make the results again; `noc_90` is recomputed, by trial."""
     trials = results.trials
     started = sorted(trial["started"] for trial in trials if trial["started"] is not None)
     rows = [
@@ -103,7 +107,7 @@ def provenance(results: Results) -> list[tuple[str, list[str]]]:
         ("clicker", _distinct(trials, "evaluate.clicker")),
         ("versions", _versions(trials)),
         ("started", [f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC"] if started else []),
-        ("check", [_recomputed(results)]),
+        ("check", [_checked(results, noc_90)]),
         ("schema", [str(SCHEMA)]),
     ]
     return [(name, kept) for name, values in rows if (kept := [value for value in dict.fromkeys(values) if value])]
@@ -125,9 +129,8 @@ def _versions(trials: Iterable[Trial]) -> list[str]:
     return [f"{package} {', '.join(sorted(versions))}" for package, versions in sorted(found.items())]
 
 
-def _recomputed(results: Results) -> str:
+def _checked(results: Results, recomputed: Mapping[str, float]) -> str:
     """NoC90 from the clicks beside NoC90 as recorded: a reader should not have to trust the headline."""
-    recomputed = queries.noc_90(results.sql)
     recorded = {trial["trial"]: trial["noc_at_90"] for trial in results.trials if trial["noc_at_90"] is not None}
     both = [trial for trial in recomputed if trial in recorded]
     differ = [trial for trial in both if abs(recomputed[trial] - recorded[trial]) > 5e-3]

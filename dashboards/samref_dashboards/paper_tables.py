@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samref_dashboards import metrics, paper, queries
-from samref_dashboards.axes import DATA, THETA, Design, Group, show
+from samref_dashboards import metrics, paper
 from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.design import DATA, THETA, Configuration, Design, show
 from samref_dashboards.load import Results
 from samref_dashboards.metrics import Metric
 from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, count, dataset, number, summaries
+
+Profiles = Mapping[str, Mapping[str, Any]]
+"""Stage of a profile -> its row of profile.parquet."""
 
 METHOD_AXES = ("model.backbone", "model.refiner", "model.freeze_backbone")
 _SIZES = {"b": "B", "l": "L", "h": "H", "t": "T", "s": "S", "b+": "B+"}
@@ -20,32 +23,34 @@ _N = Column(label="n", key="n", title="seeds measured, of those planned", numeri
 
 def theta(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 1, one block per combination of the other axes; None when θ is not swept."""
-    blocks_of = [groups for groups in design.split([THETA]).values() if _has_selector(groups[0])]
+    blocks_of = [
+        configurations for configurations in design.split([THETA]).values() if _has_selector(configurations[0])
+    ]
     if THETA not in design.axes or not blocks_of:
         return None
     ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
     columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
     beside = any(level in paper.THETA for level in design.levels(THETA))
     columns += [column(metric, paper=True) for metric in ours if beside]
-    davis = any(group.data == "davis" for group in design.groups)
+    davis = any(configuration.data == "davis" for configuration in design.configurations)
     blocks = []
-    for groups in blocks_of:
+    for configurations in blocks_of:
         # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
-        published = paper.THETA if groups[0].data == "davis" or not davis else {}
+        published = paper.THETA if configurations[0].data == "davis" or not davis else {}
         rows = [
             Row(
                 cells=(
-                    Cell(design.show(THETA, group.values[THETA]), group.values[THETA]),
+                    Cell(design.show(THETA, configuration.values[THETA]), configuration.values[THETA]),
                     *cells,
-                    count(group.summary("noc_at_90")),
-                    *(_beside(ours, published.get(group.values[THETA], {})) if beside else []),
+                    count(configuration.summary("noc_at_90")),
+                    *(_beside(ours, published.get(configuration.values[THETA], {})) if beside else []),
                 ),
-                random_weights=group.random_weights,
-                status=_status(group),
+                random_weights=configuration.random_weights,
+                status=_status(configuration),
             )
-            for group, cells in zip(groups, summaries(groups, ours, comparisons), strict=True)
+            for configuration, cells in zip(configurations, summaries(configurations, ours, comparisons), strict=True)
         ]
-        blocks.append(_block(design, groups, rows, [THETA]))
+        blocks.append(_block(design, configurations, rows, [THETA]))
     return Table(
         name="table1-theta",
         title="Threshold θ",
@@ -60,33 +65,33 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
 def methods(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
-    if not several or not any(group.done for group in design.groups):
+    if not several or not any(configuration.done for configuration in design.configurations):
         return None
     ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
     blocks = []
-    for groups in design.split(METHOD_AXES).values():
-        ordered = sorted(groups, key=lambda group: _rank(group.trials[0]))
-        names = [method(group.trials[0]) for group in ordered]
+    for configurations in design.split(METHOD_AXES).values():
+        ordered = sorted(configurations, key=lambda configuration: _rank(configuration.trials[0]))
+        names = [method(configuration.trials[0]) for configuration in ordered]
         rows = [
             Row(
                 # Two models that the paper's words do not tell apart have their own names beside.
                 cells=(
                     Cell(title),
-                    Cell(f"{backbone} ({group.trials[0]['model.backbone']})")
+                    Cell(f"{backbone} ({configuration.trials[0]['model.backbone']})")
                     if names.count((title, backbone)) > 1
                     else Cell(backbone),
                     *cells,
-                    count(group.summary("noc_at_90")),
+                    count(configuration.summary("noc_at_90")),
                 ),
-                random_weights=group.random_weights,
-                status=_status(group),
+                random_weights=configuration.random_weights,
+                status=_status(configuration),
             )
-            for group, cells, (title, backbone) in zip(
+            for configuration, cells, (title, backbone) in zip(
                 ordered, summaries(ordered, ours, comparisons), names, strict=True
             )
         ]
         blocks.append(_block(design, ordered, rows, METHOD_AXES))
-    clicks = metrics.latency_clicks(trial for group in design.groups for trial in group.done)
+    clicks = metrics.latency_clicks(trial for configuration in design.configurations for trial in configuration.done)
     published = [
         Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in ours), Cell("")), paper=True)
         for who, row in paper.METHODS.items()
@@ -112,9 +117,8 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
     )
 
 
-def cost(results: Results) -> Table | None:
+def cost(results: Results, profiles: Profiles) -> Table | None:
     """Table 3; None when nothing was profiled."""
-    profiles = queries.profiles(results.sql)
     if all(row.get(metric.key) is None for row in profiles.values() for metric in metrics.COST):
         return None
     by_device: dict[str, list[Row]] = {}
@@ -143,9 +147,8 @@ def cost(results: Results) -> Table | None:
     )
 
 
-def cost_detail(results: Results) -> Table | None:
+def cost_detail(results: Results, profiles: Profiles) -> Table | None:
     """Whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
-    profiles = queries.profiles(results.sql)
     about = {"stage", "model", "refiner", "device", *(metric.key for metric in metrics.COST)}
     known = {metric.key: metric for metric in metrics.COST_DETAIL}
     there = {key for row in profiles.values() for key, value in row.items() if _float(value) is not None} - about
@@ -201,7 +204,7 @@ def _rank(trial: Mapping[str, Any]) -> tuple[int, int, str, bool]:
     return family, size, name, trial["model.refiner"] != "none"
 
 
-def _ranked(profiles: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _ranked(profiles: Profiles) -> list[Mapping[str, Any]]:
     return sorted(
         profiles.values(), key=lambda row: _rank({"model.backbone": row["model"], "model.refiner": row["refiner"]})
     )
@@ -233,19 +236,21 @@ def _beside(ours: Sequence[Metric], published: Mapping[str, float]) -> list[Cell
     return [number(m, published[m.key]) if m.key in published else Cell("") for m in ours]
 
 
-def _block(design: Design, groups: Sequence[Group], rows: Sequence[Row], leave_out: Sequence[str]) -> Block:
-    data = dataset(groups)
-    caption = design.describe(groups[0].values, leave_out=[*leave_out, DATA])
+def _block(
+    design: Design, configurations: Sequence[Configuration], rows: Sequence[Row], leave_out: Sequence[str]
+) -> Block:
+    data = dataset(configurations)
+    caption = design.describe(configurations[0].values, leave_out=[*leave_out, DATA])
     return Block(caption=" · ".join(filter(None, [data, caption])), rows=tuple(rows), data=data)
 
 
-def _has_selector(group: Group) -> bool:
+def _has_selector(configuration: Configuration) -> bool:
     """Whether θ acts: without the local refiner nothing is pasted."""
-    return bool(group.trials[0]["model.refiner"] == "gfr+lfr")
+    return bool(configuration.trials[0]["model.refiner"] == "gfr+lfr")
 
 
-def _status(group: Group) -> str:
-    return "done" if group.done else str(group.trials[0]["status"])
+def _status(configuration: Configuration) -> str:
+    return "done" if configuration.done else str(configuration.trials[0]["status"])
 
 
 def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:

@@ -6,18 +6,22 @@ then stands for the clicks that it did not make.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from samref_dashboards.axes import Group
+from samref_dashboards.design import Configuration
+from samref_dashboards.load import Results
 
 CURVE_POINTS = 300
 """Points of one training curve; more are averaged in buckets."""
+
+_NUMBERS = itertools.count()
+"""Each object of `Answers` has a table of its own, so that one database can have several."""
 
 Curve = list[tuple[float, float]]
 """(x, y) in order of x."""
@@ -41,146 +45,13 @@ class HardObject:
 
 
 @dataclass(frozen=True)
-class Objects:
-    """What one trial needed for each of its objects."""
+class ClicksNeeded:
+    """How many clicks one trial needed for each of its objects."""
 
     identity: str
     """Equal if and only if two trials have the same objects, in the order of `values`."""
     values: dict[str, NDArray[np.float64]]
     """`noc_at_90`, `noc_at_95` -> clicks, one per object."""
-
-
-def prepare(sql: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> None:
-    """One pass over the clicks makes `objects`: a row per trial and object, with its group's index."""
-    rows = [
-        {
-            "trial": trial["trial"],
-            "grp": index,
-            "max_clicks": trial["evaluate.max_clicks"],
-            "random": group.random_weights,
-        }
-        for index, group in enumerate(groups)
-        for trial in group.done
-    ]
-    fields: dict[str, pa.DataType] = {
-        "trial": pa.string(),
-        "grp": pa.int64(),
-        "max_clicks": pa.int64(),
-        "random": pa.bool_(),
-    }
-    sql.register("grouped", pa.Table.from_pylist(rows, schema=pa.schema(fields)))
-    sql.execute("""
-        CREATE TEMP TABLE objects AS
-        SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
-               min(click) FILTER (iou >= 0.9) AS first_90, min(click) FILTER (iou >= 0.95) AS first_95,
-               any_value(max_clicks) AS max_clicks,
-               any_value(grp) AS grp, any_value(random) AS random
-        FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
-
-
-def noc_90(sql: duckdb.DuckDBPyConnection) -> dict[str, float]:
-    """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
-    rows = sql.execute("SELECT trial, avg(coalesce(first_90, max_clicks)) FROM objects GROUP BY trial").fetchall()
-    return {str(trial): float(value) for trial, value in rows}
-
-
-def objects(sql: duckdb.DuckDBPyConnection, trials: Iterable[str]) -> dict[str, Objects]:
-    """NoC of every object of these trials."""
-    wanted = list(dict.fromkeys(trials))
-    rows = sql.execute(
-        """
-        SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
-               list(coalesce(first_90, max_clicks) ORDER BY dataset, sample),
-               list(coalesce(first_95, max_clicks) ORDER BY dataset, sample)
-        FROM objects WHERE list_contains(?, trial) GROUP BY trial""",
-        [wanted],
-    ).fetchall()
-    return {
-        str(trial): Objects(
-            str(identity), {"noc_at_90": np.array(at_90, dtype=float), "noc_at_95": np.array(at_95, dtype=float)}
-        )
-        for trial, identity, at_90, at_95 in rows
-    }
-
-
-def miou_curves(sql: duckdb.DuckDBPyConnection) -> dict[int, Curve]:
-    """Mean IoU after each click for every group (its index): the mean over objects, then over repetitions."""
-    rows = sql.execute("""
-        WITH made AS (SELECT trial, click, sum(iou) AS total FROM clicks GROUP BY trial, click),
-             whole AS (SELECT trial, any_value(grp) AS grp, count(*) AS n FROM objects GROUP BY trial),
-             ended AS (SELECT trial, clicks, sum(final_iou) AS total FROM objects GROUP BY trial, clicks),
-             curve AS (
-                SELECT made.trial, click, any_value(grp) AS grp,
-                       (any_value(made.total) + coalesce(sum(ended.total), 0)) / any_value(n) AS miou
-                FROM made JOIN whole USING (trial)
-                LEFT JOIN ended ON ended.trial = made.trial AND ended.clicks < made.click
-                GROUP BY made.trial, click)
-        SELECT grp, click, avg(miou) FROM curve GROUP BY grp, click ORDER BY grp, click""").fetchall()
-    curves: dict[int, Curve] = {}
-    for group, click, miou in rows:
-        curves.setdefault(int(group), []).append((int(click), float(miou)))
-    return curves
-
-
-def hardest(sql: duckdb.DuckDBPyConnection, limit: int) -> list[HardObject]:
-    """The objects that need most clicks; trials with random weights count only where there are no others."""
-    rows = sql.execute(
-        """
-        WITH counted AS (SELECT * FROM objects WHERE NOT random OR (SELECT bool_and(random) FROM objects)),
-             hard AS (
-                SELECT dataset, sample, avg(coalesce(first_90, max_clicks)) AS noc, avg(final_iou) AS final,
-                       min(final_iou) AS worst, count(first_90) AS reached, count(*) AS trials
-                FROM counted GROUP BY dataset, sample ORDER BY noc DESC, final, dataset, sample LIMIT ?),
-             curve AS (
-                SELECT dataset, sample, click, avg(iou) AS iou
-                FROM clicks JOIN (SELECT trial, dataset, sample FROM counted) USING (trial, dataset, sample)
-                WHERE (dataset, sample) IN (SELECT (dataset, sample) FROM hard)
-                GROUP BY dataset, sample, click)
-        SELECT dataset, sample, noc, final, worst, reached, trials,
-               list(click ORDER BY click), list(iou ORDER BY click)
-        FROM hard JOIN curve USING (dataset, sample) GROUP BY ALL
-        ORDER BY noc DESC, final, dataset, sample""",
-        [limit],
-    ).fetchall()
-    return [
-        HardObject(
-            dataset=dataset,
-            sample=sample,
-            noc_90=noc,
-            final_iou=final,
-            worst_iou=worst,
-            reached=reached,
-            trials=trials,
-            curve=list(zip(clicks, ious, strict=True)),
-        )
-        for dataset, sample, noc, final, worst, reached, trials, clicks, ious in rows
-    ]
-
-
-def training_curves(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Curve]]:
-    """metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
-    rows = sql.execute(
-        """
-        WITH finite AS (SELECT stage, metric, step, value FROM training WHERE isfinite(value)),
-             bounds AS (SELECT stage, metric, min(step) AS lo, max(step) AS hi FROM finite GROUP BY ALL)
-        SELECT metric, stage, avg(step) AS x, avg(value)
-        FROM finite JOIN bounds USING (stage, metric)
-        GROUP BY metric, stage, ((step - lo) * $points) // (hi - lo + 1)
-        ORDER BY metric NOT LIKE '%loss%', metric, stage, x""",
-        {"points": CURVE_POINTS},
-    ).fetchall()
-    curves: dict[str, dict[str, Curve]] = {}
-    for metric, stage, step, value in rows:
-        curves.setdefault(metric, {}).setdefault(stage, []).append((float(step), float(value)))
-    return curves
-
-
-def profiles(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, object]]:
-    """The row of profile.parquet of every profile stage."""
-    cursor = sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
-    names = [str(column[0]) for column in cursor.description or ()]
-    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return {str(row["stage"]): row for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +68,151 @@ class Spent:
     """The most that one took: on its GPU where it had one."""
 
 
-def spent(sql: duckdb.DuckDBPyConnection) -> list[Spent]:
-    """What computing cost, each stage once, in the stages' order."""
-    rows = sql.execute("""
-        SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
-               max(coalesce(device_peak_memory_gb, peak_memory_gb))
-        FROM stages GROUP BY kind, hardware
-        ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind), hardware""").fetchall()
-    names = ("kind", "hardware", "stages", "device_hours", "per_second", "memory_gb")
-    return [Spent(**dict(zip(names, row, strict=True))) for row in rows]
+class Answers:
+    """The answers to all questions about results; one pass over the clicks makes what most of them read.
+
+    Args:
+        results: what is asked.
+        configurations: which trials repeat one configuration; trials of none of them are left out.
+    """
+
+    def __init__(self, results: Results, configurations: Iterable[Configuration]) -> None:
+        self._sql = results.sql
+        self._objects = f"objects_{next(_NUMBERS)}"
+        rows = [
+            {
+                "trial": trial["trial"],
+                "grp": index,
+                "max_clicks": trial["evaluate.max_clicks"],
+                "random": configuration.random_weights,
+            }
+            for index, configuration in enumerate(configurations)
+            for trial in configuration.done
+        ]
+        fields: dict[str, pa.DataType] = {
+            "trial": pa.string(),
+            "grp": pa.int64(),
+            "max_clicks": pa.int64(),
+            "random": pa.bool_(),
+        }
+        self._sql.register("grouped", pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+        self._sql.execute(f"""
+            CREATE TEMP TABLE {self._objects} AS
+            SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
+                   min(click) FILTER (iou >= 0.9) AS first_90, min(click) FILTER (iou >= 0.95) AS first_95,
+                   any_value(max_clicks) AS max_clicks,
+                   any_value(grp) AS grp, any_value(random) AS random
+            FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
+
+    def noc_90(self) -> dict[str, float]:
+        """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
+        rows = self._sql.execute(
+            f"SELECT trial, avg(coalesce(first_90, max_clicks)) FROM {self._objects} GROUP BY trial"
+        ).fetchall()
+        return {str(trial): float(value) for trial, value in rows}
+
+    def clicks_needed(self, trials: Iterable[str]) -> dict[str, ClicksNeeded]:
+        """NoC of every object of these trials."""
+        wanted = list(dict.fromkeys(trials))
+        rows = self._sql.execute(
+            f"""
+            SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
+                   list(coalesce(first_90, max_clicks) ORDER BY dataset, sample),
+                   list(coalesce(first_95, max_clicks) ORDER BY dataset, sample)
+            FROM {self._objects} WHERE list_contains(?, trial) GROUP BY trial""",
+            [wanted],
+        ).fetchall()
+        return {
+            str(trial): ClicksNeeded(
+                str(identity), {"noc_at_90": np.array(at_90, dtype=float), "noc_at_95": np.array(at_95, dtype=float)}
+            )
+            for trial, identity, at_90, at_95 in rows
+        }
+
+    def miou_curves(self) -> dict[int, Curve]:
+        """For every configuration (its index) the mean IoU after each click, over objects, then over repetitions."""
+        rows = self._sql.execute(f"""
+            WITH made AS (SELECT trial, click, sum(iou) AS total FROM clicks GROUP BY trial, click),
+                 whole AS (SELECT trial, any_value(grp) AS grp, count(*) AS n FROM {self._objects} GROUP BY trial),
+                 ended AS (SELECT trial, clicks, sum(final_iou) AS total FROM {self._objects} GROUP BY trial, clicks),
+                 curve AS (
+                    SELECT made.trial, click, any_value(grp) AS grp,
+                           (any_value(made.total) + coalesce(sum(ended.total), 0)) / any_value(n) AS miou
+                    FROM made JOIN whole USING (trial)
+                    LEFT JOIN ended ON ended.trial = made.trial AND ended.clicks < made.click
+                    GROUP BY made.trial, click)
+            SELECT grp, click, avg(miou) FROM curve GROUP BY grp, click ORDER BY grp, click""").fetchall()
+        curves: dict[int, Curve] = {}
+        for configuration, click, miou in rows:
+            curves.setdefault(int(configuration), []).append((int(click), float(miou)))
+        return curves
+
+    def hardest(self, limit: int) -> list[HardObject]:
+        """The objects that need most clicks; trials with random weights count only where there are no others."""
+        rows = self._sql.execute(
+            f"""
+            WITH counted AS (
+                    SELECT * FROM {self._objects}
+                    WHERE NOT random OR (SELECT bool_and(random) FROM {self._objects})),
+                 hard AS (
+                    SELECT dataset, sample, avg(coalesce(first_90, max_clicks)) AS noc, avg(final_iou) AS final,
+                           min(final_iou) AS worst, count(first_90) AS reached, count(*) AS trials
+                    FROM counted GROUP BY dataset, sample ORDER BY noc DESC, final, dataset, sample LIMIT ?),
+                 curve AS (
+                    SELECT dataset, sample, click, avg(iou) AS iou
+                    FROM clicks JOIN (SELECT trial, dataset, sample FROM counted) USING (trial, dataset, sample)
+                    WHERE (dataset, sample) IN (SELECT (dataset, sample) FROM hard)
+                    GROUP BY dataset, sample, click)
+            SELECT dataset, sample, noc, final, worst, reached, trials,
+                   list(click ORDER BY click), list(iou ORDER BY click)
+            FROM hard JOIN curve USING (dataset, sample) GROUP BY ALL
+            ORDER BY noc DESC, final, dataset, sample""",
+            [limit],
+        ).fetchall()
+        return [
+            HardObject(
+                dataset=dataset,
+                sample=sample,
+                noc_90=noc,
+                final_iou=final,
+                worst_iou=worst,
+                reached=reached,
+                trials=trials,
+                curve=list(zip(clicks, ious, strict=True)),
+            )
+            for dataset, sample, noc, final, worst, reached, trials, clicks, ious in rows
+        ]
+
+    def training_curves(self) -> dict[str, dict[str, Curve]]:
+        """metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
+        rows = self._sql.execute(
+            """
+            WITH finite AS (SELECT stage, metric, step, value FROM training WHERE isfinite(value)),
+                 bounds AS (SELECT stage, metric, min(step) AS lo, max(step) AS hi FROM finite GROUP BY ALL)
+            SELECT metric, stage, avg(step) AS x, avg(value)
+            FROM finite JOIN bounds USING (stage, metric)
+            GROUP BY metric, stage, ((step - lo) * $points) // (hi - lo + 1)
+            ORDER BY metric NOT LIKE '%loss%', metric, stage, x""",
+            {"points": CURVE_POINTS},
+        ).fetchall()
+        curves: dict[str, dict[str, Curve]] = {}
+        for metric, stage, step, value in rows:
+            curves.setdefault(metric, {}).setdefault(stage, []).append((float(step), float(value)))
+        return curves
+
+    def profiles(self) -> dict[str, dict[str, object]]:
+        """The row of profile.parquet of every profile stage."""
+        cursor = self._sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
+        names = [str(column[0]) for column in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return {str(row["stage"]): row for row in rows}
+
+    def spent(self) -> list[Spent]:
+        """What computing cost, each stage once, in the stages' order."""
+        rows = self._sql.execute("""
+            SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
+                   max(coalesce(device_peak_memory_gb, peak_memory_gb))
+            FROM stages GROUP BY kind, hardware
+            ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind), hardware""").fetchall()
+        names = ("kind", "hardware", "stages", "device_hours", "per_second", "memory_gb")
+        return [Spent(**dict(zip(names, row, strict=True))) for row in rows]

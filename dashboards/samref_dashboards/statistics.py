@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-"""Of a bootstrap; the smallest p-value that they can show is 2 / 10 001."""
+"""The resamples of a bootstrap; the smallest p-value that they can show is 2 / 10 001."""
 _CHUNK = 1_000
 """Resamples at a time: their counts of 6 671 objects (SBD) are 27 MB."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from samref_dashboards.axes import DATA, Group
 from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.design import DATA, Configuration
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import Curve
 from samref_dashboards.statistics import Summary, best
@@ -80,7 +80,7 @@ class Table:
     """Columns and blocks of rows."""
 
     name: str
-    """Of its section and of its files: `table1-theta`."""
+    """The name of its section and of its files: `table1-theta`."""
     title: str
     caption: str
     columns: tuple[Column, ...]
@@ -123,26 +123,26 @@ def number(metric: Metric, value: float | None) -> Cell:
 
 
 def summaries(
-    groups: Sequence[Group], shown: Sequence[Metric], comparisons: Comparisons | None = None
+    configurations: Sequence[Configuration], shown: Sequence[Metric], comparisons: Comparisons | None = None
 ) -> list[list[Cell]]:
-    """A row of cells per group: mean ± std; the best of each metric and dataset is marked.
+    """A row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
 
     Random weights are never best, and neither is a mean that lacks a seed.
     """
-    rows: list[list[Cell]] = [[] for _ in groups]
+    rows: list[list[Cell]] = [[] for _ in configurations]
     for metric in shown:
-        measured = [group.summary(metric.key) for group in groups]
+        measured = [configuration.summary(metric.key) for configuration in configurations]
         # Rounded as it is shown: two numbers that read alike are equally good.
         means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in measured]
         top: set[int] = set()
-        for data in {group.data for group in groups}:
+        for data in {configuration.data for configuration in configurations}:
             real = [
-                None if group.random_weights or group.data != data or not summary.whole else mean
-                for group, mean, summary in zip(groups, means, measured, strict=True)
+                None if configuration.random_weights or configuration.data != data or not summary.whole else mean
+                for configuration, mean, summary in zip(configurations, means, measured, strict=True)
             ]
             top |= best(real, metric.better) if metric.better else set()
-        for index, (group, summary) in enumerate(zip(groups, measured, strict=True)):
-            differs = comparisons is not None and comparisons.differs(group, metric.key)
+        for index, (configuration, summary) in enumerate(zip(configurations, measured, strict=True)):
+            differs = comparisons is not None and comparisons.differs(configuration, metric.key)
             mark = SIGNIFICANT if differs else ""
             text = metric.write_summary(summary) + mark
             rows[index].append(Cell(text, summary.mean, summary.std, best=index in top, mark=mark))
@@ -154,7 +154,7 @@ def count(summary: Summary) -> Cell:
     return Cell(summary.count)
 
 
-def dataset(groups: Sequence[Group]) -> str:
-    """The one dataset of these groups; empty where there are several."""
-    names = {str(group.trials[0][DATA]) for group in groups}
+def dataset(configurations: Sequence[Configuration]) -> str:
+    """The one dataset of these configurations; empty where there are several."""
+    names = {str(configuration.trials[0][DATA]) for configuration in configurations}
     return names.pop() if len(names) == 1 else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from samref_dashboards import metrics, queries
-from samref_dashboards.axes import DATA, Design, Group, is_number
+from samref_dashboards import metrics
 from samref_dashboards.comparisons import LEVEL, Comparisons, Difference
+from samref_dashboards.design import DATA, Configuration, Design, is_number
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.metrics import Metric
+from samref_dashboards.queries import HardObject, Spent
 from samref_dashboards.statistics import best, explained_share
 from samref_dashboards.tables import Block, Cell, Column, Row, Table, column
 
@@ -17,7 +19,7 @@ def trials(results: Results, design: Design) -> Table | None:
     """Every trial: what was swept, how it ended, the headline metrics. None in an empty sweep."""
     if not results.trials:
         return None
-    ordered = [trial for group in design.groups for trial in group.trials]
+    ordered = [trial for configuration in design.configurations for trial in configuration.trials]
     shown = [metric for metric in metrics.HEADLINE if any(row.get(metric.key) is not None for row in ordered)]
     several = len(results.sweeps) > 1
     settings = (*design.axes, *design.seeds)
@@ -62,9 +64,9 @@ def differences(design: Design, comparisons: Comparisons) -> Table | None:
     """Every configuration against its baseline; None without a comparison."""
     if not comparisons.differences:
         return None
-    pairs: dict[int, list[Difference]] = {}
+    pairs: dict[tuple[Any, ...], list[Difference]] = {}
     for difference in comparisons.differences:
-        pairs.setdefault(id(difference.group), []).append(difference)
+        pairs.setdefault(difference.configuration.key, []).append(difference)
     known = {metric.key: metric for metric in (metrics.NOC_90, metrics.NOC_95)}
     columns = [Column(label="configuration", key="configuration"), Column(label="dataset", key=DATA, data=True)]
     for metric in known.values():
@@ -82,8 +84,8 @@ def differences(design: Design, comparisons: Comparisons) -> Table | None:
         first = found[0]
         cells = [cell for one in found for cell in _difference_cells(known[one.metric], one)]
         cells += [Cell(str(first.num_objects), first.num_objects), Cell(first.seeds)]
-        name = design.describe(first.group.values, leave_out=[DATA]) or "the only configuration"
-        rows.append(Row(cells=(Cell(name), Cell(first.group.data), *cells)))
+        name = design.describe(first.configuration.values, leave_out=[DATA]) or "the only configuration"
+        rows.append(Row(cells=(Cell(name), Cell(first.configuration.data), *cells)))
     note = f"Less is better; * is p < {LEVEL:g}. {comparisons.how[0].upper()}{comparisons.how[1:]}. "
     note += "Seeds are averaged before objects are resampled: the interval is over objects, for these trainings."
     if comparisons.left_out:
@@ -133,9 +135,13 @@ def importance(design: Design) -> Table | None:
         Column(label="configurations", key="configurations", numeric=True),
     )
     rows: list[Row] = []
-    for data in dict.fromkeys(group.data for group in design.groups):
-        groups = [group for group in design.groups if group.data == data and not group.random_weights]
-        rows += _importance_rows(design, axes, data, groups)
+    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
+        configurations = [
+            configuration
+            for configuration in design.configurations
+            if configuration.data == data and not configuration.random_weights
+        ]
+        rows += _importance_rows(design, axes, data, configurations)
     if not rows:
         return None
     return Table(
@@ -152,14 +158,16 @@ def importance(design: Design) -> Table | None:
     )
 
 
-def _importance_rows(design: Design, axes: Sequence[str], data: str, groups: Sequence[Group]) -> list[Row]:
-    summaries = [(group, group.summary("noc_at_90")) for group in groups]
-    measured = [(group, one.mean) for group, one in summaries if one.whole and one.mean is not None]
+def _importance_rows(
+    design: Design, axes: Sequence[str], data: str, configurations: Sequence[Configuration]
+) -> list[Row]:
+    summaries = [(configuration, configuration.summary("noc_at_90")) for configuration in configurations]
+    measured = [(configuration, one.mean) for configuration, one in summaries if one.whole and one.mean is not None]
     if len(measured) < 6:
         return []
     found: list[tuple[float, Row]] = []
     for axis in axes:
-        levels = _binned([group.values[axis] for group, _ in measured])
+        levels = _binned([configuration.values[axis] for configuration, _ in measured])
         share, distinct = explained_share(levels, [mean for _, mean in measured]), len(set(levels))
         if share is None or distinct < 2:
             continue
@@ -186,7 +194,7 @@ def _binned(values: Sequence[object]) -> list[object]:
     return [6 * rank[number] // len(order) for number in numbers]
 
 
-def hardest(objects: Sequence[queries.HardObject]) -> Table | None:
+def hardest(objects: Sequence[HardObject]) -> Table | None:
     """The objects that need most clicks; None without clicks."""
     if not objects:
         return None
@@ -224,7 +232,7 @@ def hardest(objects: Sequence[queries.HardObject]) -> Table | None:
     )
 
 
-def computing(spent: Sequence[queries.Spent]) -> Table | None:
+def computing(spent: Sequence[Spent]) -> Table | None:
     """What the sweep itself took; None where stages were not recorded."""
     if not spent:
         return None

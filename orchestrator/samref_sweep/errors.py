@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from pydantic_core import ErrorDetails
+
 from samref.errors import UserError
 
 
@@ -37,3 +39,9 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
     nearest = max(known, key=likeness)
     return f" Did you mean {nearest}?" if likeness(nearest) >= 0.4 else ""
+
+
+def pydantic_message(error: ErrorDetails) -> str:
+    """What pydantic says of one wrong value, as the rest of a sentence of ours."""
+    text: str = error["msg"].removeprefix("Value error, ")
+    return text.replace("Input should be", "it should be")

@@ -20,7 +20,7 @@ from samref.progress import ProgressLine, readable_size
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 what cannot be read or had."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     root: Path = getattr(options, "data_root", Path("data"))
     splits: list[Split] | None = [options.split] if getattr(options, "split", None) else None
     try:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of `samref-data`'s options; the documentation is tested against it."""
     # On the command and on its subcommands; SUPPRESS: a default of these would overwrite what was given to the first.
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
@@ -50,12 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="folder of the datasets (default: data)",
     )
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog="samref-data",
         description="List every dataset and checkpoint: what is there, what is missing, where to get it.",
         parents=[common],
     )
-    commands = parser.add_subparsers(dest="command", metavar="verify|download")
+    commands = made.add_subparsers(dest="command", metavar="verify|download")
     verifying = commands.add_parser(
         "verify", help="read every image and mask of a dataset", description=verify.__doc__, parents=[common]
     )
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     downloading.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*ARCHIVES, *OFFICIAL))}")
     downloading.add_argument("--split", choices=("train", "val"), help="only what this split needs (default: all)")
-    return parser
+    return made
 
 
 def show(root: Path) -> None:

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from samref_dashboards import axes, queries
 from samref_dashboards.comparisons import Comparisons, compare
 from samref_dashboards.content import Content, gather
+from samref_dashboards.design import find_design
 from samref_dashboards.load import ResultsError, load
+from samref_dashboards.queries import Answers
 from samref_dashboards.report import main
 
 Writer = Callable[..., list[dict[str, Any]]]
@@ -22,9 +23,8 @@ Writer = Callable[..., list[dict[str, Any]]]
 
 def compared(folder: Path, *baseline: str) -> Comparisons:
     results = load([folder])
-    design = axes.find(results)
-    queries.prepare(results.sql, design.groups)
-    return compare(results, design, baseline)
+    design = find_design(results)
+    return compare(Answers(results, design.configurations), design, baseline)
 
 
 def edit(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
@@ -39,7 +39,7 @@ def test_difference_is_the_headlines_difference(write_results: Writer, tmp_path:
     assert found.baseline == "θ 1.1"
     assert len(found.differences) == 4
     for difference in found.differences:
-        mine = [t for t in trials if t["evaluate.data"] == difference.group.data]
+        mine = [t for t in trials if t["evaluate.data"] == difference.configuration.data]
         means = {
             theta: np.mean([t[difference.metric] for t in mine if t["evaluate.theta"] == theta]) for theta in (1.1, 1.3)
         }
@@ -62,7 +62,7 @@ def test_a_model_without_training_stands_against_the_mean_of_seeds(write_results
     untrained = {"train.data": None, "train.seed": None, "train.gamma": None, "train.steps": None}
     write_results(tmp_path / "b", axes={"model.refiner": ("none",)}, settings=untrained)
     results = load([tmp_path])
-    design = axes.find(results)
+    design = find_design(results)
     assert "model.refiner" in design.axes
     found = compared(tmp_path, "model.refiner=none")
     assert {difference.seeds for difference in found.differences} <= {"2 against 1, not paired"}
@@ -84,15 +84,15 @@ def test_random_weights_are_not_compared(write_results: Writer, tmp_path: Path) 
     write_results(tmp_path / "b", axes={"evaluate.theta": (1.1, 1.2)}, random_weights=True, name="b")
     found = compared(tmp_path)
     assert len(found.differences) == 2
-    assert not any(d.group.random_weights or d.baseline.random_weights for d in found.differences)
+    assert not any(d.configuration.random_weights or d.baseline.random_weights for d in found.differences)
 
 
 def test_same_settings_on_other_data_are_never_averaged(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "a", axes={"train.seed": (0, 1)}, num_samples=12)
     write_results(tmp_path / "b", axes={"train.seed": (2,)}, num_samples=6, name="b")
-    design = axes.find(load([tmp_path]))
+    design = find_design(load([tmp_path]))
     assert design.axes == ("num_samples",)
-    assert sorted(len(group.trials) for group in design.groups) == [1, 2]
+    assert sorted(len(group.trials) for group in design.configurations) == [1, 2]
 
 
 def test_other_fingerprints_are_never_averaged(write_results: Writer, tmp_path: Path) -> None:
@@ -100,15 +100,15 @@ def test_other_fingerprints_are_never_averaged(write_results: Writer, tmp_path: 
     file = tmp_path / "trials.parquet"
     table = pq.read_table(file)
     pq.write_table(table.append_column("evaluate_data_fingerprint", pa.array(["aaa", "bbb"])), file)
-    assert axes.find(load([tmp_path])).axes == ("evaluate_data_fingerprint",)
+    assert find_design(load([tmp_path])).axes == ("evaluate_data_fingerprint",)
 
 
 def test_baseline_can_be_chosen_by_value_or_trial(write_results: Writer, tmp_path: Path) -> None:
     trials = write_results(tmp_path, axes={"evaluate.theta": (1.05, 1.1, 1.2), "train.gamma": (0.6, 0.9)})
     by_value = compared(tmp_path, "evaluate.theta=1.10")
     assert by_value.baseline == "θ 1.10"
-    assert {d.group.values["evaluate.theta"] for d in by_value.differences} == {1.05, 1.2}
-    assert all(d.group.values["train.gamma"] == d.baseline.values["train.gamma"] for d in by_value.differences)
+    assert {d.configuration.values["evaluate.theta"] for d in by_value.differences} == {1.05, 1.2}
+    assert all(d.configuration.values["train.gamma"] == d.baseline.values["train.gamma"] for d in by_value.differences)
     both = compared(tmp_path, "evaluate.theta=1.1", "train.gamma=0.6")
     assert len(both.differences) == 2 * 5
     by_trial = compared(tmp_path, trials[3]["trial"][6:])

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from samref_dashboards import axes, comparisons, paper_tables, queries, tables, theme
+from samref_dashboards import comparisons, paper_tables, tables, theme
+from samref_dashboards.design import find_design
 from samref_dashboards.load import load
+from samref_dashboards.queries import Answers
 from samref_dashboards.report import main
 
 Writer = Callable[..., list[dict[str, Any]]]
@@ -54,7 +56,7 @@ def test_page_is_whole_and_asks_nobody(write_results: Writer, tmp_path: Path) ->
 def test_theta_table_has_the_papers_layout(write_results: Writer, tmp_path: Path) -> None:
     grid = {"evaluate.theta": (1.05, 1.1), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
     trials = write_results(tmp_path, axes=grid, failed=[1])
-    table = paper_tables.theta(axes.find(load([tmp_path])), comparisons.Comparisons(baseline=""))
+    table = paper_tables.theta(find_design(load([tmp_path])), comparisons.Comparisons(baseline=""))
     assert table is not None
     assert [column.label for column in table.columns if not column.paper] == [
         "θ", "on Gₜ", "on Mₜ₋₁", "NoC90", "NoC95", "n",
@@ -71,8 +73,8 @@ def test_theta_table_has_the_papers_layout(write_results: Writer, tmp_path: Path
 def test_noc_from_clicks_equals_the_headline(write_results: Writer, tmp_path: Path) -> None:
     trials = write_results(tmp_path)
     results = load([tmp_path])
-    queries.prepare(results.sql, axes.find(results).groups)
-    assert queries.noc_90(results.sql) == pytest.approx({t["trial"]: t["noc_at_90"] for t in trials})
+    answers = Answers(results, find_design(results).configurations)
+    assert answers.noc_90() == pytest.approx({t["trial"]: t["noc_at_90"] for t in trials})
 
 
 def test_curves_equal_the_headline_also_after_an_early_stop(write_results: Writer, tmp_path: Path) -> None:
@@ -81,8 +83,8 @@ def test_curves_equal_the_headline_also_after_an_early_stop(write_results: Write
     stopped = [row for row in clicks.to_pylist() if not (row["sample"].startswith("bear") and row["click"] > 3)]
     pq.write_table(pa.Table.from_pylist(stopped, schema=clicks.schema), tmp_path / "clicks.parquet")
     results = load([tmp_path])
-    queries.prepare(results.sql, axes.find(results).groups)
-    curve = dict(queries.miou_curves(results.sql)[0])
+    answers = Answers(results, find_design(results).configurations)
+    curve = dict(answers.miou_curves()[0])
     assert curve[3] == pytest.approx(trials[0]["miou_at_3"])
     last = {row["sample"]: row["iou"] for row in stopped}
     assert curve[20] == pytest.approx(sum(last.values()) / len(last))
@@ -91,10 +93,10 @@ def test_curves_equal_the_headline_also_after_an_early_stop(write_results: Write
 def test_seeds_are_repetitions_and_other_differences_are_axes(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "a", axes={"evaluate.theta": (1.1, 1.2), "train.seed": (0, 1, 2)})
     write_results(tmp_path / "b", axes={"evaluate.theta": (1.1, 1.2)}, settings={"train.steps": 800})
-    design = axes.find(load([tmp_path]))
+    design = find_design(load([tmp_path]))
     assert design.axes == ("evaluate.theta", "train.steps")
     assert design.seeds == ("train.seed",)
-    assert [len(group.trials) for group in design.groups] == [3, 1, 3, 1]
+    assert [len(group.trials) for group in design.configurations] == [3, 1, 3, 1]
 
 
 def test_same_trial_in_two_sweeps_is_one_row_and_the_done_one(write_results: Writer, tmp_path: Path) -> None:

@@ -1,22 +1,15 @@
 """A store, one in which a toy sweep is done, and a bucket of a real S3 server on this machine."""
 
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from toys import toy_plan, write_toy_stage
 
 from samref.config import Runtime
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan
 from samref_sweep.store.folder import FolderStore
-
-# pytest's importlib mode finds no module beside a test, nor do Ray's workers.
-sys.path.insert(0, str(Path(__file__).parent))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-
-from toys import toy_plan, write_toy_stage
 
 
 @pytest.fixture
@@ -52,3 +45,9 @@ def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("SAMREF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))  # no profile of whoever runs the tests
     return make_bucket(s3, tmp_path.name.replace("_", "-").strip("-").lower()[-60:])
+
+
+@pytest.fixture
+def mlflow_database(store: FolderStore, new_database: Callable[[Path], None]) -> None:
+    """The store has the database in which a sweep's runs are logged, empty, as after a first sweep's start."""
+    new_database(store.root / "mlflow.db")

@@ -16,7 +16,7 @@ from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
 
-pytestmark = pytest.mark.slow  # making the database takes seconds
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_database")]
 
 
 def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:

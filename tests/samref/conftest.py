@@ -68,5 +68,5 @@ class Runner:
 
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory):
-    # One thread, in this process and in those that tests start: how sums are rounded hangs on the number.
+    # One thread, in this process and in those that tests start: how sums are rounded depends on the number.
     return Runner(tmp_path_factory.mktemp("stages"), Runtime(data_root=Path(), device="cpu", threads=1))

@@ -20,7 +20,7 @@ from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import grow, leaves, plan
 from samref_sweep.planning.work import Work
 from samref_sweep.spec.axes import Dimension
-from samref_sweep.spec.draft import MISSES
+from samref_sweep.spec.space import MISSES
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.store import Store
 
@@ -47,7 +47,7 @@ class Search:
 
     def __init__(self, sweep: Sweep, fingerprints: Fingerprints, store: Store) -> None:
         assert sweep.search is not None
-        self.space = sweep.search
+        self.wanted = sweep.search
         self.plan = plan(sweep, fingerprints, store.done())
         self._store = store
         self._fingerprints = fingerprints
@@ -59,7 +59,7 @@ class Search:
         suggested = self._journal.read()
         self._written = len(suggested)
         self._study = self._new_study(len(suggested))
-        for params in suggested[: self.space.trials]:
+        for params in suggested[: self.wanted.trials]:
             self._study.enqueue_trial(params)
             self.more()
             self.settle({})
@@ -72,7 +72,7 @@ class Search:
     @property
     def num_left(self) -> int:
         """Suggestions that can still be made."""
-        return self.space.trials - self._asked
+        return self.wanted.trials - self._asked
 
     def more(self) -> tuple[Work, ...]:
         """Make a suggestion that was not made before; the work that it needs and that was not planned before.
@@ -84,13 +84,13 @@ class Search:
             self._study.sampler = self._sampler if miss < PATIENCE else self._random
             asked = self._study.ask()
             params: dict[str, Any] = {}
-            points = self.space.draft.repeats(self.space.draft.sample(partial(_suggest, asked, params)))
-            planned, trials, works = grow(self.plan, self.space.draft.expand(points), points, self._fingerprints)
+            points = self.wanted.space.repeats(self.wanted.space.sample(partial(_suggest, asked, params)))
+            planned, trials, works = grow(self.plan, self.wanted.space.expand(points), points, self._fingerprints)
             if len(planned.trials) > len(self.plan.trials):
                 break
             self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
         else:
-            self._asked = self.space.trials
+            self._asked = self.wanted.trials
             return ()
         self.plan = planned
         self._asked += 1
@@ -142,28 +142,28 @@ class Search:
         self._optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Another seed each time, else a search that goes on would begin with its first random draws again.
-        seed = self.space.seed + suggested
+        seed = self.wanted.seed + suggested
         if len(self._metrics) == 1:
             # Of few trials no more than a third is drawn at random before Optuna looks at what was good.
-            startup = min(10, -(-self.space.trials // 3))
+            startup = min(10, -(-self.wanted.trials // 3))
             self._sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
         else:
             # At least three generations, where Optuna's own would take fifty trials for the first.
-            population = max(2, min(50, self.space.trials // 3))
+            population = max(2, min(50, self.wanted.trials // 3))
             self._sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
         self._random = optuna.samplers.RandomSampler(seed=seed)
         return optuna.create_study(directions=[metric.direction for metric in self._metrics])
 
     def _name(self) -> str:
-        draft = self.space.draft
+        space = self.wanted.space
         return digest(
             "search",
             {
-                "trial": draft.base,
-                "axes": [dataclasses.asdict(dimension) | {"place": None} for dimension in draft.ordered()],
-                "seeds": [row["train.seed"] for row in draft.seeds.rows] if draft.seeds else None,
+                "trial": space.base,
+                "axes": [dataclasses.asdict(dimension) | {"place": None} for dimension in space.ordered()],
+                "seeds": [row["train.seed"] for row in space.seeds.rows] if space.seeds else None,
                 "metrics": [(metric.name, metric.direction) for metric in self._metrics],
-                "seed": self.space.seed,
+                "seed": self.wanted.seed,
             },
         )
 

@@ -133,8 +133,8 @@ class Progress:
     def head(self) -> str:
         """One line: trials done of all, time, time left, and the best."""
         done, total = sum(not lacking for lacking in self._lacking.values()), len(self._lacking)
-        if space := self._plan.sweep.search:
-            total = max(total, space.trials * (len(space.draft.seeds.rows) if space.draft.seeds else 1))
+        if wanted := self._plan.sweep.search:
+            total = max(total, wanted.trials * (len(wanted.space.seeds.rows) if wanted.space.seeds else 1))
         parts = [f"{self._plan.sweep.name}: {done} of {total} trials done"]
         parts.append(clock(time.monotonic() - self._began))
         # What a search will suggest is not in its plan yet.

@@ -1,7 +1,4 @@
-"""What stands in a sweep file, and the layers of it: the file, over the file that it `extends`.
-
-Knows nothing of what the axes become.
-"""
+"""What stands in a sweep file: its keys, checked, and the chain of files that it `extends`."""
 
 from __future__ import annotations
 
@@ -13,9 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from samref.stage import Kind
-from samref_sweep.errors import SpecError, did_you_mean
+from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
 from samref_sweep.spec.axes import Axis, Parameters
-from samref_sweep.spec.draft import message
 from samref_sweep.spec.metric import Metrics
 from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry
 from samref_sweep.spec.yaml_text import parse
@@ -59,7 +55,7 @@ class SweepFile(BaseModel):
     """Kind of failure → how often a stage is started again after it."""
 
 
-def layers(path: Path) -> list[tuple[str, SweepFile]]:
+def read_layers(path: Path) -> list[tuple[str, SweepFile]]:
     """The file and what it extends, the lowest first."""
     found: list[tuple[str, SweepFile]] = []
     seen: list[Path] = []
@@ -119,7 +115,7 @@ def validate(content: Mapping[str, Any], place: str) -> SweepFile:
                 f"{place}: {where} is not a key of a sweep file.{did_you_mean(path[-1], known)} "
                 f"{'.'.join(path[:-1])} has: {', '.join(known)}"
             ) from None
-        raise SpecError(f"{place}: {where} is {first['input']!r}: {message(first)}") from None
+        raise SpecError(f"{place}: {where} is {first['input']!r}: {pydantic_message(first)}") from None
 
 
 def keys_of(path: Sequence[str]) -> list[str]:

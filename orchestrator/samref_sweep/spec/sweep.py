@@ -1,4 +1,4 @@
-"""The sweep file: read, checked, and expanded into trial configurations.
+"""Reads a sweep: a file, what it extends and `--set`, expanded into the configurations of its trials.
 
 A file is a layer over the file that it `extends`, and each `--set` a layer over that. Every mistake is a `SpecError`
 of one line that names the place, the key and the value. Knows nothing of stages, the store or Ray.
@@ -14,11 +14,12 @@ from typing import Any
 from samref.config import TrialConfig
 from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean
-from samref_sweep.spec.draft import SEEDS, ZIP, Draft
-from samref_sweep.spec.file import SweepFile, layers, one_layer, validate
+from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
+from samref_sweep.spec.layers import ZIP, Layers
 from samref_sweep.spec.metric import PROFILED, Metric
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 from samref_sweep.spec.settings import part_of, setting
+from samref_sweep.spec.space import SEEDS, Space
 from samref_sweep.spec.yaml_text import parse
 
 __all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
@@ -35,10 +36,10 @@ def _default_resources() -> dict[Kind, Resources]:
 
 
 @dataclass(frozen=True)
-class Space:
-    """What an adaptive method suggests trials from."""
+class Suggestions:
+    """What an adaptive method suggests, and from what."""
 
-    draft: Draft
+    space: Space
     trials: int
     """How many suggestions to make."""
     seed: int
@@ -61,8 +62,8 @@ class Sweep:
     shape: str = ""
     """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
     metrics: tuple[Metric, ...] = ()
-    search: Space | None = None
-    """Of an adaptive method, which has no points at first."""
+    search: Suggestions | None = None
+    """What an adaptive method suggests; such a sweep has no points at first."""
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler | None = None
     budget: Budget = field(default_factory=Budget)
@@ -78,19 +79,19 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
     """
-    draft, merged = Draft(str(path)), _Merged()
-    for place, layer in layers(path):
-        _apply(layer, place, draft)
+    layers, merged = Layers(str(path)), _Merged()
+    for place, layer in read_layers(path):
+        _apply(layer, place, layers)
         merged.add(layer)
     for text in overrides:
-        _override(text, draft, merged)
-    spec = merged.check(str(path))
-    points = _points(spec, draft)
+        _override(text, layers, merged)
+    spec, space = merged.check(str(path)), layers.space()
+    points = _points(spec, space)
     if not points and spec.method != "optuna":
         raise SpecError(f"{path}: exclude leaves no trial; every combination fits one of its entries")
-    configs = draft.expand(points)
+    configs = space.expand(points)
     search = spec.method == "optuna"
-    axes, shape = draft.described(points)
+    axes, shape = space.described(points)
     return Sweep(
         name=spec.name or path.stem,
         purpose=spec.purpose,
@@ -101,7 +102,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         resources={**_default_resources(), **spec.resources},
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
         metrics=tuple(spec.metric),
-        search=Space(draft, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
+        search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
         if search
         else None,
         retry=spec.retry,
@@ -110,9 +111,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     )
 
 
-def _points(spec: SweepFile, draft: Draft) -> tuple[Mapping[str, Any], ...]:
+def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
     """The sweep's points; for a search, some that show everything it may suggest."""
-    ranges = [dimension for dimension in draft.dimensions.values() if dimension.range]
+    ranges = [dimension for dimension in space.dimensions.values() if dimension.range]
     if spec.method == "grid":
         if ranges:
             raise SpecError(
@@ -120,33 +121,33 @@ def _points(spec: SweepFile, draft: Draft) -> tuple[Mapping[str, Any], ...]:
                 "(and trials, their number); a grid needs values"
             )
         if spec.trials is not None:
-            raise SpecError(f"{draft.file}: trials is for method: random and optuna; a grid has every combination")
-        return tuple(draft.points())
+            raise SpecError(f"{space.file}: trials is for method: random and optuna; a grid has every combination")
+        return tuple(space.points())
     if spec.trials is None:
-        raise SpecError(f"{draft.file}: method: {spec.method} needs trials, how many to make, e.g. trials: 30")
-    if not draft.ordered():
-        raise SpecError(f"{draft.file}: method: {spec.method} needs parameters to choose from")
+        raise SpecError(f"{space.file}: method: {spec.method} needs trials, how many to make, e.g. trials: 30")
+    if not space.ordered():
+        raise SpecError(f"{space.file}: method: {spec.method} needs parameters to choose from")
     if spec.method == "random":
-        return tuple(draft.drawn(spec.trials, spec.seed))
+        return tuple(space.drawn(spec.trials, spec.seed))
     if not spec.metric:
-        raise SpecError(f"{draft.file}: method: optuna needs a metric to optimise, e.g. metric: noc_at_90")
-    points = tuple(each for point in draft.probes() for each in draft.repeats(point))
+        raise SpecError(f"{space.file}: method: optuna needs a metric to optimise, e.g. metric: noc_at_90")
+    points = tuple(each for point in space.probes() for each in space.repeats(point))
     unmeasured = next((metric.name for metric in spec.metric if metric.name in PROFILED), None)
-    if unmeasured and any(config.profile is None for config in draft.expand(points)):
-        raise SpecError(f"{draft.place('profile')}: profile is null, but the metric {unmeasured} is measured by it")
+    if unmeasured and any(config.profile is None for config in space.expand(points)):
+        raise SpecError(f"{space.place('profile')}: profile is null, but the metric {unmeasured} is measured by it")
     return points
 
 
 class _Merged:
-    """The keys of all layers, but those that the draft holds."""
+    """The keys of all layers, but those that `Layers` holds."""
 
-    _DRAFTED = frozenset({"extends", "trial", "parameters", "exclude", "seeds"})
+    _LAYERED = frozenset({"extends", "trial", "parameters", "exclude", "seeds"})
 
     def __init__(self) -> None:
         self._content: dict[str, Any] = {}
 
     def add(self, layer: SweepFile) -> None:
-        _merge(self._content, layer.model_dump(exclude_unset=True, exclude=set(self._DRAFTED)))
+        _merge(self._content, layer.model_dump(exclude_unset=True, exclude=set(self._LAYERED)))
 
     def check(self, place: str) -> SweepFile:
         return validate(self._content, place)
@@ -160,24 +161,24 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _apply(layer: SweepFile, place: str, draft: Draft) -> None:
+def _apply(layer: SweepFile, place: str, layers: Layers) -> None:
     for key, value in layer.trial.items():
-        draft.set(key, value, place)
+        layers.set(key, value, place)
     if layer.parameters.zip:
-        draft.zip(layer.parameters.zip, place)
+        layers.zip(layer.parameters.zip, place)
     elif "zip" in layer.parameters.model_fields_set:
-        draft.dimensions.pop(ZIP, None)
+        layers.forget(ZIP)
     for key, axis in layer.parameters.axes.items():
-        draft.sweep(key, axis, place)
+        layers.sweep(key, axis, place)
     if layer.seeds is not None:
-        draft.repeat(layer.seeds, place)
+        layers.repeat(layer.seeds, place)
     elif "seeds" in layer.model_fields_set:
-        draft.dimensions.pop(SEEDS, None)
+        layers.forget(SEEDS)
     if "exclude" in layer.model_fields_set:
-        draft.exclude(layer.exclude, place)
+        layers.exclude(layer.exclude, place)
 
 
-def _override(text: str, draft: Draft, merged: _Merged) -> None:
+def _override(text: str, layers: Layers, merged: _Merged) -> None:
     place = f"--set {text}"
     key, equals, value_text = text.partition("=")
     key = key.strip()
@@ -199,9 +200,9 @@ def _override(text: str, draft: Draft, merged: _Merged) -> None:
         for name in reversed([first, *names]):
             value = {name: value}
         layer = one_layer(value, place)
-        _apply(layer, place, draft)
+        _apply(layer, place, layers)
         merged.add(layer)
     elif isinstance(value, dict) and part_of(setting(key, place)) is None:  # {min: 1, max: 2}
-        _apply(one_layer({"parameters": {key: value}}, place), place, draft)
+        _apply(one_layer({"parameters": {key: value}}, place), place, layers)
     else:
-        draft.override(key, value, place)
+        layers.override(key, value, place)

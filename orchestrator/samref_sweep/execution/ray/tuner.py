@@ -100,7 +100,8 @@ def execute(
         runtime: folders; device and threads are set for each unit of work from its request.
         on_event: called on the driver, in this thread, for everything that happens.
         runner: what runs stages in the workers.
-        address: a running Ray cluster; None starts one on this machine for the time of the call.
+        address: a running Ray cluster; None joins the Ray that this process is connected to already, or starts one on
+            this machine for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
         search: adds work to the plan, which is its, as results come in.
 
@@ -201,10 +202,17 @@ def _stopped_by_signals(searcher: TuneQueue, name: str) -> Iterator[None]:
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[list[Mapping[str, float]]]:
-    """Connect to a cluster, or run one on this machine meanwhile; gives each node's resources."""
-    if address is None:
+    """Connect to a cluster, or run one on this machine meanwhile; gives each node's resources.
+
+    Without an address, a Ray that this process is connected to already is joined and stays: a notebook (or the tests)
+    that runs several sweeps starts it once.
+    """
+    joined = address is None and ray.is_initialized()
+    if joined:
+        options: dict[str, Any] = {"ignore_reinit_error": True}
+    elif address is None:
         # "local": a plain init would join whatever cluster a stale file in Ray's temporary folder names.
-        options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        options = {"address": "local", "include_dashboard": False}
     else:
         import samref
         import samref_sweep
@@ -218,7 +226,8 @@ def _cluster(address: str | None) -> Iterator[list[Mapping[str, float]]]:
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     finally:
-        ray.shutdown()
+        if not joined:
+            ray.shutdown()
 
 
 def _check_store(where: str, probe: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from samref_dashboards.axes import Design, Group
+from samref_dashboards.design import Configuration, Design
 from samref_dashboards.load import ResultsError
 from samref_dashboards.queries import HardObject
 
@@ -65,7 +65,7 @@ class Picture:
 
     @property
     def radius(self) -> float:
-        """Of a click's mark."""
+        """The radius of a click's mark, px."""
         return 0.022 * max(self.width, self.height)
 
 
@@ -75,12 +75,14 @@ def pictures(
     """A picture of each of the first hardest objects, under the best trial of its dataset."""
     found = []
     files: dict[str, dict[str, list[Path]]] = {}
-    shown = [(hard, group) for hard in hardest[:SHOWN] if (group := _best(design, hard.dataset)) is not None]
+    shown = [
+        (hard, configuration) for hard in hardest[:SHOWN] if (configuration := _best(design, hard.dataset)) is not None
+    ]
     samples = {hard.sample for hard, _ in shown}
-    clicks = _clicks(sql, {str(group.done[0]["trial"]) for _, group in shown}, samples)
-    masks = _masks(sql, {str(group.done[0].get("stage_evaluate")) for _, group in shown}, samples)
-    for hard, group in shown:
-        trial, stage = (str(group.done[0].get(name)) for name in ("trial", "stage_evaluate"))
+    clicks = _clicks(sql, {str(configuration.done[0]["trial"]) for _, configuration in shown}, samples)
+    masks = _masks(sql, {str(configuration.done[0].get("stage_evaluate")) for _, configuration in shown}, samples)
+    for hard, configuration in shown:
+        trial, stage = (str(configuration.done[0].get(name)) for name in ("trial", "stage_evaluate"))
         marks = clicks.get((trial, hard.dataset, hard.sample), ())
         if not marks:
             continue
@@ -96,7 +98,7 @@ def pictures(
                 dataset=hard.dataset,
                 sample=hard.sample,
                 trial=trial,
-                configuration=design.describe(group.values, leave_out=["evaluate.data"]),
+                configuration=design.describe(configuration.values, leave_out=["evaluate.data"]),
                 width=width,
                 height=height,
                 clicks=tuple(marks),
@@ -146,14 +148,14 @@ def _masks(
     return found
 
 
-def _best(design: Design, data: str) -> Group | None:
+def _best(design: Design, data: str) -> Configuration | None:
     """The configuration of lowest NoC90 on this dataset; random weights, or a missing seed, only if all have them."""
     measured = [
-        (group.random_weights, summary.n < summary.planned, summary.mean, index)
-        for index, group in enumerate(design.groups)
-        if group.data == data and (summary := group.summary("noc_at_90")).mean is not None
+        (configuration.random_weights, summary.n < summary.planned, summary.mean, index)
+        for index, configuration in enumerate(design.configurations)
+        if configuration.data == data and (summary := configuration.summary("noc_at_90")).mean is not None
     ]
-    return design.groups[min(measured)[-1]] if measured else None
+    return design.configurations[min(measured)[-1]] if measured else None
 
 
 def _files(data_root: Path, dataset: str) -> dict[str, list[Path]]:

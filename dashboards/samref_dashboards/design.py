@@ -23,7 +23,7 @@ _SYMBOLS = {"theta": "θ", "gamma": "γ", "data": "dataset"}
 
 
 @dataclass(frozen=True)
-class Group:
+class Configuration:
     """One configuration: the trials that are equal but for their seeds."""
 
     values: dict[str, Any]
@@ -31,6 +31,11 @@ class Group:
     random_weights: bool
     trials: tuple[Trial, ...]
     """Done or not: a missing repetition is counted as missing."""
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this configuration from the others of its design; can be a dictionary's key."""
+        return (*self.values.items(), self.random_weights)
 
     @cached_property
     def done(self) -> tuple[Trial, ...]:
@@ -47,7 +52,7 @@ class Group:
 
     @cached_property
     def by_seeds(self) -> dict[tuple[Any, ...], Trial]:
-        """The done trials by their seeds, which pair them with another group's."""
+        """The done trials by their seeds, which pair them with another configuration's."""
         return {tuple(trial.get(seed) for seed in SEEDS): trial for trial in self.done}
 
     @cached_property
@@ -71,7 +76,7 @@ class Design:
     """Dotted settings without seeds; the sweep's own first."""
     seeds: tuple[str, ...]
     """The swept seeds."""
-    groups: tuple[Group, ...]
+    configurations: tuple[Configuration, ...]
     listed: Mapping[str, Sequence[Any]]
     """Axis -> its values as the sweep file lists them, where it does."""
 
@@ -83,7 +88,10 @@ class Design:
     def levels(self, axis: str) -> list[Any]:
         """The axis' values: numbers by size, names as the sweep file lists them."""
         listed = self.listed.get(axis, ())
-        return sorted({group.values[axis] for group in self.groups}, key=lambda value: _order(value, listed))
+        return sorted(
+            {configuration.values[axis] for configuration in self.configurations},
+            key=lambda value: _order(value, listed),
+        )
 
     @cached_property
     def _decimals(self) -> dict[str, int]:
@@ -106,17 +114,17 @@ class Design:
         parts = [(axis, values[axis]) for axis in self.axes if axis not in leave_out and axis in values]
         return " · ".join(f"{self.label(axis)} {self.show(axis, value)}" for axis, value in parts)
 
-    def split(self, leave_out: Sequence[str]) -> dict[tuple[Any, ...], list[Group]]:
+    def split(self, leave_out: Sequence[str]) -> dict[tuple[Any, ...], list[Configuration]]:
         """Groups that are equal in all axes but these (and in having random weights or not)."""
-        blocks: dict[tuple[Any, ...], list[Group]] = {}
-        for group in self.groups:
-            key = tuple(value for axis, value in group.values.items() if axis not in leave_out)
-            blocks.setdefault((*key, group.random_weights), []).append(group)
+        blocks: dict[tuple[Any, ...], list[Configuration]] = {}
+        for configuration in self.configurations:
+            key = tuple(value for axis, value in configuration.values.items() if axis not in leave_out)
+            blocks.setdefault((*key, configuration.random_weights), []).append(configuration)
         return blocks
 
 
-def find(results: Results) -> Design:
-    """Find the axes and group the trials."""
+def find_design(results: Results) -> Design:
+    """Find the axes and configuration the trials."""
     trials = results.trials
     settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(_PARTS)))
     declared: dict[str, tuple[Any, ...]] = {}
@@ -132,15 +140,15 @@ def find(results: Results) -> Design:
             if finer > distinct:
                 axes, distinct = [*axes, name], finer
     axes += _other_contents([trial for trial in trials if trial["status"] == "done"], axes)
-    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    configurations: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: [_order(trial.get(axis), declared.get(axis, ())) for axis in axes]):
-        groups.setdefault((*_values(trial, axes), bool(trial["random_weights"])), []).append(trial)
+        configurations.setdefault((*_values(trial, axes), bool(trial["random_weights"])), []).append(trial)
     return Design(
         axes=tuple(axes),
         seeds=tuple(seed for seed in SEEDS if len({trial.get(seed) for trial in trials}) > 1),
-        groups=tuple(
-            Group({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
-            for rows in groups.values()
+        configurations=tuple(
+            Configuration({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
+            for rows in configurations.values()
         ),
         listed=declared,
     )
