@@ -12,7 +12,11 @@ check:
 
 # All tests; real photographs too where SAMREF_TEST_DATA names their folder
 test *ARGS:
-    uv run pytest {{ARGS}}
+    uv run pytest -n 2 {{ARGS}}
+
+# For every save: what needs neither Ray nor a browser nor root, and no test of seconds
+test-fast *ARGS:
+    uv run pytest -n 2 -m "not ray and not browser and not root and not slow" {{ARGS}}
 
 # The first sweep of the README
 quickstart:
@@ -25,6 +29,6 @@ golden:
     uv run python tests/golden/regenerate_loss_curve.py
     uv run python tests/golden/regenerate_tables.py
 
-# docs/settings.md from the code
+# docs/settings.md, and the list of files in docs/architecture.md, from the code
 docs:
     COLUMNS=100 uv run python docs/generate.py

@@ -1,17 +1,49 @@
-"""Fixtures of all tests."""
+"""What all tests share: photographs, MLflow's database, one Ray a process, markers, and the order of the files."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+# pytest's importlib mode finds no module beside a test, nor do processes that tests start, Ray's workers among them.
+BESIDE = [str(Path(__file__).parent / folder) for folder in ("orchestrator", "dashboards", "samref")]
+sys.path[:0] = BESIDE
+os.environ["PYTHONPATH"] = os.pathsep.join([*BESIDE, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+DEAREST = (
+    "test_workers", "test_end_to_end", "test_cli", "test_cluster", "test_faults", "test_killed_drivers", "test_search",
+    "test_execute", "test_track_server", "test_object_store", "test_jobs", "test_train", "test_mlflow_ui",
+)  # fmt: skip
+"""Files of a minute and more, which are begun first: the last file to end is then a short one."""
+ON_RAY = {"test_cluster", "test_jobs", "test_kill_twenty", "test_killed_drivers", "test_end_to_end"}
+"""Files whose tests start commands that start Ray; a test that takes `ray_head` or `private_ray` is known by that."""
+IN_A_BROWSER = {"test_browser", "test_mlflow_ui", "test_watch", "test_explore"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs Ray, a browser or root, and put the dearest files first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in ON_RAY or fixtures & {"ray_head", "private_ray"}:
+            item.add_marker(pytest.mark.ray)
+        if item.path.stem in IN_A_BROWSER:
+            item.add_marker(pytest.mark.browser)
+        if "small_disk" in fixtures:  # a file system of its own
+            item.add_marker(pytest.mark.root)
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="mounts a file system, which only root may; CI does"))
+    rank = {name: number for number, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))  # stable: a file's own order stays
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real photographs (GrabCut, DAVIS, ECSSD, COCO_tiny), which are not part of the
-    repository."""
+    """Folder of the real photographs (GrabCut, DAVIS, ECSSD, COCO_tiny), which are not part of the repository."""
     folder = os.environ.get("SAMREF_TEST_DATA")
     if not folder:
         pytest.skip("SAMREF_TEST_DATA is not set: no real photographs to test with")
@@ -21,8 +53,46 @@ def real_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Puts an empty SQLite file of MLflow at a path: its migrations take seconds, and are made once a session."""
+    import shutil
+
+    from samref_sweep.record.mlflow_runs import _make_database
+
+    folder = tmp_path_factory.getbasetemp()
+    template = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "mlflow.db"
+    _make_database(template)
+
+    def put(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, path)
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def ray_head() -> Iterator[None]:
+    """One Ray for the tests of a file: a sweep that is given no address joins it instead of starting its own."""
+    import ray
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def private_ray() -> Iterator[None]:
+    """No Ray in this process before and after: the sweep starts its own, with the environment of this test."""
+    import ray
+
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Under CI nothing may be skipped for want of photographs or a browser: say so and fail."""
+    """Under CI nothing may be skipped for want of photographs, a browser or root: say so and fail."""
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped and os.environ.get("CI"):
         terminalreporter.section("skipped under CI: a failure", red=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,6 +29,11 @@ def trials(folder: Path, name: str) -> list[dict[str, object]]:
 
 def settings(**values: object) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+@pytest.fixture(autouse=True)
+def made_before(tmp_path: Path, new_database: Callable[[Path], None]) -> None:
+    new_database(tmp_path / "runs" / "mlflow.db")
 
 
 def test_the_quickstart_learns_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:

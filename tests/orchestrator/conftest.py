@@ -1,21 +1,15 @@
 """A store, and one in which a toy sweep is done."""
 
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toys import toy_plan, write_toy_stage
 
 from samref.config import Runtime
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan
 from samref_sweep.store.folder import Store
-
-# pytest's importlib mode finds no module beside a test, nor do Ray's workers.
-sys.path.insert(0, str(Path(__file__).parent))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-
-from toys import toy_plan, write_toy_stage
 
 
 @pytest.fixture
@@ -30,3 +24,9 @@ def finished(store: Store) -> tuple[Plan, Store]:
     for work in planned.works:
         perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
     return planned, store
+
+
+@pytest.fixture
+def mlflow_database(store: Store, new_database: Callable[[Path], None]) -> None:
+    """The store has the database in which a sweep's runs are logged, empty, as after a first sweep's start."""
+    new_database(store.root / "mlflow.db")

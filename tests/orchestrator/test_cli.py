@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -123,11 +124,31 @@ def test_a_trial_alone_imports_neither_ray_nor_mlflow(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def sweep(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "import sys; from samref_sweep.cli import main; sys.exit(main())"]
-    return subprocess.Popen(
-        [*command, "small.yaml", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+Sweep = Callable[..., str]
+
+
+@pytest.fixture
+def sweep(
+    folder: Path, ray_head: None, new_database: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> Sweep:
+    """Runs the small sweep, with `parameters` in place of its own, to a good end; gives what the command said."""
+    new_database(folder / "runs" / "mlflow.db")
+
+    def run(*arguments: str, parameters: str = "") -> str:
+        if parameters:
+            text = SMALL.replace("parameters:\n  evaluate.theta: [1.05, 1.2]\n", parameters)
+            Path("small.yaml").write_text(text)
+        code = main(["small.yaml", *arguments])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said.out
+
+    return run
+
+
+def sweep_to_kill() -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "import sys; from samref_sweep.cli import main; sys.exit(main())", "small.yaml"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def rows(table: str) -> list[dict[str, object]]:
@@ -137,8 +158,8 @@ def rows(table: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Path) -> None:
-    process = sweep()
+def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Path, sweep: Sweep) -> None:
+    process = sweep_to_kill()
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("done    train"):
@@ -148,10 +169,7 @@ def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Pat
     before = {path.name: path.stat().st_ino for path in Path("runs/stages").iterdir()}
     assert any(name.startswith("train") for name in before)
 
-    process = sweep()
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "samref-dashboard results/small" in said
+    assert "samref-dashboard results/small" in sweep()
     after = {path.name: path.stat().st_ino for path in Path("runs/stages").iterdir()}
     assert before.items() <= after.items()  # what was done is the same folder still
     assert [row["status"] for row in rows("trials")] == ["done", "done"]
@@ -167,14 +185,13 @@ def test_a_killed_sweep_goes_on_and_equals_one_trial_after_the_other(folder: Pat
             assert all(np.array_equal(alone[name], together[name], equal_nan=True) for name in together.files)
 
     # One more θ is one evaluation.
-    process = sweep("--set", "evaluate.theta=[1.05, 1.2, 1.5]")
-    said, _ = process.communicate(timeout=300)
-    assert "3 evaluations: 2 done, 1 to do" in said
+    assert "3 evaluations: 2 done, 1 to do" in sweep("--set", "evaluate.theta=[1.05, 1.2, 1.5]")
     assert len(rows("trials")) == 3
     assert len(list(Path("runs/stages").iterdir())) == len(after) + 1
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_a_request_that_no_node_can_serve_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("small.yaml").write_text(SMALL.replace("train: {cpu: 1, gpu: 0}", "train: {cpu: 1000, gpu: 0}"))
     assert "resources.train asks for 1000 CPU and 0 GPU, which no node has" in refused(capsys)
@@ -189,19 +206,10 @@ def test_a_plan_refuses_what_this_machine_cannot_serve(folder: Path, capsys: pyt
     assert main([*asked, "--address", "elsewhere:6379"]) == 0
 
 
-def own_sweep(text: str, *arguments: str) -> str:
-    """What a real sweep of the small file with more in it says; it ends well."""
-    Path("small.yaml").write_text(SMALL.replace("parameters:\n  evaluate.theta: [1.05, 1.2]\n", text))
-    process = sweep(*arguments)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
-
-
 @pytest.mark.slow
-def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path) -> None:
+def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Sweep) -> None:
     search = "method: optuna\nmetric: miou_at_3\ntrials: 3\nparameters: {evaluate.theta: {min: 1, max: 2}}\n"
-    said = own_sweep(search)
+    said = sweep(parameters=search)
     assert "small: 0 trials (3 optuna of evaluate.theta 1…2), 3 more to suggest: maximize miou_at_3" in said
     assert "best miou_at_3" in said
     first = rows("trials")
@@ -209,7 +217,7 @@ def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path) -> None:
     assert {row["status"] for row in first} == {"done"}
     assert len(list(Path("runs/stages").glob("train-*"))) == 1
 
-    said = own_sweep(search.replace("trials: 3", "trials: 4"))
+    said = sweep(parameters=search.replace("trials: 3", "trials: 4"))
     assert "1 more to suggest" in said
     assert [row["trial"] for row in rows("trials")][:3] == [row["trial"] for row in first]
     assert len(rows("trials")) == 4
@@ -221,10 +229,10 @@ def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_training_that_falls_behind_is_stopped_and_goes_on_without_the_scheduler(folder: Path) -> None:
+def test_a_real_training_that_falls_behind_is_stopped_and_goes_on_without_the_scheduler(sweep: Sweep) -> None:
     rates = "{train.learning_rate: [1e-3, 1e-6], train.steps: [30]}"
     asha = f"scheduler: {{name: asha, grace_steps: 10, reduction: 3}}\nparameters: {rates}\n"
-    said = own_sweep(asha, "--jobs", "1")
+    said = sweep("--jobs", "1", parameters=asha)
     assert "stopped train-" in said
     by_rate = {row["train.learning_rate"]: row for row in rows("trials")}
     statuses = [by_rate[rate]["status"] for rate in (1e-3, 1e-6)]
@@ -234,7 +242,7 @@ def test_a_real_training_that_falls_behind_is_stopped_and_goes_on_without_the_sc
     kept = list(Path(f"runs/scratch/{stopped['stage_train']}").iterdir())
     assert kept, "a stopped training keeps its checkpoint"
 
-    assert "1 to do" not in own_sweep(asha, "--jobs", "1")
+    assert "1 to do" not in sweep("--jobs", "1", parameters=asha)
     assert [row["status"] for row in rows("trials")] == statuses
-    own_sweep(asha, "--jobs", "1", "--set", "scheduler=null")
+    sweep("--jobs", "1", "--set", "scheduler=null", parameters=asha)
     assert [row["status"] for row in rows("trials")] == ["done", "done"]

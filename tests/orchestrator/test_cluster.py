@@ -24,46 +24,8 @@ from samref_sweep.store.folder import Store
 
 pytestmark = pytest.mark.slow
 
-DRIVER = """
-import json, sys, time
-from dataclasses import asdict, replace
-from pathlib import Path
-
-import ray
-import ray.cloudpickle
-import toys
-from samref_sweep.spec.policy import Retry
-from samref_sweep.store.folder import Store
-from samref_sweep.errors import SpecError
-from samref_sweep.errors import StoreError
-
-ray.cloudpickle.register_pickle_by_value(toys)  # the nodes do not have it
-ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
-
-def wait_at_first(stages, inputs, outs, *, scratch, **rest):
-    stage = stages[0]
-    if stage.kind == "train":
-        import samref_sweep
-        with open(attempts / stage.id, "a") as file:
-            file.write(ray.get_runtime_context().get_node_id() + " " + samref_sweep.__file__ + "\\n")
-        if not (scratch / "step-1").exists():
-            (scratch / "step-1").mkdir()
-            time.sleep(300)
-    toys.write_toy_stage(stages, inputs, outs, scratch=scratch, **rest)
-
-root, address, node_lost = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-attempts = root / "attempts"
-attempts.mkdir(parents=True, exist_ok=True)
-store = Store(root / "store")
-planned = toys.toy_plan(store, thetas=(1.1,))
-planned = replace(planned, sweep=replace(planned.sweep, retry=Retry(node_lost=node_lost)))
-try:
-    result, events = toys.run_toys(planned, store, wait_at_first, address=address, jobs=None)
-except (SpecError, StoreError) as error:
-    print("refused:", error)
-else:
-    print(json.dumps({stage: asdict(failure) for stage, failure in result.failures.items()}))
-"""
+DRIVER = Path(__file__).with_name("programs") / "cluster_driver.py"
+LISTER = DRIVER.with_name("list_nodes.py")
 
 
 @dataclass
@@ -74,6 +36,7 @@ class Nodes:
     python: Path
     environment: dict[str, str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    lister: subprocess.Popen[str] | None = None
 
     def start(self, *options: str, prefix: tuple[str, ...] = ()) -> None:
         command = [*prefix, str(self.python), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *options]
@@ -91,24 +54,44 @@ class Nodes:
     def join(self, prefix: tuple[str, ...] = ()) -> None:
         self.start(f"--address={self.address}", prefix=prefix)
 
-    def ray(self, code: str, *arguments: str) -> str:
-        """Run code that is connected to the cluster."""
-        code = f"import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); {code}"
-        command = [str(self.python), "-c", code, self.address, *arguments]
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout.strip()
-
     def alive(self) -> dict[str, int]:
         """Node's id → process id of its raylet, but the head's."""
-        said = self.ray("import json; print(json.dumps([n for n in ray.nodes() if n['Alive']]))")
-        (line,) = [line for line in said.splitlines() if line.startswith("[{")]
-        nodes = [node for node in json.loads(line) if "node:__internal_head__" not in node["Resources"]]
+        if self.lister is None or self.lister.poll() is not None:  # the head is not up at once
+            self.lister = subprocess.Popen(
+                [self.python, LISTER, self.address],
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        assert self.lister.stdin is not None
+        assert self.lister.stdout is not None
+        self.lister.stdin.write("\n")
+        self.lister.stdin.flush()
+        said = next((line for line in self.lister.stdout if line.startswith("[")), None)
+        if said is None:
+            raise ConnectionError("the lister ended")
+        ids = json.loads(said)
         raylets = subprocess.run(["pgrep", "-af", "raylet/raylet"], capture_output=True, text=True).stdout.splitlines()
-        return {n["NodeID"]: int(line.split()[0]) for n in nodes for line in raylets if n["NodeID"] in line}
+        return {node: int(line.split()[0]) for node in ids for line in raylets if node in line}
+
+    def leave(self) -> None:
+        """All nodes but the head go away at once, as where the power fails."""
+        for process in self.processes[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        del self.processes[1:]
+        for raylet in self.alive().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(raylet, signal.SIGKILL)
+        wait_for(lambda: not self.alive())
 
     def driver(self, root: Path, node_lost: int, **environment: str) -> subprocess.Popen[str]:
-        env = os.environ | self.environment | {"PYTHONPATH": str(Path(__file__).parent)} | environment
+        env = os.environ | self.environment | environment
         return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(root), self.address, str(node_lost)],
+            [sys.executable, DRIVER, str(root), self.address, str(node_lost)],
             stdout=subprocess.PIPE,
             text=True,
             env=env,
@@ -116,8 +99,9 @@ class Nodes:
         )
 
 
-@pytest.fixture
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """One head for all tests."""
     folder = tmp_path_factory.mktemp("cluster")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,13 +111,20 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     cluster = Nodes(f"127.0.0.1:{port}", python_without_us(folder / "venv"), environment)
     cluster.start("--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
     try:
-        wait_for(lambda: cluster.ray("print('up')") == "up")
+        wait_for(lambda: cluster.alive() == {})
         yield cluster
     finally:
-        for process in cluster.processes:
+        for process in filter(None, [*cluster.processes, cluster.lister]):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill() if process is cluster.lister else os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Iterator[Nodes]:
+    """The head, to which no other node belongs yet."""
+    yield cluster
+    cluster.leave()
 
 
 def python_without_us(folder: Path) -> Path:
@@ -144,13 +135,14 @@ def python_without_us(folder: Path) -> Path:
         if path.suffix != ".pth" and "samref" not in path.name:
             (site / path.name).symlink_to(path)
     python = folder / "bin" / "python"
-    assert subprocess.run([python, "-c", "import samref"], capture_output=True, cwd=folder).returncode != 0
+    command = [python, "-I", "-c", "import samref"]
+    assert subprocess.run(command, capture_output=True, cwd=folder).returncode != 0
     return python
 
 
 def wait_for(condition: Callable[[], object]) -> None:
     for _ in range(800):  # minutes: Ray starts slowly on a busy machine
-        with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError):
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
             if condition():
                 return
         time.sleep(0.3)
@@ -206,13 +198,13 @@ def test_a_nodes_training_goes_on_elsewhere_from_its_checkpoint(nodes: Nodes, tm
         process.wait()
 
 
+@pytest.mark.root
 def test_a_store_that_a_node_does_not_see_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     mount = f'mount -t tmpfs tmpfs {hidden} && exec "$@"'
-    before = len(nodes.alive())
     nodes.join(prefix=("unshare", "--mount", "sh", "-c", mount, "sh"))
-    wait_for(lambda: len(nodes.alive()) == before + 1)
+    wait_for(lambda: len(nodes.alive()) == 1)
     said = finish(nodes.driver(hidden, 0))
     assert said.startswith("refused: node ")
     assert f"cannot write to the store {hidden}/store: No such file or directory; choose one that" in said

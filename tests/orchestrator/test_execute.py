@@ -51,6 +51,7 @@ def run(planned: Plan, store: Store, runner: Any) -> tuple[Any, list[Event]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missing(store: Store) -> None:
     planned = toy_plan(store)
     result, events = run(planned, store, break_gamma)

@@ -82,7 +82,9 @@ GAMMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, dict[float, Outcome], list[Event]]:
+def swept(
+    tmp_path_factory: pytest.TempPathFactory, ray_head: None
+) -> tuple[Plan, Store, dict[float, Outcome], list[Event]]:
     """One sweep in which all of it happens; γ → what became of its trial."""
     store = Store(tmp_path_factory.mktemp("faults") / "store")
     planned = toy_plan(store, gammas=GAMMAS, thetas=(1.1,))
@@ -241,6 +243,7 @@ def wait_to_be_killed(job: Job, report: Report) -> None:
     time.sleep(60)
 
 
+@pytest.mark.usefixtures("private_ray")
 def test_what_rays_memory_monitor_kills_is_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # of the machine's memory, which is in use already
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
@@ -263,10 +266,15 @@ resources: {train: {cpu: 1, gpu: 0}, embed: {cpu: 1, gpu: 0}, evaluate: {cpu: 1,
 """
 
 
+@pytest.mark.usefixtures("ray_head")
 def test_what_failed_by_itself_is_listed_and_tried_again_only_when_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    new_database: Callable[[Path], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    new_database(tmp_path / "runs" / "mlflow.db")
     Path("diverges.yaml").write_text(DIVERGES)
     assert main(["diverges.yaml"]) == 1
     first = capsys.readouterr().out

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -80,7 +80,10 @@ def submit(head: str, folder: Path, *command: str | Path) -> subprocess.Complete
     return job
 
 
-def test_a_sweep_is_submitted_as_a_job_and_its_failure_is_the_job_s(head: str, tmp_path: Path) -> None:
+def test_a_sweep_is_submitted_as_a_job_and_its_failure_is_the_job_s(
+    head: str, tmp_path: Path, new_database: Callable[[Path], None]
+) -> None:
+    new_database(tmp_path / "store" / "mlflow.db")
     laptop = tmp_path / "laptop"
     laptop.mkdir()
     (laptop / "job.yaml").write_text(SWEEP)

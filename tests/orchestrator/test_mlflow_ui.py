@@ -25,6 +25,7 @@ from samref_sweep.store.folder import Store
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(240),
+    pytest.mark.usefixtures("mlflow_database"),
     pytest.mark.skipif(chromium.PROGRAM is None and not os.environ.get("CI"), reason="chromium is not installed"),
 ]
 

@@ -228,6 +228,7 @@ def run(made: Sweep, store: Store, runner: Any, search: Search | None = None) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_asha_stops_trainings_on_ray_and_they_stay_stopped(tmp_path: Path, store: Store) -> None:
     axes = "parameters: {train.gamma: [0.5, 0.6, 0.4, 0.7]}\n"
     made = sweep(tmp_path, f"{SWEEP}scheduler: {{name: asha, grace_steps: 10}}\n{axes}")
@@ -244,6 +245,7 @@ def test_asha_stops_trainings_on_ray_and_they_stay_stopped(tmp_path: Path, store
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_a_search_on_ray_fills_the_workers_and_finishes(tmp_path: Path, store: Store) -> None:
     made = sweep(tmp_path, OPTUNA, "trials=6")
     search = Search(made, NamedContents(), store)
@@ -270,6 +272,7 @@ def test_gpu_hours_count_what_runs_and_what_ran() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_when_the_hours_are_used_up_the_rest_is_not_run(tmp_path: Path, store: Store) -> None:
     made = sweep(tmp_path, f"{SWEEP}{SPACE.replace('{min: 1, max: 2}', '[1, 2]')}", "budget.hours=1e-9")
     result, _, _ = run(made, store, write_toy_stage)
@@ -288,6 +291,7 @@ def linger(job: Job, report: Report) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_a_trial_that_takes_too_long_is_stopped_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
     """Toy stages say that they took 1.5 s each: a trial's evaluation begins with 4.5 s used, the training with 1.5."""
     made = sweep(tmp_path, f"{SWEEP}parameters: {{train.gamma: [0.9, 0.6]}}\n", f"budget.trial_hours={6 / 3600}")

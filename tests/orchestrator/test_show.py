@@ -54,13 +54,15 @@ def test_where_nothing_was_done_no_time_is_told(store: Store) -> None:
     assert cost.estimate(stages, None, lambda *_: None).embedding_bytes == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny", "sam_vit_b", "sam2.1_hiera_t", pytest.param("segnext_vit_b_sax1", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["tiny", "sam_vit_b", "sam2.1_hiera_t", "segnext_vit_b_sax1"])
 def test_the_disk_of_embeddings_is_what_the_backbones_features_take(name: str) -> None:
+    import torch
+
     import samref.backbones
 
-    features = samref.backbones.build(name).feature_channels.values()
+    # Without weights, but Hiera, which reads numbers while it is built (sam2 1.1); its smallest has 39 million.
+    with torch.device("cpu" if name.startswith("sam2") else "meta"):
+        features = samref.backbones.build(name).feature_channels.values()
     values = sum(channels * side * side for channels, side in features)
     assert cost.embedding_bytes({"backbone": name, "embedding_precision": "fp16"}, 3) == 3 * 2 * values
 

@@ -14,7 +14,7 @@ from samref_sweep.record.mlflow_runs import miou_per_click
 from samref_sweep.record.tracker import Tracker, default_uri
 from samref_sweep.store.folder import Store, manifest
 
-pytestmark = pytest.mark.slow  # making the database takes seconds
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_database")]
 
 
 def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:

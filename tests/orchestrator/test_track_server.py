@@ -20,8 +20,11 @@ from toys import toy_plan
 
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import tracker as track
+from samref_sweep.record.mlflow_runs import EXPERIMENT
 from samref_sweep.record.tracker import Tracker, default_uri
 from samref_sweep.store.folder import Store
+
+NewDatabase = Callable[[Path], None]
 
 pytestmark = pytest.mark.slow  # MLflow's server takes seconds to start
 
@@ -86,7 +89,7 @@ def close(tracker: Tracker, planned: Plan, store: Store, **options: float) -> bo
 def runs(uri: str) -> dict[str, list[str]]:
     """Trial's id ("" for the sweep) → the states of its runs."""
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(track.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     found: dict[str, list[str]] = {}
     for run in client.search_runs([experiment.experiment_id]) if experiment else ():
         found.setdefault(run.data.tags.get("samref.trial", ""), []).append(run.info.status)
@@ -120,9 +123,10 @@ def test_a_server_that_is_absent_broken_or_silent_is_a_warning(finished: tuple[P
 
 
 def test_a_server_that_was_killed_and_is_back_has_each_trial_once(
-    finished: tuple[Plan, Store], port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Plan, Store], port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_database: NewDatabase
 ) -> None:
     planned, store = finished
+    new_database(tmp_path / "server.db")
     monkeypatch.setattr(track, "RETRY_SECONDS", 0.2)
     database, uri = f"sqlite:///{tmp_path}/server.db", f"http://127.0.0.1:{port}"
     warnings: list[str] = []
@@ -142,12 +146,13 @@ def test_a_server_that_was_killed_and_is_back_has_each_trial_once(
     assert all("does not answer" in warning for warning in warnings)
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_run_that_was_made_twice_is_one_again(finished: tuple[Plan, Store]) -> None:
     planned, store = finished
     uri = default_uri(store)
     assert close(Tracker(planned, store, uri, pytest.fail), planned, store)
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(track.EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     for trial in planned.trials[:2]:
         client.create_run(experiment, tags={"samref.trial": trial.id, "samref.sweep": planned.sweep.name})
     assert close(Tracker(planned, store, uri, pytest.fail), planned, store)
@@ -158,10 +163,8 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(finished: tuple
     """MLflow's migration takes seconds; killed within it, the file could never be opened again."""
     planned, store = finished
     database = store.root / "mlflow.db"
-    program = (
-        "import sys; from pathlib import Path; from samref_sweep.record.mlflow_runs import _make_database as make; "
-    )
-    process = subprocess.Popen([sys.executable, "-c", program + "make(Path(sys.argv[1]))", str(database)])
+    program = Path(__file__).with_name("programs") / "make_database.py"
+    process = subprocess.Popen([sys.executable, program, database])
     wait_for(lambda: any(path.stat().st_size for path in store.root.glob("*/mlflow.db")))
     process.kill()
     process.wait()
@@ -170,6 +173,7 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(finished: tuple
     assert runs(default_uri(store)) == complete(planned)
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_two_drivers_of_one_sweep_log_each_trial_once_while_the_page_is_open(
     finished: tuple[Plan, Store], port: int
 ) -> None:

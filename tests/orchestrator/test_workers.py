@@ -39,6 +39,15 @@ def planned(store: Store, workers: int, **train: object) -> Plan:
     return plan(Sweep("two", "", Path("two.yaml"), {}, ({},), (config,), resources), NamedContents(), store.done())
 
 
+def only_training(store: Store, workers: int, **train: object) -> Plan:
+    """A plan whose images are encoded already, here, and which evaluates nothing: what is left is the training."""
+    for work in planned(store, workers, **train).works:
+        if work.kind == "embed":
+            perform(work, store, runtime=Runtime(device="cpu", threads=1), report=lambda step, metrics: None)
+    left = planned(store, workers, **train)
+    return dataclasses.replace(left, works=tuple(work for work in left.works if work.kind == "train"))
+
+
 def losses(store: Store, done: Plan) -> list[float]:
     (stage,) = [stage for stage in done.stages.values() if stage.kind == "train"]
     lines = map(json.loads, (store.open(stage.id) / "training.jsonl").read_text().splitlines())
@@ -56,8 +65,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_two_processes_give_the_loss_curve_of_one_with_accumulation(store: Store, alone: list[float]) -> None:
-    both = planned(store, 2)
+    both = only_training(store, 2)
     progress = []
     on_progress = progress.append
     result = execute(both, store, runtime=Runtime(), on_event=on_progress)
@@ -93,8 +103,9 @@ def lose_a_process_or_its_loss(job: Job, report: Report) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_a_lost_process_starts_the_group_again_from_the_checkpoint(store: Store, alone: list[float]) -> None:
-    both = planned(store, 2)
+    both = only_training(store, 2)
     result = execute(both, store, runtime=Runtime(), on_event=lambda e: None, runner=lose_a_process_or_its_loss)
 
     assert result.failures == {}
@@ -106,8 +117,9 @@ def test_a_lost_process_starts_the_group_again_from_the_checkpoint(store: Store,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_what_a_process_raises_is_the_stage_s_reason_and_odd_batches_are_refused_before(store: Store) -> None:
-    both = planned(store, 2, learning_rate=1e30, warmup_learning_rate=1e30)
+    both = only_training(store, 2, learning_rate=1e30, warmup_learning_rate=1e30)
     result = execute(both, store, runtime=Runtime(), on_event=lambda event: None)
     (failure,) = {str(failure) for failure in result.failures.values()}
     assert failure.startswith("the loss is nan at step "), failure

@@ -277,6 +277,7 @@ def test_stopping_at_95_gives_every_noc_for_less_work(runner):
     assert "boundary_miou_at_5" not in metrics[0.95]
 
 
+@pytest.mark.slow
 def test_pastes_of_all_twenty_clicks_sum_to_twenty(undecided):
     wave = draw_wave(undecided, 11, 2)
     paths = ClickLoop(undecided, EvaluateConfig(), [1.0], batch=1).run(wave)[0][0]

@@ -5,8 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,57 +14,7 @@ from safetensors.torch import load_file
 
 from samref.parallel import Group, group
 
-# One of the processes. Its jobs run one after the other: the first makes its process group itself, for the others one
-# is up, as in Ray Train's workers.
-PROGRAM = textwrap.dedent(
-    """
-    import json, os, sys
-    from pathlib import Path
-    import torch
-    from samref.config import Runtime
-    from samref.run_stage import run_in_group
-    from samref.stage import Job, Stage
-    from samref.refiner import SamRef
-
-    torch.set_num_threads(1)
-    jobs, ports, target = json.loads(sys.argv[1])
-    rank, calls = int(os.environ["RANK"]), 0
-
-    def run(job):
-        steps = []
-        inputs = {role: Path(folder) for role, folder in job["inputs"].items()}
-        out = Path(job["out"] if rank == 0 else job["out"] + ".of-rank-1")
-        out.mkdir(parents=True)
-        try:
-            runtime = Runtime(device="cpu", checkpoint_seconds=0)
-            own = Job((Stage.from_json(job["stage"]),), inputs, (out,), Path(job["scratch"]), runtime)
-            (summary,) = run_in_group(own, lambda step, metrics: steps.append(step))
-            return {"metrics": summary["metrics"], "reported": steps, "written": sorted(p.name for p in out.iterdir())}
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
-
-    def full(module, arguments, output):
-        global calls
-        calls += isinstance(module, SamRef) and torch.is_grad_enabled()
-        if calls == 3 and rank == 1:  # the third step of this process, whose parts are whole until then
-            calls += 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    results = []
-    os.environ["MASTER_PORT"] = str(ports[0])
-    results.append(run(jobs[0]))
-    os.environ["MASTER_PORT"] = str(ports[1])
-    torch.distributed.init_process_group("gloo")
-    for job in jobs[1:]:
-        calls = 0
-        handle = torch.nn.modules.module.register_module_forward_hook(full) if job["full"] else None
-        results.append(run(job))
-        if handle:
-            handle.remove()
-    torch.distributed.destroy_process_group()
-    Path(f"{target}.{rank}").write_text(json.dumps(results))
-    """
-)
+PROGRAM = Path(__file__).with_name("programs") / "one_of_two.py"
 SETTINGS = {"batch_size": 4, "gamma": 0.9, "ema": 0.9, "gradient_clip": 1.0}
 
 
@@ -101,7 +51,7 @@ def two_processes(runner, tmp_path_factory):
     argument = json.dumps([jobs, [free_port(), free_port()], str(root / "results")])
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, argument], env={**environment, "RANK": str(rank)})
+        subprocess.Popen([sys.executable, PROGRAM, argument], env={**environment, "RANK": str(rank)})
         for rank in range(2)
     ]
     try:

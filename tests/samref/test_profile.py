@@ -27,6 +27,7 @@ def refined(tmp_path_factory):
     return found if "refine_seconds" in found else measure(tmp_path_factory.mktemp("again"), repeats=9)
 
 
+@pytest.mark.slow
 def test_every_column_is_measured_and_consistent(refined):
     assert set(refined) == set(COLUMNS) == set(results.PROFILE_METRICS)
     assert all(np.isfinite(value) and value > 0 for name, value in refined.items() if name != "fps_spread")
@@ -65,6 +66,7 @@ def test_flops_are_those_of_the_formula(refined):
     assert refined["encode_gflops"] == pytest.approx(2 * expected / 1e9)
 
 
+@pytest.mark.slow
 def test_memory_is_not_that_of_earlier_work(tmp_path):
     """A worker of a sweep profiles after other stages: their peak, and what glibc kept of it, are not the model's."""
     first = measure(tmp_path, repeats=1)["memory_gb"]

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from samref.refiner import SamRef
 from samref.stage import Stopped
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+PROGRAM = Path(__file__).with_name("programs") / "train_slowly.py"
 
 
 def test_learning_rate_is_the_papers():
@@ -134,33 +134,17 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_samples(runner, tmp_path)
         runner.run_stages([stage], root=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_weights(runner, tmp_path):
     """SIGKILL in the middle, in a process of its own; then again, from the checkpoint."""
     planned = runner.build(train={"steps": 12})
     expected = weights(runner.run(planned)["train"])
     stage = planned.stage("train")
-    program = textwrap.dedent(
-        """
-        import json, sys, time
-        from pathlib import Path
-        from samref.config import Runtime
-        from samref.run_stage import run
-        from samref.stage import Job, Stage
-        stage, inputs, out, scratch, pause = json.loads(sys.argv[1])
-        def report(step, metrics):
-            print(step, flush=True)
-            time.sleep(pause)
-        Path(out).mkdir()
-        inputs = {role: Path(folder) for role, folder in inputs.items()}
-        runtime = Runtime(device="cpu", threads=1, checkpoint_seconds=0)
-        run(Job((Stage.from_json(stage),), inputs, (Path(out),), Path(scratch), runtime), report)
-        """
-    )
     inputs = {role: str(runner.root / needed) for role, needed in stage.needs.items()}
 
     def start(out, pause):
         argument = json.dumps([stage.to_json(), inputs, str(tmp_path / out), str(tmp_path / "scratch"), pause])
-        return subprocess.Popen([sys.executable, "-c", program, argument], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, PROGRAM, argument], stdout=subprocess.PIPE, text=True)
 
     first = start("first", 0.3)
     for line in first.stdout:
@@ -241,6 +225,7 @@ class TestClicks:
         assert [len(own) for own in found] == [1, 2]
 
 
+@pytest.mark.slow
 class TestParts:
     """A batch worked in parts is the same batch."""
 
@@ -400,6 +385,7 @@ class TestAverages:
         assert losses(out) == losses(expected)
 
 
+@pytest.mark.slow
 def test_bf16_trains_everything_that_fp32_trains(runner):
     """With γ = 0.95 nearly every step has rounds without gradient, whose cast weights must not be used again."""
     settings = {"gamma": 0.95, "max_clicks": 4, "weight_decay": 0.0}

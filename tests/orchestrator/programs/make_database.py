@@ -1,0 +1,8 @@
+"""Makes MLflow's SQLite file at the path that is given, which takes seconds."""
+
+import sys
+from pathlib import Path
+
+from samref_sweep.record.mlflow_runs import _make_database
+
+_make_database(Path(sys.argv[1]))
