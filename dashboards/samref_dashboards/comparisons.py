@@ -93,10 +93,10 @@ def compare(answers: Answers, design: Design, chosen: Sequence[str] = ()) -> Com
     if not fixed and trial is None:
         return Comparisons(baseline="")
     partners = _partners(design, fixed, trial)
-    found = [(configuration, base) for configuration, base in partners if configuration.done and base.done]
+    found = [(each, base) for each, base in partners if each.done and base.done]
     kept = found[:LIMIT]
     objects = answers.clicks_needed([t["trial"] for pair in kept for side in pair for t in side.done])
-    pairs = [_pair(configuration, base, objects) for configuration, base in kept]
+    pairs = [_pair(each, base, objects) for each, base in kept]
     named = design.describe(fixed) if trial is None else f"{trial['trial']} ({design.describe(trial)})"
     return Comparisons(
         baseline=named,
@@ -120,12 +120,7 @@ def _parse(design: Design, chosen: Sequence[str]) -> tuple[dict[str, Any], Trial
     for text in chosen:
         axis, equals, value = text.partition("=")
         if not equals:
-            trials = [
-                trial
-                for configuration in design.configurations
-                for trial in configuration.trials
-                if text in trial["trial"]
-            ]
+            trials = [trial for each in design.configurations for trial in each.trials if text in trial["trial"]]
             if len(chosen) > 1 or len(trials) != 1:
                 raise ResultsError(f"--baseline {text}: {len(trials)} trials have that id; write KEY=VALUE or one id")
             return {}, trials[0]
@@ -152,14 +147,10 @@ def _partners(
     design: Design, fixed: Mapping[str, Any], trial: Trial | None
 ) -> list[tuple[Configuration, Configuration]]:
     """(configuration, baseline) of all that have one; random weights never have."""
-    real = [configuration for configuration in design.configurations if not configuration.random_weights]
+    real = [each for each in design.configurations if not each.random_weights]
     if trial is not None:
         base = next(
-            (
-                configuration
-                for configuration in real
-                if any(row["trial"] == trial["trial"] for row in configuration.trials)
-            ),
+            (each for each in real if any(row["trial"] == trial["trial"] for row in each.trials)),
             None,
         )
         return [(g, base) for g in real if base and g is not base and g.data == base.data]
@@ -167,11 +158,7 @@ def _partners(
     def rest(configuration: Configuration) -> tuple[Any, ...]:
         return tuple(value for axis, value in configuration.values.items() if axis not in fixed)
 
-    bases = {
-        rest(configuration): configuration
-        for configuration in real
-        if all(configuration.values[axis] == v for axis, v in fixed.items())
-    }
+    bases = {rest(each): each for each in real if all(each.values[axis] == v for axis, v in fixed.items())}
     return [(g, base) for g in real if (base := bases.get(rest(g))) is not None and base is not g]
 
 

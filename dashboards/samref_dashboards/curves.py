@@ -66,14 +66,10 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     colours_of = legend(design, lined)
     numeric = all(is_number(level) for level in levels)
     panels, most = [], 0
-    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
-        configurations = [configuration for configuration in design.configurations if configuration.data == data]
+    for data in dict.fromkeys(each.data for each in design.configurations):
+        configurations = [each for each in design.configurations if each.data == data]
         for metric in (metrics.NOC_90, metrics.NOC_95):
-            rows = [
-                row
-                for configuration in configurations
-                if (row := _point(design, configuration, axis, lined, metric, numeric))
-            ]
+            rows = [row for each in configurations if (row := _point(design, each, axis, lined, metric, numeric))]
             most = max(most, len(rows))
             if rows:
                 shown, about = evenly(rows, MAX_POINTS), f"{metric.label} against {axis} on {data}"
@@ -101,9 +97,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
     """The losses over the steps of every training (another metric only where there is no loss)."""
     names = [name for name in curves if "loss" in name] or list(curves)[:1]
-    owners = {
-        trial["stage_train"]: configuration for configuration in design.configurations for trial in configuration.trials
-    }
+    owners = {trial["stage_train"]: each for each in design.configurations for trial in each.trials}
     # What is evaluated does not tell trainings apart.
     lined = lined_axes(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
     stages = sorted({stage for name in names for stage in curves[name]}, key=lambda stage: stage not in owners)
@@ -146,7 +140,7 @@ def _point(
 
 def _is_the_papers(configurations: Sequence[Configuration]) -> bool:
     """Whether Table 1 belongs beside these; on other data or backbones it would squash the scale."""
-    settings = [configuration.trials[0] for configuration in configurations]
+    settings = [each.trials[0] for each in configurations]
     return any(row[DATA] == "davis" and row["model.backbone"] == "sam_vit_h" for row in settings)
 
 

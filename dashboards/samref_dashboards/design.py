@@ -89,7 +89,7 @@ class Design:
         """The axis' values: numbers by size, names as the sweep file lists them."""
         listed = self.listed.get(axis, ())
         return sorted(
-            {configuration.values[axis] for configuration in self.configurations},
+            {each.values[axis] for each in self.configurations},
             key=lambda value: _order(value, listed),
         )
 

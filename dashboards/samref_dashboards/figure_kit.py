@@ -80,9 +80,7 @@ def figure(
         legend_title=" · ".join(map(design.label, lined)),
         legend=legend(design, lined),
         panels=tuple(panels),
-        dashed=RANDOM
-        if dashed and any(configuration.random_weights for configuration in design.configurations)
-        else "",
+        dashed=RANDOM if dashed and any(each.random_weights for each in design.configurations) else "",
         widest=widest,
     )
 
@@ -107,7 +105,7 @@ def lined_axes(design: Design, leave_out: Sequence[str] = ()) -> tuple[str, ...]
 def _combinations(design: Design, axes: Sequence[str]) -> list[tuple[Any, ...]]:
     """The axes' values that occur together, in order."""
     levels = {axis: design.levels(axis) for axis in axes}
-    found = {tuple(configuration.values[axis] for axis in axes) for configuration in design.configurations}
+    found = {tuple(each.values[axis] for axis in axes) for each in design.configurations}
     return sorted(found, key=lambda values: [levels[axis].index(v) for axis, v in zip(axes, values, strict=True)])
 
 
@@ -139,8 +137,4 @@ def who(design: Design, configuration: Configuration, lined: Sequence[str]) -> d
 
 def hollow(design: Design) -> str:
     """What hollow points mean, for a figure's note; empty where there are none."""
-    return (
-        " Hollow: a seed is missing."
-        if any(configuration.done and configuration.lacking for configuration in design.configurations)
-        else ""
-    )
+    return " Hollow: a seed is missing." if any(each.done and each.lacking for each in design.configurations) else ""

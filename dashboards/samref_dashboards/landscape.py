@@ -31,7 +31,7 @@ def heat_maps(design: Design) -> Figure | None:
     down, across = sorted(axes, key=lambda axis: len(design.levels(axis)))
     maps: list[tuple[Configuration, list[dict[str, Any]]]] = []
     for configurations in design.split(axes).values():
-        rows = [row for configuration in configurations if (row := _square(design, configuration, across, down))]
+        rows = [row for each in configurations if (row := _square(design, each, across, down))]
         full = len({row["x"] for row in rows}) > 1 and len({row["y"] for row in rows}) > 1
         if full and len(rows) <= MAX_SQUARES:
             maps.append((configurations[0], rows))
@@ -89,9 +89,7 @@ def _paint(maps: Sequence[tuple[Configuration, Sequence[dict[str, Any]]]]) -> li
 def tradeoffs(design: Design) -> Figure | None:
     """NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
     # One model has one cost: differences between its rows would be noise of the clock.
-    models = {
-        configuration.trials[0].get("stage_profile") for configuration in design.configurations if configuration.done
-    }
+    models = {each.trials[0].get("stage_profile") for each in design.configurations if each.done}
     if len(models) < 2:
         return None
     cost = next((cost for cost in COSTS if _distinct(design, cost) > 1), None)
@@ -99,7 +97,7 @@ def tradeoffs(design: Design) -> Figure | None:
         return None
     lined = lined_axes(design, leave_out=[DATA])
     panels = []
-    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
+    for data in dict.fromkeys(each.data for each in design.configurations):
         rows = [row for g in design.configurations if g.data == data and (row := _point(design, g, cost, lined))]
         if len({row["x"] for row in rows}) > 1:
             front = _front([row for row in rows if not row["random"] and not row["lacking"]])
@@ -116,9 +114,7 @@ def tradeoffs(design: Design) -> Figure | None:
 
 
 def _distinct(design: Design, cost: Metric) -> int:
-    return len(
-        {mean for configuration in design.configurations if (mean := configuration.summary(cost.key).mean) is not None}
-    )
+    return len({mean for each in design.configurations if (mean := each.summary(cost.key).mean) is not None})
 
 
 def _point(design: Design, configuration: Configuration, cost: Metric, lined: Sequence[str]) -> dict[str, Any] | None:

@@ -66,21 +66,17 @@ def coverage(results: Results) -> Coverage:
 def best(design: Design) -> list[Best]:
     """The best configuration of every dataset; random weights never win."""
     winners = []
-    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
-        configurations = [
-            configuration
-            for configuration in design.configurations
-            if configuration.data == data and not configuration.random_weights
-        ]
+    for data in dict.fromkeys(each.data for each in design.configurations):
+        configurations = [each for each in design.configurations if each.data == data and not each.random_weights]
         measured = [
             # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.
-            (not summary.whole, round(summary.mean, metrics.NOC_90.digits), configuration)
-            for configuration in configurations
-            if (summary := configuration.summary(metrics.NOC_90.key)).mean is not None
+            (not summary.whole, round(summary.mean, metrics.NOC_90.digits), each)
+            for each in configurations
+            if (summary := each.summary(metrics.NOC_90.key)).mean is not None
         ]
         if measured:
             lowest = min(rank for *rank, _ in measured)
-            top = [configuration for *rank, configuration in measured if rank == lowest]
+            top = [each for *rank, each in measured if rank == lowest]
             summary = top[0].summary(metrics.NOC_90.key)
             alone = len(top) == 1
             value = metrics.NOC_90.write_summary(summary) if alone else metrics.NOC_90.write(summary.mean)

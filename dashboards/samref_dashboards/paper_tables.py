@@ -32,7 +32,7 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
     columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
     beside = any(level in paper.THETA for level in design.levels(THETA))
     columns += [column(metric, paper=True) for metric in ours if beside]
-    davis = any(configuration.data == "davis" for configuration in design.configurations)
+    davis = any(each.data == "davis" for each in design.configurations)
     blocks = []
     for configurations in blocks_of:
         # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
@@ -40,15 +40,15 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
         rows = [
             Row(
                 cells=(
-                    Cell(design.show(THETA, configuration.values[THETA]), configuration.values[THETA]),
+                    Cell(design.show(THETA, each.values[THETA]), each.values[THETA]),
                     *cells,
-                    count(configuration.summary("noc_at_90")),
-                    *(_beside(ours, published.get(configuration.values[THETA], {})) if beside else []),
+                    count(each.summary("noc_at_90")),
+                    *(_beside(ours, published.get(each.values[THETA], {})) if beside else []),
                 ),
-                random_weights=configuration.random_weights,
-                status=_status(configuration),
+                random_weights=each.random_weights,
+                status=_status(each),
             )
-            for configuration, cells in zip(configurations, summaries(configurations, ours, comparisons), strict=True)
+            for each, cells in zip(configurations, summaries(configurations, ours, comparisons), strict=True)
         ]
         blocks.append(_block(design, configurations, rows, [THETA]))
     return Table(
@@ -65,33 +65,33 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
 def methods(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
-    if not several or not any(configuration.done for configuration in design.configurations):
+    if not several or not any(each.done for each in design.configurations):
         return None
     ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
     blocks = []
     for configurations in design.split(METHOD_AXES).values():
         ordered = sorted(configurations, key=lambda configuration: _rank(configuration.trials[0]))
-        names = [method(configuration.trials[0]) for configuration in ordered]
+        names = [method(each.trials[0]) for each in ordered]
         rows = [
             Row(
                 # Two models that the paper's words do not tell apart have their own names beside.
                 cells=(
                     Cell(title),
-                    Cell(f"{backbone} ({configuration.trials[0]['model.backbone']})")
+                    Cell(f"{backbone} ({each.trials[0]['model.backbone']})")
                     if names.count((title, backbone)) > 1
                     else Cell(backbone),
                     *cells,
-                    count(configuration.summary("noc_at_90")),
+                    count(each.summary("noc_at_90")),
                 ),
-                random_weights=configuration.random_weights,
-                status=_status(configuration),
+                random_weights=each.random_weights,
+                status=_status(each),
             )
-            for configuration, cells, (title, backbone) in zip(
+            for each, cells, (title, backbone) in zip(
                 ordered, summaries(ordered, ours, comparisons), names, strict=True
             )
         ]
         blocks.append(_block(design, ordered, rows, METHOD_AXES))
-    clicks = metrics.latency_clicks(trial for configuration in design.configurations for trial in configuration.done)
+    clicks = metrics.latency_clicks(trial for each in design.configurations for trial in each.done)
     published = [
         Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in ours), Cell("")), paper=True)
         for who, row in paper.METHODS.items()

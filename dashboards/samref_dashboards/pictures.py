@@ -79,8 +79,8 @@ def pictures(
         (hard, configuration) for hard in hardest[:SHOWN] if (configuration := _best(design, hard.dataset)) is not None
     ]
     samples = {hard.sample for hard, _ in shown}
-    clicks = _clicks(sql, {str(configuration.done[0]["trial"]) for _, configuration in shown}, samples)
-    masks = _masks(sql, {str(configuration.done[0].get("stage_evaluate")) for _, configuration in shown}, samples)
+    clicks = _clicks(sql, {str(each.done[0]["trial"]) for _, each in shown}, samples)
+    masks = _masks(sql, {str(each.done[0].get("stage_evaluate")) for _, each in shown}, samples)
     for hard, configuration in shown:
         trial, stage = (str(configuration.done[0].get(name)) for name in ("trial", "stage_evaluate"))
         marks = clicks.get((trial, hard.dataset, hard.sample), ())
@@ -151,9 +151,9 @@ def _masks(
 def _best(design: Design, data: str) -> Configuration | None:
     """The configuration of lowest NoC90 on this dataset; random weights, or a missing seed, only if all have them."""
     measured = [
-        (configuration.random_weights, summary.n < summary.planned, summary.mean, index)
-        for index, configuration in enumerate(design.configurations)
-        if configuration.data == data and (summary := configuration.summary("noc_at_90")).mean is not None
+        (each.random_weights, summary.n < summary.planned, summary.mean, index)
+        for index, each in enumerate(design.configurations)
+        if each.data == data and (summary := each.summary("noc_at_90")).mean is not None
     ]
     return design.configurations[min(measured)[-1]] if measured else None
 

@@ -84,10 +84,10 @@ class Answers:
                 "trial": trial["trial"],
                 "grp": index,
                 "max_clicks": trial["evaluate.max_clicks"],
-                "random": configuration.random_weights,
+                "random": each.random_weights,
             }
-            for index, configuration in enumerate(configurations)
-            for trial in configuration.done
+            for index, each in enumerate(configurations)
+            for trial in each.done
         ]
         fields: dict[str, pa.DataType] = {
             "trial": pa.string(),

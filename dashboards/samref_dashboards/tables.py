@@ -131,14 +131,14 @@ def summaries(
     """
     rows: list[list[Cell]] = [[] for _ in configurations]
     for metric in shown:
-        measured = [configuration.summary(metric.key) for configuration in configurations]
+        measured = [each.summary(metric.key) for each in configurations]
         # Rounded as it is shown: two numbers that read alike are equally good.
         means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in measured]
         top: set[int] = set()
-        for data in {configuration.data for configuration in configurations}:
+        for data in {each.data for each in configurations}:
             real = [
-                None if configuration.random_weights or configuration.data != data or not summary.whole else mean
-                for configuration, mean, summary in zip(configurations, means, measured, strict=True)
+                None if each.random_weights or each.data != data or not summary.whole else mean
+                for each, mean, summary in zip(configurations, means, measured, strict=True)
             ]
             top |= best(real, metric.better) if metric.better else set()
         for index, (configuration, summary) in enumerate(zip(configurations, measured, strict=True)):
@@ -156,5 +156,5 @@ def count(summary: Summary) -> Cell:
 
 def dataset(configurations: Sequence[Configuration]) -> str:
     """The one dataset of these configurations; empty where there are several."""
-    names = {str(configuration.trials[0][DATA]) for configuration in configurations}
+    names = {str(each.trials[0][DATA]) for each in configurations}
     return names.pop() if len(names) == 1 else ""

@@ -19,7 +19,7 @@ def trials(results: Results, design: Design) -> Table | None:
     """Every trial: what was swept, how it ended, the headline metrics. None in an empty sweep."""
     if not results.trials:
         return None
-    ordered = [trial for configuration in design.configurations for trial in configuration.trials]
+    ordered = [trial for each in design.configurations for trial in each.trials]
     shown = [metric for metric in metrics.HEADLINE if any(row.get(metric.key) is not None for row in ordered)]
     several = len(results.sweeps) > 1
     settings = (*design.axes, *design.seeds)
@@ -135,12 +135,8 @@ def importance(design: Design) -> Table | None:
         Column(label="configurations", key="configurations", numeric=True),
     )
     rows: list[Row] = []
-    for data in dict.fromkeys(configuration.data for configuration in design.configurations):
-        configurations = [
-            configuration
-            for configuration in design.configurations
-            if configuration.data == data and not configuration.random_weights
-        ]
+    for data in dict.fromkeys(each.data for each in design.configurations):
+        configurations = [each for each in design.configurations if each.data == data and not each.random_weights]
         rows += _importance_rows(design, axes, data, configurations)
     if not rows:
         return None
@@ -161,13 +157,13 @@ def importance(design: Design) -> Table | None:
 def _importance_rows(
     design: Design, axes: Sequence[str], data: str, configurations: Sequence[Configuration]
 ) -> list[Row]:
-    summaries = [(configuration, configuration.summary("noc_at_90")) for configuration in configurations]
-    measured = [(configuration, one.mean) for configuration, one in summaries if one.whole and one.mean is not None]
+    summaries = [(each, each.summary("noc_at_90")) for each in configurations]
+    measured = [(each, one.mean) for each, one in summaries if one.whole and one.mean is not None]
     if len(measured) < 6:
         return []
     found: list[tuple[float, Row]] = []
     for axis in axes:
-        levels = _binned([configuration.values[axis] for configuration, _ in measured])
+        levels = _binned([each.values[axis] for each, _ in measured])
         share, distinct = explained_share(levels, [mean for _, mean in measured]), len(set(levels))
         if share is None or distinct < 2:
             continue
