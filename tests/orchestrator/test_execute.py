@@ -4,22 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from toys import toy_plan, write_toy_stage
+from toys import run_toys, toy_plan, write_toy_stage
 
-from samref.config import Runtime
 from samref.stage import Job, Report
 from samref_sweep.errors import ResourceError
-from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.requests import resolve
-from samref_sweep.planning.events import Event
-from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.policy import Resources
 from samref_sweep.store.folder import Store
 
@@ -38,22 +32,10 @@ def break_gamma(job: Job, report: Report) -> None:
     write_toy_stage(job, report)
 
 
-def run(planned: Plan, store: Store, runner: Any) -> tuple[Any, list[Event]]:
-    events: list[Event] = []
-    lock = threading.Lock()  # Tune pickles what it is given; a display's lock cannot be
-
-    def on_event(event: Event) -> None:
-        with lock:
-            events.append(event)
-
-    result = execute(planned, store, runtime=Runtime(), on_event=on_event, runner=runner, jobs=2)
-    return result, events
-
-
 @pytest.mark.slow
 def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missing(store: Store) -> None:
     planned = toy_plan(store)
-    result, events = run(planned, store, break_gamma)
+    result, events = run_toys(planned, store, break_gamma)
 
     done_at = {s.id: n for n, event in enumerate(events) if event.kind == "done" for s in event.work.stages}
     started = [(n, event.work) for n, event in enumerate(events) if event.kind == "started"]
@@ -73,7 +55,7 @@ def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missin
 
     again = toy_plan(store)
     assert sorted((work.kind, len(work.stages)) for work in again.works) == [("evaluate", 2), ("train", 1)]
-    result, events = run(again, store, write_toy_stage)
+    result, events = run_toys(again, store, write_toy_stage)
     assert [event.work.kind for event in events if event.kind == "done"] == ["train", "evaluate"]
     assert result.failures == {}
     assert toy_plan(store).works == ()
@@ -88,19 +70,19 @@ from samref.stage import Stopped
 from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.store.folder import Store
 
-def slow(stages, inputs, outs, *, scratch, report, **rest):
-    config = stages[0].config
-    if stages[0].kind == "evaluate" and config["evaluate"]["theta"] == 1.05:
+def slow(job, report):
+    config = job.stages[0].config
+    if job.stages[0].kind == "evaluate" and config["evaluate"]["theta"] == 1.05:
         if hangs:
             time.sleep(100)
         for step in range(1, 1000):
             try:
                 report(step, {})
             except Stopped:
-                (scratch / "progress").write_text(str(step))
+                (job.scratch / "progress").write_text(str(step))
                 raise
             time.sleep(0.1)
-    write_toy_stage(stages, inputs, outs, scratch=scratch, report=report, **rest)
+    write_toy_stage(job, report)
 
 store, hangs = Store(Path(sys.argv[1])), sys.argv[2] == "hangs"
 show = lambda event: print(event.kind, event.work.kind, flush=True)

@@ -208,7 +208,7 @@ def _run(
             )
         failures |= result.failures
         interrupted = result.interrupted
-        planned = dataclasses.replace(search.plan if search else planned, stopped=result.reason)
+        planned = dataclasses.replace(search.plan if search else planned, interruption=result.reason)
         if search:
             tracker.grow(planned)
     tracker.close(planned.outcomes(store.done(), failures), interrupted=interrupted)
@@ -233,7 +233,7 @@ def _say_end(
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
     if interrupted:
-        print(f"stopped: {planned.stopped or 'the same command goes on from here'}")
+        print(f"stopped: {planned.interruption or 'the same command goes on from here'}")
     where = where if is_uri(where) else _short(Path(where))
     print(f"tables:    {where}")
     print(f"dashboard: samref-dashboard {shlex.quote(where)}")
