@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
-from samref.stage import Stage
+from samref.stage import Job, Report
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.planning.work import Work
@@ -68,10 +68,10 @@ def empty_plan(count: int, done: frozenset[str]) -> Plan:
     return replace(planned, works=tuple(Work((stage,)) for work in planned.works for stage in work.stages))
 
 
-def write_nothing(stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Sequence[Path], **rest: Any) -> None:
+def write_nothing(job: Job, report: Report) -> None:
     """What an evaluation of no sample writes."""
     names = ("sample", "click", "x", "y", "positive", "iou", "pasted_on", "error_ratio")
-    for stage, out in zip(stages, outs, strict=True):
+    for stage, out in zip(job.stages, job.outs, strict=True):
         np.savez(out / "clicks.npz", **{name: np.zeros(0, np.int32) for name in names})
         columns = ("sample", "height", "width", "counts")
         np.savez(out / "masks.npz", offsets=np.zeros(1, np.int32), **dict.fromkeys(columns, np.zeros(0, np.int32)))
@@ -93,7 +93,7 @@ def ours(
 
 def tune_script(trainable: Callable[[dict[str, Any]], Any], space: dict[str, Any], callbacks: Sequence[Any]) -> None:
     """What a user would write: a grid, actors used again; with our settings of Ray, which log less."""
-    from samref_sweep.execution.ray.tuner import ENVIRONMENT
+    from samref_sweep.execution.ray import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
     import ray
@@ -168,7 +168,6 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
 
     import samref.trial
     from samref.run_stage import run
-    from samref.stage import Job
 
     torch.set_num_threads(1)
     trial = samref.trial.build(real_config(config["theta"], config["seed"]), NoContents())

@@ -17,10 +17,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from samref.config import Runtime
-from samref_sweep.driver import prepare
+import samref_sweep
 from samref_sweep.screen.display import plan_text
-from samref_sweep.spec.sweep import read
 
 SWEEP = """
 trial:
@@ -47,11 +45,11 @@ def main() -> None:
         parts: list[list[float]] = []
         for _ in range(options.repeats):
             clock = [time.perf_counter()]
-            sweep = read(path)
+            sweep = samref_sweep.read(path)
             clock.append(time.perf_counter())
-            prepared = prepare(sweep, Runtime(), None)
+            planned = samref_sweep.plan(sweep, store=f"{folder}/none")
             clock.append(time.perf_counter())
-            plan_text(prepared.plan, prepared.cost())
+            plan_text(planned.plan, planned.cost)
             clock.append(time.perf_counter())
             parts.append([after - before for before, after in itertools.pairwise(clock)])
         command = [sys.executable, "-c", "from samref_sweep.cli import main; main()", str(path), "--plan"]
@@ -61,7 +59,7 @@ def main() -> None:
             subprocess.run([*command, "--store", f"{folder}/none"], check=True, capture_output=True)
             whole.append(time.perf_counter() - start)
     read_s, plan_s, text_s = (median(column) for column in zip(*parts, strict=True))
-    print(f"trials {len(prepared.plan.trials)}, units of work {len(prepared.plan.works)}; medians of {options.repeats}")
+    print(f"trials {len(planned.plan.trials)}, units of work {len(planned.plan.works)}; medians of {options.repeats}")
     print(f"read and check {read_s:.2f} s, plan {plan_s:.2f} s, cost and text {text_s:.2f} s")
     print(f"samref-sweep --plan {median(whole):.2f} s (from {min(whole):.2f} to {max(whole):.2f})")
 

@@ -4,22 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from toys import toy_plan, write_toy_stage
+from toys import run_toys, toy_plan, write_toy_stage
 
-from samref.config import Runtime
 from samref.stage import Job, Report
 from samref_sweep.errors import ResourceError
-from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.requests import resolve
-from samref_sweep.planning.events import Event
-from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.policy import Resources
 from samref_sweep.store.store import Store
 
@@ -38,23 +32,11 @@ def break_gamma(job: Job, report: Report) -> None:
     write_toy_stage(job, report)
 
 
-def run(planned: Plan, store: Store, runner: Any) -> tuple[Any, list[Event]]:
-    events: list[Event] = []
-    lock = threading.Lock()  # Tune pickles what it is given; a display's lock cannot be
-
-    def on_event(event: Event) -> None:
-        with lock:
-            events.append(event)
-
-    result = execute(planned, store, runtime=Runtime(), on_event=on_event, runner=runner, jobs=2)
-    return result, events
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_head")
 def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missing(store: Store) -> None:
     planned = toy_plan(store)
-    result, events = run(planned, store, break_gamma)
+    result, events = run_toys(planned, store, break_gamma)
 
     done_at = {s.id: n for n, event in enumerate(events) if event.kind == "done" for s in event.work.stages}
     started = [(n, event.work) for n, event in enumerate(events) if event.kind == "started"]
@@ -74,7 +56,7 @@ def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missin
 
     again = toy_plan(store)
     assert sorted((work.kind, len(work.stages)) for work in again.works) == [("evaluate", 2), ("train", 1)]
-    result, events = run(again, store, write_toy_stage)
+    result, events = run_toys(again, store, write_toy_stage)
     assert [event.work.kind for event in events if event.kind == "done"] == ["train", "evaluate"]
     assert result.failures == {}
     assert toy_plan(store).works == ()

@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from toys import run_toys, toy_plan, write_toy_stage
 
 from samref.config import Runtime
-from samref.stage import Job, Report, Stage
+from samref.stage import Job, Report
 from samref_sweep.cli.commands import main
 from samref_sweep.execution.classify import classify
 from samref_sweep.execution.unit import attempt
@@ -194,9 +194,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def write_much(stages: Sequence[Stage], inputs: Mapping[str, Path], outs: Sequence[Path], **rest: object) -> None:
-    (outs[0] / "much.bin").write_bytes(bytes(5 * 2**20))
-    write_toy_stage(stages, inputs, outs, **rest)  # type: ignore[arg-type]
+def write_much(job: Job, report: Report) -> None:
+    (job.outs[0] / "much.bin").write_bytes(bytes(5 * 2**20))
+    write_toy_stage(job, report)
 
 
 @pytest.mark.parametrize("with_log", [True, False], ids=["with room for the log", "without"])

@@ -21,7 +21,7 @@ from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
-    from samref_sweep.execution.ray.tuner import Result
+    from samref_sweep.execution.dispatch import Ending
 
 
 class NamedContents:
@@ -111,7 +111,7 @@ def write_toy_stage(job: Job, report: Report) -> None:
 
 def run_toys(
     planned: Plan, store: Store, runner: Runner, watch: Callable[[Event], None] = lambda event: None, **options: Any
-) -> tuple[Result, list[Event]]:
+) -> tuple[Ending, list[Event]]:
     """Execute a toy plan on Ray, two at a time; what came of it, and all events."""
     from samref_sweep.execution.ray.tuner import execute
 

@@ -1,4 +1,4 @@
-"""The commands `samref-sweep` and `samref-trial`.
+"""The commands `samref-sweep` and `samref-trial`: they parse, call the driver, and print.
 
 Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 stopped before the end (Ctrl-C, or a
 budget of hours). A user's mistake is one line.
@@ -12,24 +12,17 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
-from samref.config import Runtime
-from samref.contents import Contents
 from samref.data import DataError
+from samref_sweep import driver
 from samref_sweep.cli.options import sweep_parser, trial_parser
-from samref_sweep.driver import Prepared, prepare
+from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
-from samref_sweep.execution.search import Search
-from samref_sweep.execution.unit import perform
-from samref_sweep.failures import Failure
-from samref_sweep.planning.events import Event
-from samref_sweep.planning.plan import Outcome, Plan, plan
 from samref_sweep.screen import display as show
-from samref_sweep.spec.sweep import Sweep, read
-from samref_sweep.store.opening import existing_store, is_uri, local, open_store
+from samref_sweep.store.opening import is_uri, open_store
 from samref_sweep.store.store import Store
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -38,13 +31,13 @@ HEADLINES = (("NoC90", "noc_at_90"), ("NoC95", "noc_at_95"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`samref-sweep`."""
+    """Carry out `samref-sweep`, and give its exit code."""
     options = sweep_parser().parse_args(arguments)
     return _one_line_errors(lambda: _sweep(options))
 
 
 def trial_main(arguments: Sequence[str] | None = None) -> int:
-    """`samref-trial`."""
+    """Carry out `samref-trial`, and give its exit code."""
     options = trial_parser().parse_args(arguments)
     return _one_line_errors(lambda: _trial(options))
 
@@ -64,76 +57,53 @@ def _one_line_errors(command: Callable[[], int]) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    sweep = read(options.sweep, options.overrides)
-    # Workers have their own working folders: every path is settled here.
-    runtime = Runtime(data_root=options.data_root.absolute())
+    sweep = driver.read(options.sweep, options.overrides)
+    # A plan writes nothing: where there is no store yet, nothing is done.
+    store = options.store if options.plan else open_store(options.store)
+    retry_failed = options.retry_failed and not options.sync
+    planned = driver.plan(sweep, store=store, data_root=options.data_root, retry_failed=retry_failed)
     if options.plan:
-        return _print_plan(sweep, runtime, options)
-    store = open_store(options.store)
-    store.clean()
-    prepared = prepare(sweep, runtime, store)
-    planned, search = prepared.plan, prepared.search
+        return _show_plan(planned, options)
+    uri = options.mlflow or _default_uri(store)
     if options.sync:
-        return _sync(planned, store, options)
-    remembered = _remembered(planned, store, again=options.retry_failed)
-    prepared.plan = planned = planned.without(remembered)
-    if search:
-        search.settle(remembered)
-    _say_plan(prepared, (), options.json)
-    prepared.check_disk()
-    prepared.check()
-
-    command = shlex.join(["samref-sweep", *sys.argv[1:]])
-    where = options.results or f"results/{sweep.name}"
-    with _results_folder(where) as folder:
-        planned, failures, interrupted = _run(planned, store, runtime, options, remembered, search)
-        from samref_sweep.record import tables as results
-
-        outcomes = results.write(planned, store, failures, folder, command)
-    where = where if is_uri(where) else str(folder)
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
+        return _sync(planned, uri)
+    _say_plan(planned, (), options.json)
+    planned.check()
+    nothing = contextlib.nullcontext(lambda event: None)
+    with nothing if planned.complete else show.display(planned.grown, store, as_json=options.json) as display:
+        result = driver.run(
+            planned,
+            results=options.results,
+            mlflow=uri,
+            address=options.address,
+            jobs=options.jobs,
+            on_event=display,
+            warn=_warn,
+            command=shlex.join(["samref-sweep", *sys.argv[1:]]),
+        )
     if options.json:
-        statuses = {trial.id: outcome.status for trial, outcome in zip(planned.trials, outcomes, strict=True)}
-        show.print_json({"event": "end", "results": where, "interrupted": interrupted, "trials": statuses})
+        statuses = {trial: outcome.status for trial, outcome in result.outcomes.items()}
+        end = {"event": "end", "results": result.where, "interrupted": result.interrupted, "trials": statuses}
+        show.print_json(end)
     else:
-        _say_end(planned, store, outcomes, failures, where, options, interrupted)
-        if remembered:
-            ended = sorted({"stopped" if each.kind == "stopped" else "failed" for each in remembered.values()})
-            print(f"{' or '.join(ended)} in an earlier run, and not tried again: --retry-failed does")
-    return INTERRUPTED if interrupted else FAILED if failed else DONE
+        _say_end(result, store, uri)
+        if planned.remembered:
+            ended = {"stopped" if each.kind == "stopped" else "failed" for each in planned.remembered.values()}
+            print(f"{' or '.join(sorted(ended))} in an earlier run, and not tried again: --retry-failed does")
+    failed = any(outcome.status == "failed" for outcome in result.outcomes.values())
+    return INTERRUPTED if result.interrupted else FAILED if failed else DONE
 
 
-@contextlib.contextmanager
-def _results_folder(where: str) -> Iterator[Path]:
-    """Where tables are written: a folder of results, or one whose files are uploaded when the block ends."""
-    if not is_uri(where):
-        yield local(where).absolute()
-        return
-    from samref_sweep.store.bucket import uploaded  # imports pyarrow
+def _default_uri(store: Store) -> str:
+    from samref_sweep.record.tracker import default_uri  # imports mlflow, which takes seconds
 
-    with uploaded(where) as folder:
-        yield folder
+    return default_uri(store)
 
 
-def _remembered(planned: Plan, store: Store, *, again: bool) -> dict[str, Failure]:
-    """Why stages of the plan failed by themselves in earlier runs, unless they are to be tried again."""
-    if again:
-        store.failures.forget(planned.stages)
-    stages = planned.stages
-    told = {name: each for name, each in store.failures.all().items() if name in stages}
-    # Without what stopped them a sweep lets stages go on.
-    stops = planned.sweep.scheduler or planned.sweep.budget.trial_hours
-    return {name: each for name, each in told.items() if each.kind != "stopped" or stops}
-
-
-def _sync(planned: Plan, store: Store, options: argparse.Namespace) -> int:
+def _sync(planned: SweepPlan, uri: str) -> int:
     """Log to MLflow what the store holds and MLflow does not."""
-    from samref_sweep.record.tracker import Tracker, default_uri
-
-    uri = options.mlflow or default_uri(store)
-    outcomes = planned.outcomes(store.done(), _remembered(planned, store, again=False))
-    tracker = Tracker(planned, store, uri, _warn)
-    if not tracker.close(outcomes, interrupted=bool(planned.works), patience_seconds=None):
+    outcomes = planned.outcomes()
+    if not driver.sync(planned, mlflow=uri, warn=_warn):
         return FAILED
     print(
         f"mlflow: {sum(outcome.status == 'done' for outcome in outcomes)} of {len(outcomes)} trials are done; all of "
@@ -146,98 +116,37 @@ def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _print_plan(sweep: Sweep, runtime: Runtime, options: argparse.Namespace) -> int:
-    # A plan writes nothing: where there is no store yet, nothing is done.
-    store = existing_store(options.store)
-    prepared = prepare(sweep, runtime, store)
-    contents = prepared.contents
-    if store:
-        remembered = _remembered(prepared.plan, store, again=False)
-        prepared.plan = prepared.plan.without(() if options.retry_failed else remembered)
-    _say_plan(prepared, (*contents.missing.values(), *contents.downloads(prepared.models())), options.json)
+def _show_plan(planned: SweepPlan, options: argparse.Namespace) -> int:
+    _say_plan(planned, planned.notes, options.json)
     if options.address is None:
-        prepared.check_requests()
+        planned.check_here()
     return DONE
 
 
-def _say_plan(prepared: Prepared, notes: Sequence[str], as_json: bool) -> None:
-    planned, cost = prepared.plan, prepared.cost()
+def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
+    plan, cost = planned.plan, planned.cost
     if as_json:
-        counts = {kind: dataclasses.asdict(count) for kind, count in planned.counts().items()}
-        trials = {trial.id: dict(point) for trial, point in zip(planned.trials, planned.points, strict=True)}
+        counts = {kind: dataclasses.asdict(count) for kind, count in plan.counts().items()}
+        trials = {trial.id: dict(point) for trial, point in zip(plan.trials, plan.points, strict=True)}
         value = {"stages": counts, "cost": dataclasses.asdict(cost), "trials": trials, "notes": list(notes)}
-        show.print_json({"event": "plan", "sweep": planned.sweep.name, **value})
+        show.print_json({"event": "plan", "sweep": plan.sweep.name, **value})
     else:
-        left = prepared.search.num_left if prepared.search else prepared.sweep.search and prepared.sweep.search.trials
-        print(show.plan_text(planned, cost, notes, suggestions_left=left or 0), flush=True)
+        print(show.plan_text(plan, cost, notes, suggestions_left=planned.suggestions_left), flush=True)
 
 
-def _run(
-    planned: Plan,
-    store: Store,
-    runtime: Runtime,
-    options: argparse.Namespace,
-    remembered: Mapping[str, Failure],
-    search: Search | None,
-) -> tuple[Plan, Mapping[str, Failure], bool]:
-    """Do the plan's work and log it; gives the plan at the end, why stages failed, and whether it was stopped."""
-    from samref_sweep.record.tracker import Tracker, default_uri  # imports mlflow, which takes seconds
-
-    failures = dict(remembered)
-    interrupted = False
-    tracker = Tracker(planned, store, options.mlflow or default_uri(store), _warn)
-    if planned.works or (search and search.num_left):
-        from samref_sweep.execution.ray.tuner import execute  # imports ray
-
-        with show.display(lambda: search.plan if search else planned, store, as_json=options.json) as display:
-
-            def on_event(event: Event) -> None:
-                if search:
-                    tracker.grow(search.plan)
-                display(event)
-                tracker.on_event(event)
-
-            result = execute(
-                planned,
-                store,
-                runtime=runtime,
-                on_event=on_event,
-                address=options.address,
-                jobs=options.jobs,
-                search=search,
-            )
-        failures |= result.failures
-        interrupted = result.interrupted
-        planned = dataclasses.replace(search.plan if search else planned, stopped=result.reason)
-        if search:
-            tracker.grow(planned)
-    tracker.close(planned.outcomes(store.done(), failures), interrupted=interrupted)
-    return planned, failures, interrupted
-
-
-def _say_end(
-    planned: Plan,
-    store: Store,
-    outcomes: Sequence[Outcome],
-    failures: Mapping[str, Failure],
-    where: str,
-    options: argparse.Namespace,
-    interrupted: bool,
-) -> None:
-    from samref_sweep.record.tracker import default_uri
-
+def _say_end(result: Result, store: Store, uri: str) -> None:
     shown = {name for _, name in HEADLINES}
-    searched = [(metric.name, metric.name) for metric in planned.sweep.metrics if metric.name not in shown]
-    show.result_table(planned, outcomes, store, [*HEADLINES, *searched])
-    for failure, stage_id in {failure: stage_id for stage_id, failure in failures.items()}.items():
+    searched = [(metric.name, metric.name) for metric in result.plan.sweep.metrics if metric.name not in shown]
+    show.result_table(result.plan, tuple(result.outcomes.values()), store, [*HEADLINES, *searched])
+    for failure, stage_id in {failure: stage_id for stage_id, failure in result.failures.items()}.items():
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
-    if interrupted:
-        print(f"stopped: {planned.stopped or 'the same command goes on from here'}")
-    where = where if is_uri(where) else _short(Path(where))
+    if result.interrupted:
+        print(f"stopped: {result.plan.interruption or 'the same command goes on from here'}")
+    where = result.where if is_uri(result.where) else _short(Path(result.where))
     print(f"tables:    {where}")
     print(f"dashboard: samref-dashboard {shlex.quote(where)}")
-    print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(options.mlflow or default_uri(store))}")
+    print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(uri)}")
 
 
 def _short(path: Path) -> str:
@@ -245,44 +154,24 @@ def _short(path: Path) -> str:
 
 
 def _trial(options: argparse.Namespace) -> int:
-    sweep = read(options.sweep, options.overrides)
-    runtime = Runtime(data_root=options.data_root.absolute(), device=options.device)
-    # What a search suggested is in the store.
-    every = prepare(sweep, runtime, existing_store(options.out) if sweep.search else None).plan
+    sweep = driver.read(options.sweep, options.overrides)
+    every = driver.plan(sweep, store=options.out, data_root=options.data_root, device=options.device)
+    trials, points = every.plan.trials, every.plan.points
     start = "trial-" + (options.trial or "").removeprefix("trial-")
-    chosen = [number for number, trial in enumerate(every.trials) if trial.id.startswith(start)]
+    chosen = [number for number, trial in enumerate(trials) if trial.id.startswith(start)]
     if len(chosen) != 1:
-        trials = [
-            f"  {every.trials[number].id}  {dict(every.points[number])}"
-            for number in chosen or range(len(every.trials))
-        ]
+        lines = [f"  {trials[number].id}  {dict(points[number])}" for number in chosen or range(len(trials))]
         what = f"no trial's id starts with {options.trial}" if not chosen else f"{len(chosen)} trials fit"
-        if not every.trials:
+        if not trials:
             what = "no trial was suggested yet, which samref-sweep does"
-        print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *trials, sep="\n", file=sys.stderr)
+        print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *lines, sep="\n", file=sys.stderr)
         return BAD_INPUT
-    return _run_trial(every, chosen[0], runtime, open_store(options.out))
-
-
-def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
-    trial = every.trials[number]
-    alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],), search=None)
-    contents = Contents(runtime, store.node.fingerprints)
-    planned = plan(alone, contents, store.done())
-    Prepared(alone, planned, contents, store, None).check()
-    with show.display(lambda: planned, store, as_json=False) as display:
-        for work in planned.works:
-            display(Event("started", work))
-            perform(
-                work,
-                store,
-                runtime=runtime,
-                report=lambda step, metrics, work=work: display(  # type: ignore[misc]
-                    Event("progress", work, {"step": step, **metrics})
-                ),
-            )
-            display(Event("done", work))
-    for stage in trial.stages:
+    store = open_store(options.out)
+    planned = driver.plan_trial(every, chosen[0], store)
+    planned.check()
+    with show.display(planned.grown, store, as_json=False) as display:
+        driver.run_here(planned, on_event=display)
+    for stage in planned.plan.trials[0].stages:
         if stage.kind in ("evaluate", "profile"):
             for name, value in store.summary(stage.id)["metrics"].items():
                 print(f"{name:<22} {value}")

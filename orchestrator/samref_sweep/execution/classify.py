@@ -11,7 +11,7 @@ from samref_sweep.failures import FailureKind
 
 
 def classify(error: BaseException) -> FailureKind:
-    """The kind of an exception that a stage raised."""
+    """Tell of which kind of failure an exception is that a stage raised."""
     for cause in causes(error):
         # By name, so that neither torch nor Ray is imported here; torch has no class for the CPU's memory.
         name, text = type(cause).__name__, str(cause)
@@ -31,7 +31,7 @@ def _is_disk(error: BaseException) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what it was raised from or while handling, and so on."""
+    """An exception, then what it was raised from or while handling, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -23,14 +23,15 @@ class Halving:
     def __init__(self, scheduler: Scheduler, stages: Iterable[Stage], journal: Journal) -> None:
         self._scheduler = scheduler
         self._journal = journal
-        self._values: dict[tuple[str, int], dict[str, float]] = {}  # group, rung → training → its metric there
+        # What `_comparable` gives, and the rung → training → its metric there.
+        self._values: dict[tuple[str, int], dict[str, float]] = {}
         known = {stage.id: stage for stage in stages if stage.kind == "train"}
         for entry in journal.read():
             if entry["metric"] == scheduler.metric and entry["stage"] in known:
                 self._add(known[entry["stage"]], entry["rung"], entry["value"])
 
     def rungs(self, stage: Stage) -> list[int]:
-        """The steps at which a training is judged, none for what does not train."""
+        """The steps at which a stage is judged; none for one that does not train."""
         if stage.kind != "train":
             return []
         steps, rungs = stage.config["train"]["steps"], []
@@ -46,7 +47,7 @@ class Halving:
         if step is None or value is None:
             return None
         rung = max((rung for rung in self.rungs(stage) if rung <= step), default=None)
-        if rung is None or stage.id in self._values.get((_group(stage), rung), {}):
+        if rung is None or stage.id in self._values.get((_comparable(stage), rung), {}):
             return None
         if step > rung + max(1, LATE * stage.config["train"]["steps"]):
             return None  # it went on from a checkpoint behind the rung
@@ -62,12 +63,12 @@ class Halving:
         )
 
     def _add(self, stage: Stage, rung: int, value: float) -> Mapping[str, float]:
-        values = self._values.setdefault((_group(stage), rung), {})
+        values = self._values.setdefault((_comparable(stage), rung), {})
         values[stage.id] = value
         return values
 
 
-def _group(stage: Stage) -> str:
+def _comparable(stage: Stage) -> str:
     """What trainings must have in common to be compared: data, modules, steps, and whether one went before."""
     config = stage.config["train"]
     return canonical([stage.key["data"], list(stage.key["modules"]), config["steps"], "init" in stage.needs])

@@ -23,7 +23,7 @@ class Queue:
             self.add(work)
 
     def add(self, work: Work) -> None:
-        """Work to do, after all that was added before."""
+        """Add work, to do after all that was added before."""
         self._works.append(work)
         self._enter(len(self._works) - 1)
 
@@ -37,6 +37,7 @@ class Queue:
 
     @property
     def num_running(self) -> int:
+        """How many units of work were taken and have not ended."""
         return len(self._running)
 
     @property
@@ -66,22 +67,24 @@ class Queue:
 
     @property
     def running(self) -> list[Work]:
+        """The units of work that were taken and have not ended."""
         return [self._works[number] for number in self._running]
 
     def work(self, number: int) -> Work:
+        """The unit of work of a number that `take` gave."""
         return self._works[number]
 
     def again(self, number: int) -> None:
-        """A unit of work ended without its output and is to start once more."""
+        """Put a unit of work back that ended without its output, to start once more."""
         self._running.discard(number)
         self._enter(number)
 
     def lose(self, stage_id: str) -> None:
-        """A stage that was done is not any more; work that starts from now on waits until it is."""
+        """Count a stage as not done any more; work that enters from now on waits until it is."""
         self._done.discard(stage_id)
 
     def finish(self, number: int, done: Iterable[str]) -> None:
-        """A unit of work ended; `done` are those of its stages whose output exists."""
+        """Take note that a unit of work ended; `done` are those of its stages whose output exists."""
         self._running.discard(number)
         for stage_id in done:
             self._done.add(stage_id)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from samref.stage import Kind
 from samref_sweep.errors import ResourceError
+from samref_sweep.planning.plan import Plan
+from samref_sweep.planning.work import KINDS
 from samref_sweep.spec.policy import Resources
+from samref_sweep.store.opening import is_uri
+
+Nodes = Sequence[Mapping[str, float]]
+"""Each node's resources, in Ray's words: `CPU` and `GPU`."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one unit of work takes, in numbers."""
+    """What one unit of work of a kind takes, in numbers."""
 
     cpu: float
     """CPUs of each process."""
@@ -26,13 +35,66 @@ class Request:
     """Seconds after which its process exits."""
 
 
-def resolve(kind: Kind, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> Request:
+def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) -> dict[Kind, Request]:
+    """What each kind of work takes: of all that the plan or a search may start, and of all that may be made anew.
+
+    Args:
+        plan: what is to do.
+        nodes: what the cluster has.
+        where: the store.
+        growing: whether a search will add work, of any kind.
+
+    Returns:
+        Kind → its request; a kind that is only needed should a finished output be damaged, and that these nodes
+        cannot serve, is left out.
+
+    Raises:
+        ResourceError: the nodes cannot serve work that is to do, or its processes cannot share a folder or a batch.
+    """
+
+    def request(kind: Kind) -> Request:
+        found = resolve(kind, plan.sweep.resources[kind], nodes)
+        if found.workers > 1 and len(nodes) > 1 and is_uri(where):
+            raise ResourceError(
+                f"resources.{kind} asks for {found.workers} processes, which must see one folder; {where} gives each "
+                "node its own: choose a folder that all nodes share with --store"
+            )
+        return found
+
+    wanted = set(KINDS) if growing else {work.kind for work in plan.works}
+    requests = {kind: request(kind) for kind in KINDS if kind in wanted}
+    for kind in {stage.kind for stage in plan.stages.values()} - wanted:
+        with contextlib.suppress(ResourceError):
+            requests[kind] = request(kind)
+    for work in plan.works:
+        if work.kind == "train" and (workers := requests["train"].workers) > 1:
+            config = work.stages[0].config["train"]
+            if config["batch_size"] % (workers * config["accumulation"]):
+                raise ResourceError(
+                    f"train.batch_size is {config['batch_size']}, which {workers} processes (resources.train) with "
+                    f"train.accumulation {config['accumulation']} cannot share evenly"
+                )
+    return requests
+
+
+def this_machine() -> Nodes:
+    """The resources of this machine as a cluster's only node, found without starting Ray."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus is None:
+        drivers = Path("/proc/driver/nvidia/gpus")
+        count = len(list(drivers.iterdir())) if drivers.is_dir() else 0
+    else:
+        count = len([name for name in gpus.split(",") if name.strip() not in ("", "-1")])
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(count)}]
+
+
+def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
     """The numbers behind `auto` and `all` on these nodes.
 
     Args:
-        kind: the stages'.
-        asked: what the sweep asks for them.
-        nodes: each node's resources, in Ray's words: `CPU` and `GPU`.
+        kind: the kind of stage.
+        asked: what the sweep asks for stages of that kind.
+        nodes: what the cluster has.
 
     Raises:
         ResourceError: the nodes cannot serve it, even when nothing else runs.

@@ -1,8 +1,4 @@
-"""The ready queue: which unit of work can start now, given what is done and what failed; and the search that fills it.
-
-A grid is a fixed list of work; an adaptive search adds work while it runs (`add`). Knows nothing of Ray. The only
-module that imports optuna (written for Optuna 5).
-"""
+"""Adaptive search: a plan that grows by what Optuna suggests (written for Optuna 5). Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -30,12 +26,12 @@ PATIENCE = 10
 
 @dataclass
 class Suggestion:
-    """What Optuna suggested and was not told the outcome of."""
+    """A point that Optuna suggested, and whose outcome it was not told yet."""
 
     trial: Any
-    """Optuna's."""
+    """What Optuna knows the point by."""
     trials: tuple[Trial, ...]
-    """Ours: one for each seed."""
+    """The sweep's trials at that point, one for each seed."""
 
 
 class Search:

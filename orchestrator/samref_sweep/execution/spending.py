@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.policy import Budget
+from samref_sweep.store.store import Store
+
+Clock = Callable[[], float]
+"""Seconds since any moment, as `time.monotonic` gives them."""
 
 
 @dataclass
 class Spending:
-    """GPU-hours and hours spent so far."""
+    """GPU-hours and hours that a sweep has spent so far, held against its budget."""
 
     budget: Budget
     gpu_seconds: float = 0.0
-    """Of stages that ended, also in earlier runs."""
-    since: float = field(default_factory=time.monotonic)
-    running: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """What runs → when it started, and its GPUs."""
+    """GPU-seconds of stages that ended, also in earlier runs."""
+    clock: Clock = time.monotonic
+    running: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Number of each unit of work that runs → when it started, and its GPUs."""
 
-    def start(self, name: str, gpus: float) -> None:
-        """A unit of work starts."""
-        self.running[name] = (time.monotonic(), gpus)
+    def __post_init__(self) -> None:
+        self._began = self.clock()
 
-    def end(self, name: str) -> None:
-        """A unit of work ended, with an output or without."""
-        started, gpus = self.running.pop(name, (0.0, 0.0))
-        self.gpu_seconds += gpus * (time.monotonic() - started)
+    def start(self, number: int, gpus: float) -> None:
+        """Count a unit of work's GPUs from now on."""
+        self.running[number] = (self.clock(), gpus)
 
-    def exceeded_by_trial(self, name: str, before: float, devices: int) -> str | None:
-        """The same of the trials that need a unit of work that runs.
-
-        Args:
-            name: the unit of work's, as told to `start`.
-            before: device-seconds of the stages that it needs.
-            devices: how many it uses, or CPU processes.
-        """
-        if self.budget.trial_hours is None:
-            return None
-        used = before + devices * (time.monotonic() - self.running[name][0])
-        if used / 3600 < self.budget.trial_hours:
-            return None
-        return (
-            f"budget.trial_hours, {self.budget.trial_hours:g}, are used up; --retry-failed with a larger "
-            "--set budget.trial_hours=… goes on from here"
-        )
+    def end(self, number: int) -> None:
+        """Count a unit of work no longer, whether it has an output or not."""
+        started, gpus = self.running.pop(number, (0.0, 0.0))
+        self.gpu_seconds += gpus * (self.clock() - started)
 
     def exceeded(self) -> str | None:
-        """Which bound is reached, and what to do about it; None while none is."""
-        now = time.monotonic()
-        hours = (now - self.since) / 3600
+        """Which of the sweep's bounds is reached, and what to do about it; None while none is."""
+        now = self.clock()
+        hours = (now - self._began) / 3600
         if self.budget.hours is not None and hours >= self.budget.hours:
             return f"budget.hours, {self.budget.hours:g}, is used up; the same command goes on from here"
         used = self.gpu_seconds + sum(gpus * (now - started) for started, gpus in self.running.values())
@@ -59,3 +50,30 @@ class Spending:
                 "the same command with a larger --set budget.gpu_hours=… goes on from here"
             )
         return None
+
+    def exceeded_by_trial(self, number: int, before: float, devices: int) -> str | None:
+        """Whether the trials that need a running unit of work are over their bound, and what to do; None if not.
+
+        Args:
+            number: the unit of work, as told to `start`.
+            before: device-seconds of the stages that it needs.
+            devices: how many devices it uses, or CPU processes.
+        """
+        if self.budget.trial_hours is None:
+            return None
+        used = before + devices * (self.clock() - self.running[number][0])
+        if used / 3600 < self.budget.trial_hours:
+            return None
+        return (
+            f"budget.trial_hours, {self.budget.trial_hours:g}, are used up; --retry-failed with a larger "
+            "--set budget.trial_hours=… goes on from here"
+        )
+
+
+def spent(plan: Plan, store: Store, clock: Clock = time.monotonic) -> Spending:
+    """What a sweep has spent in earlier runs, from the stages of its plan that the store holds."""
+    spending = Spending(plan.sweep.budget, clock=clock)
+    if plan.sweep.budget.gpu_hours is not None:
+        done = [store.summary(stage_id) for stage_id in store.done().intersection(plan.stages)]
+        spending.gpu_seconds = sum(each["device_seconds"] for each in done if each["device"].startswith("cuda"))
+    return spending

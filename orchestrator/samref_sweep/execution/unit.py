@@ -43,7 +43,7 @@ def run(job: Job, report: Report) -> None:
 
 @contextlib.contextmanager
 def device_memory_given_back() -> Iterator[None]:
-    """A Ray worker is used again for the next stage; torch would keep the device's memory from it."""
+    """Give the device's memory back after the block: torch would keep it from the next stage of this process."""
     import torch
 
     try:
@@ -55,7 +55,7 @@ def device_memory_given_back() -> Iterator[None]:
 
 
 def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> None:
-    """Run a unit of work; afterwards its stages are done. Those that another driver works on are waited for."""
+    """Run a unit of work, so that its stages are done; waits for those that another driver works on."""
     with store.claim(stage.id for stage in work.stages) as claim:
         stages = tuple(stage for stage in work.stages if not store.has(stage.id))
         if stages:

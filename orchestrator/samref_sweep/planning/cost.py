@@ -111,7 +111,7 @@ def _amount(stage: Stage, size: Size | None) -> float | None:
 
 
 def _amount_done(summary: Mapping[str, Any]) -> float | None:
-    """The same of a stage that is done, by its own account."""
+    """How much work a finished stage was, by its own account, in the units of `_amount`."""
     stage, metrics = summary["stage"], summary["metrics"]
     size: Size | None = None
     if stage["kind"] == "embed":

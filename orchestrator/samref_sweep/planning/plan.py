@@ -15,7 +15,7 @@ from samref.config import TrialConfig
 from samref.stage import Kind, Stage
 from samref.trial import Fingerprints, Trial, build
 from samref_sweep.failures import Failure
-from samref_sweep.planning.work import KINDS, LEAVES, Work, group
+from samref_sweep.planning.work import KINDS, LEAVES, Work, units_of_work
 from samref_sweep.spec.sweep import Sweep
 
 Status = Literal["done", "failed", "stopped", "not run"]
@@ -53,8 +53,8 @@ class Plan:
     """What is to do, each after what it needs."""
     done: frozenset[str]
     """Ids of stages that were done when the plan was made."""
-    stopped: str | None = None
-    """Why the sweep was stopped before its end."""
+    interruption: str | None = None
+    """Which budget interrupted the sweep before its end, in words."""
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -92,8 +92,8 @@ class Plan:
         for number, each in enumerate(outcomes):
             if each.status == "not run" and bound is not None and number >= bound:
                 outcomes[number] = Outcome("not run", f"budget.trials is {bound}")
-            elif each.status == "not run" and self.stopped:
-                outcomes[number] = Outcome("not run", self.stopped)
+            elif each.status == "not run" and self.interruption:
+                outcomes[number] = Outcome("not run", self.interruption)
         return tuple(outcomes)
 
 
@@ -123,7 +123,7 @@ def plan(sweep: Sweep, fingerprints: Fingerprints, done: Iterable[str]) -> Plan:
         trial = build(config, fingerprints, shared)
         trials.setdefault(trial.id, trial)
         points.setdefault(trial.id, point)
-    works = group(missing(list(trials.values())[: sweep.budget.trials], done))
+    works = units_of_work(missing(list(trials.values())[: sweep.budget.trials], done))
     return Plan(sweep, tuple(trials.values()), tuple(points.values()), works, done)
 
 
@@ -135,7 +135,9 @@ def grow(
     trials = tuple(build(config, fingerprints) for config in configs)
     fresh = [(trial, point) for trial, point in zip(trials, points, strict=True) if trial.id not in known]
     planned = {stage.id for work in plan.works for stage in work.stages}
-    works = group(stage for stage in missing([trial for trial, _ in fresh], plan.done) if stage.id not in planned)
+    works = units_of_work(
+        stage for stage in missing([trial for trial, _ in fresh], plan.done) if stage.id not in planned
+    )
     grown = replace(
         plan,
         trials=(*plan.trials, *(trial for trial, _ in fresh)),

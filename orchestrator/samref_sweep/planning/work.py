@@ -21,29 +21,32 @@ class Work:
 
     @property
     def kind(self) -> Kind:
+        """The kind of all its stages."""
         return self.stages[0].kind
 
     @property
     def id(self) -> str:
-        """Names it on screen and its log file."""
+        """Names the work on screen, and its log file."""
         more = len(self.stages) - 1
         return f"{self.stages[0].id}+{more}" if more else self.stages[0].id
 
     @property
     def needs(self) -> Mapping[str, str]:
-        """Role → id of the stage whose output is needed; the same for all its stages."""
+        """Role → id of the stage whose output is needed; alike for all stages of one unit of work."""
         return self.stages[0].needs
 
     def to_json(self) -> list[dict[str, Any]]:
+        """All that `from_json` needs, as plain JSON values."""
         return [stage.to_json() for stage in self.stages]
 
     @classmethod
     def from_json(cls, value: Sequence[Mapping[str, Any]]) -> Work:
+        """The unit of work again, from what `to_json` gave."""
         return cls(tuple(Stage.from_json(entry) for entry in value))
 
 
-def group(stages: Iterable[Stage]) -> tuple[Work, ...]:
-    """Units of work: evaluations that differ in θ alone share their embeddings and most of their clicks.
+def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
+    """Put stages together that run in one go: evaluations that differ in θ alone share most of their clicks.
 
     Profiles come first: each waits for a whole machine, and would wait for ever behind a stream of small stages.
     """

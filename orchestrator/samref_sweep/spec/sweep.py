@@ -69,7 +69,7 @@ class Sweep:
     budget: Budget = field(default_factory=Budget)
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file, apply `KEY=VALUE` overrides, and expand it.
 
     An override's value is YAML, its KEY a setting or a key of the file (`seeds`, `resources.train.gpu`). It replaces
@@ -79,6 +79,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
     """
+    path = Path(path)
     layers, merged = Layers(str(path)), _Merged()
     for place, layer in read_layers(path):
         _apply(layer, place, layers)

@@ -31,13 +31,14 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class TrainGroup:
-    """As a runner of one training: the processes that share its work, and what each of them gets."""
+    """Runs one training in several processes that share its work; a `Runner`."""
 
     size: int
+    """How many processes."""
     cpu: float
-    """CPUs of each."""
+    """CPUs of each process."""
     gpu: float
-    """GPUs of each."""
+    """GPUs of each process."""
     log: Path
     """File to which all append what they print."""
     runner: Runner = run_in_group
@@ -95,7 +96,7 @@ class TrainGroup:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What each process does."""
+    """What each process of the group does."""
     group: TrainGroup = config["group"]
     progress: Queue = config["progress"]
     job: Job = config["job"]

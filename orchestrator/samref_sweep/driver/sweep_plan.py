@@ -1,0 +1,177 @@
+"""From a sweep to its plan: what it consists of, what the store lacks of it, its cost, and what stands against it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from samref.config import ModelConfig, Runtime
+from samref.contents import Contents
+from samref.progress import readable_size
+from samref.trial import build
+from samref_sweep.errors import SpecError
+from samref_sweep.execution.requests import resolve, this_machine
+from samref_sweep.execution.search import Search
+from samref_sweep.failures import Failure
+from samref_sweep.planning.cost import Cost, estimate
+from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.plan import plan as plan_trials
+from samref_sweep.spec.sweep import Sweep
+from samref_sweep.store.opening import existing_store
+from samref_sweep.store.store import Store
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep consists of and what of it is still to do, with the store and the data that were looked at."""
+
+    sweep: Sweep
+    plan: Plan
+    """Trials, stages and the work that is to do, as they were when it was made."""
+    where: str
+    """The store's folder or URI."""
+    store: Store | None
+    """The opened store; None where there is none yet, which `run` then makes."""
+    runtime: Runtime
+    contents: Contents
+    search: Search | None = None
+    """What suggests trials of an adaptive sweep; it goes on where it was, so a plan is for one run."""
+    remembered: Mapping[str, Failure] | None = None
+    """Stage id → why it failed by itself, or was stopped, in an earlier run, so that it is not to do; None: all that
+    failed is tried again."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.plan.works and not self.suggestions_left
+
+    @property
+    def suggestions_left(self) -> int:
+        """How many trials an adaptive method may still suggest."""
+        if self.search:
+            return self.search.num_left
+        return self.sweep.search.trials if self.sweep.search else 0
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Disk and time that what is to do will take."""
+        stages = (stage for work in self.plan.works for stage in work.stages)
+        return estimate(stages, self.store, self.contents.size)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stands between this plan and its run, in words: data that is missing, checkpoints to download."""
+        return (*self.contents.missing.values(), *self.contents.downloads(self._models()))
+
+    def grown(self) -> Plan:
+        """The plan as it is now: an adaptive sweep has more trials while it runs."""
+        return self.search.plan if self.search else self.plan
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """For each trial what became of it so far, by what the store holds now."""
+        return self.plan.outcomes(self.store.done() if self.store else frozenset(), self.remembered or {})
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before time is spent on it: reads all data and checkpoints that will be needed.
+
+        Official checkpoints that are not here yet are downloaded, with progress on stderr.
+
+        Raises:
+            SpecError: the embeddings take more disk than is allowed, or than there is.
+            DataError, CheckpointError: something is missing or broken.
+        """
+        self._check_disk()
+        self.contents.check(self._models())
+
+    def check_here(self) -> None:
+        """Refuse what this machine cannot serve (`ResourceError`), for who will run the sweep on it."""
+        for kind in {work.kind for work in self.plan.works}:
+            resolve(kind, self.sweep.resources[kind], this_machine())
+
+    def _models(self) -> list[ModelConfig]:
+        """The models of what is to do, and of all that a search may suggest."""
+        configs = (stage.config["model"] for work in self.plan.works for stage in work.stages)
+        probes = self.sweep.search.probes if self.sweep.search else ()
+        return list(dict.fromkeys([*(ModelConfig(**each) for each in _distinct(configs)), *(c.model for c in probes)]))
+
+    def _check_disk(self) -> None:
+        needed, cap = self.cost.embedding_bytes, self.sweep.budget.embeddings_gb
+        if cap is not None and needed > cap * 1e9:
+            raise SpecError(
+                f"{self.sweep.file}: embeddings to come take {readable_size(needed)}, more than budget.embeddings_gb, "
+                f"{cap:g}; fewer samples or model.embedding_precision: fp16 take less"
+            )
+        shared = self.store.shared if self.store else None
+        if shared and needed > (free := shutil.disk_usage(shared).free):
+            raise SpecError(
+                f"{shared}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
+                "free; choose another disk with --store"
+            )
+
+
+def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Stages of a plan share their models, and validating ten thousand takes a second."""
+    return {id(model): model for model in models}.values()
+
+
+def plan(
+    sweep: Sweep,
+    *,
+    store: str | Path | Store = "runs",
+    data_root: str | Path = "data",
+    device: str = "auto",
+    retry_failed: bool = False,
+) -> SweepPlan:
+    """Plan a sweep: its trials, the stages that they share, and which of them the store lacks. Nothing is written.
+
+    Args:
+        sweep: what to plan.
+        store: folder or URI of the finished stages; it need not exist. A store that is open already also keeps what
+            reading the data cost.
+        data_root: the datasets' folder.
+        device: where `run_here` computes: cpu, cuda, cuda:1 or auto.
+        retry_failed: whether stages that failed by themselves in earlier runs are to do again.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    opened = existing_store(str(store)) if isinstance(store, str | Path) else store
+    where = opened.where if opened else str(store)
+    # Workers have their own working folders: every path is settled here.
+    runtime = Runtime(data_root=Path(data_root).absolute(), device=device)
+    contents = Contents(runtime, opened.node.fingerprints if opened else None)
+    search = None
+    if sweep.search:
+        for config in sweep.search.probes:
+            build(config, contents)  # opens what may be suggested, so that it is checked like all else
+        search = Search(sweep, contents, opened) if opened else None
+    whole = search.plan if search else plan_trials(sweep, contents, opened.done() if opened else ())
+    remembered = None if retry_failed else _remembered(whole, opened)
+    return SweepPlan(sweep, whole.without(remembered or ()), where, opened, runtime, contents, search, remembered)
+
+
+def _remembered(planned: Plan, store: Store | None) -> dict[str, Failure]:
+    """Why stages of a plan failed by themselves in earlier runs."""
+    stages = planned.stages
+    told = {name: each for name, each in (store.failures.all() if store else {}).items() if name in stages}
+    # Without what stopped them a sweep lets stages go on.
+    stops = planned.sweep.scheduler or planned.sweep.budget.trial_hours
+    return {name: each for name, each in told.items() if each.kind != "stopped" or stops}
+
+
+def plan_trial(planned: SweepPlan, number: int, store: Store) -> SweepPlan:
+    """Plan one trial of a sweep alone, in a store that may be another.
+
+    Args:
+        planned: the sweep's plan.
+        number: which of its trials.
+        store: where its stages are looked for, and go.
+    """
+    trial, point = planned.plan.trials[number], planned.plan.points[number]
+    alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None)
+    data_root, device = planned.runtime.data_root, planned.runtime.device
+    return plan(alone, store=store, data_root=data_root, device=device, retry_failed=True)

@@ -1,0 +1,178 @@
+"""Runs what a plan lacks, on Ray or in this process, and records it: refuse, execute, log to MLflow, write tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samref_sweep.driver.sweep_plan import SweepPlan, plan
+from samref_sweep.execution.dispatch import Ending
+from samref_sweep.execution.unit import perform
+from samref_sweep.failures import Failure
+from samref_sweep.planning.events import Event
+from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.store.opening import is_uri, local, open_store
+from samref_sweep.store.store import Store
+
+if TYPE_CHECKING:
+    from samref_sweep.record.reading import Table
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a sweep that was run."""
+
+    plan: Plan
+    """All its trials, with those that a search suggested."""
+    outcomes: Mapping[str, Outcome]
+    """Trial id → what became of it, in the plan's order."""
+    failures: Mapping[str, Failure]
+    """Stage id → why it has no output, from earlier runs too."""
+    interrupted: bool
+    """Whether it was stopped before its end, by Ctrl-C or a budget; another run goes on from there."""
+    where: str
+    """Folder or URI of the Parquet tables."""
+
+    def table(self, name: str = "trials") -> Table:
+        """One of the sweep's tables (docs/results.md); `.to_pandas()` makes a data frame of it.
+
+        Args:
+            name: trials, clicks, masks, training, profile or stages.
+        """
+        from samref_sweep.record.reading import table  # imports pyarrow
+
+        return table(self.where, name)
+
+
+def run(
+    planned: SweepPlan,
+    *,
+    results: str | Path | None = None,
+    mlflow: str | None = None,
+    address: str | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    warn: Callable[[str], None] = _LOG.warning,
+    command: str = "",
+) -> Result:
+    """Run what a plan lacks on Ray, log it to MLflow as it goes, and write the tables of all its trials.
+
+    In the main thread, Ctrl-C ends what runs in order and keeps what is done; a second one ends it at once.
+
+    Args:
+        planned: what `plan` made.
+        results: folder or URI for the tables; None: results/ and the sweep's name.
+        mlflow: MLflow's tracking URI; None: a SQLite file in the store.
+        address: a running Ray cluster; None: one on this machine, for the time of the call.
+        jobs: at most this many units of work at a time; None: as many as resources allow.
+        on_event: called in this thread for everything that happens to a unit of work.
+        warn: called with a line where MLflow does not answer, which ends no sweep.
+        command: what is kept in the tables as the command that made them.
+
+    Raises:
+        SpecError: the sweep asks for more than there is; nothing was run.
+        DataError, CheckpointError: something that it reads is missing or broken; nothing was run.
+        StoreError: the store cannot be used; what was done is kept.
+    """
+    store = planned.store
+    if store is None:
+        store, again = open_store(planned.where), planned.remembered is None
+        data_root, device = planned.runtime.data_root, planned.runtime.device
+        planned = plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=again)
+    store.clean()
+    planned.check()
+    remembered = planned.remembered
+    if remembered is None:
+        store.failures.forget(planned.plan.stages)
+    elif planned.search:
+        planned.search.settle(remembered)
+    where = str(results or f"results/{planned.sweep.name}")
+    with _results_folder(where) as folder:
+        final, ending = _execute(planned, store, mlflow, on_event, warn, address=address, jobs=jobs)
+        from samref_sweep.record import tables  # imports pyarrow
+
+        failures = {**(remembered or {}), **ending.failures}
+        outcomes = tables.write(final, store, failures, folder, command)
+    by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
+    return Result(final, by_trial, failures, ending.interrupted, where if is_uri(where) else str(folder))
+
+
+def _execute(
+    planned: SweepPlan,
+    store: Store,
+    mlflow: str | None,
+    on_event: Callable[[Event], None],
+    warn: Callable[[str], None],
+    **options: Any,
+) -> tuple[Plan, Ending]:
+    """Do a plan's work and log it; gives the plan at its end, and how it ended."""
+    from samref_sweep.record.tracker import Tracker, default_uri  # imports mlflow, which takes seconds
+
+    tracker = Tracker(planned.grown(), store, mlflow or default_uri(store), warn)
+    final, ending = planned.plan, Ending({}, interrupted=False)
+    if not planned.complete:
+        from samref_sweep.execution.ray.tuner import execute  # imports ray
+
+        def hear(event: Event) -> None:
+            tracker.grow(planned.grown())
+            on_event(event)
+            tracker.on_event(event)
+
+        ending = execute(planned.plan, store, runtime=planned.runtime, on_event=hear, search=planned.search, **options)
+        final = replace(planned.grown(), interruption=ending.reason)
+        tracker.grow(final)
+    failures = {**(planned.remembered or {}), **ending.failures}
+    tracker.close(final.outcomes(store.done(), failures), interrupted=ending.interrupted)
+    return final, ending
+
+
+@contextmanager
+def _results_folder(where: str) -> Iterator[Path]:
+    """Where tables are written: a folder of results, or one whose files are uploaded when the block ends."""
+    if not is_uri(where):
+        yield local(where).absolute()
+        return
+    from samref_sweep.store.bucket import uploaded  # imports pyarrow
+
+    with uploaded(where) as folder:
+        yield folder
+
+
+def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str], None] = _LOG.warning) -> bool:
+    """Log to MLflow what the store holds and MLflow does not; run nothing.
+
+    Returns:
+        Whether all is logged; why not was told to `warn`.
+    """
+    from samref_sweep.record.tracker import Tracker, default_uri
+
+    store = planned.store or open_store(planned.where)
+    tracker = Tracker(planned.plan, store, mlflow or default_uri(store), warn)
+    return tracker.close(planned.outcomes(), interrupted=bool(planned.plan.works), patience_seconds=None)
+
+
+def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda event: None) -> Store:
+    """Run what a plan lacks in this process, one unit of work after the other, without Ray or tables.
+
+    Returns:
+        The store, which then has all stages of the plan.
+
+    Raises:
+        Exception: whatever a stage raises.
+    """
+    store = planned.store or open_store(planned.where)
+    for work in planned.plan.works:
+        on_event(Event("started", work))
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            on_event(Event("progress", work, {"step": step, **metrics}))  # noqa: B023  (called before the next work)
+
+        perform(work, store, runtime=planned.runtime, report=report)
+        on_event(Event("done", work))
+    return store

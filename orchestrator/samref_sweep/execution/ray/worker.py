@@ -1,0 +1,77 @@
+"""What a Tune trial runs: one order, in a worker process that Tune uses again for later ones (written for Ray 2.60)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ray import tune
+
+from samref.config import Runtime
+from samref.stage import Stopped
+from samref_sweep.execution.dispatch import Order
+from samref_sweep.execution.ray.messages import StopSign, end_report, order_from_config, progress_report
+from samref_sweep.execution.unit import Runner, attempt, run
+from samref_sweep.store.opening import open_store
+from samref_sweep.store.store import Store
+
+REPORT_SECONDS = 1.0
+
+
+def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune calls in a worker with an order's configuration.
+
+    Args:
+        where: the store, as `open_store` takes it.
+        runtime: folders; device and threads are set from what each order takes.
+        runner: what runs stages.
+        sign: how the driver tells workers to end.
+    """
+
+    def carry_out(config: dict[str, Any]) -> None:
+        order, store = order_from_config(config), open_store(where, patient=True)
+        request = order.request
+        device, threads = "cuda" if request.gpu else "cpu", max(1, int(request.cpu))
+        failure = attempt(
+            order.work,
+            store,
+            runtime=replace(runtime, device=device, threads=threads),
+            report=_Reports(order, sign),
+            runner=_in_group(order, runner, store) if request.workers > 1 else runner,
+            time_limit=request.time_limit,
+            stopping=lambda: sign.seen(order),
+        )
+        tune.report(end_report(failure))
+
+    return carry_out
+
+
+class _Reports:
+    """Passes a stage's reports on to Tune, not more often than the driver can look at them."""
+
+    def __init__(self, order: Order, sign: StopSign) -> None:
+        self._order = order
+        self._sign = sign
+        self._last = 0.0
+        self._step_before = 0
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        at_rung = any(self._step_before < rung <= step for rung in self._order.rungs)
+        self._step_before = step
+        # The driver handles every report in its loop: one a second and worker is enough to look at.
+        if at_rung or time.monotonic() - self._last >= REPORT_SECONDS:
+            self._last = time.monotonic()
+            tune.report(progress_report(step, metrics))
+        if at_rung and self._sign.seen(self._order):  # Tune came back from the report with the driver's verdict
+            raise Stopped
+
+
+def _in_group(order: Order, runner: Runner, store: Store) -> Runner:
+    """The runner of a training whose work several processes share."""
+    from samref.run_stage import run_in_group
+    from samref_sweep.execution.ray.train_group import TrainGroup  # imports Ray Train, which few sweeps need
+
+    request, log = order.request, store.node.logs / f"{order.work.id}.log"
+    return TrainGroup(request.workers, request.cpu, request.gpu, log, run_in_group if runner is run else runner)
