@@ -167,7 +167,7 @@ def test_each_kind_of_failure_has_its_attempts(store: Store, kind: FailureKind, 
     (training,) = of_kind(planned, "train")
     assert table.dispatcher.failures == {training: Failure("no", kind=kind)}
     remembered = {"error", "time_limit"} & {kind}
-    assert {told["kind"] for told in store.failures().values()} == remembered
+    assert {told.kind for told in store.failures.all().values()} == remembered
     assert table.dispatcher.over
     assert not table.dispatcher.ending.interrupted
 
@@ -188,8 +188,8 @@ def test_retries_are_counted_by_kind_and_preempted_attempts_do_not_count(store: 
         "its worker process was lost: its node's memory was full",
         "out_of_memory",
     )
-    assert failure.log == str(store.logs / f"{of_kind(planned, 'train')[0]}.log")
-    assert store.failures() == {}
+    assert failure.log == str(store.node.logs / f"{of_kind(planned, 'train')[0]}.log")
+    assert store.failures.all() == {}
 
 
 def test_a_process_lost_after_its_limit_hung_and_one_lost_before_it_did_not(store: Store) -> None:
@@ -308,7 +308,7 @@ def test_an_interrupted_sweep_starts_nothing_new_and_ends_when_nothing_runs(stor
     ending = table.dispatcher.ending
     assert (ending.failures, ending.interrupted, ending.reason) == ({}, True, None)
     assert table.words() == [("started", running.work.kind)]
-    assert store.failures() == {}
+    assert store.failures.all() == {}
 
 
 def test_the_hours_of_a_run_interrupt_it_with_their_reason(store: Store) -> None:
@@ -361,7 +361,7 @@ def test_a_trial_over_its_hours_is_stopped_and_stays_so_and_the_others_go_on(sto
     outcomes = planned.outcomes(store.done(), failures)
     assert [outcome.status for outcome in outcomes] == ["stopped", "done"]
     assert (outcomes[0].reason or "").startswith("train: budget.trial_hours, 0.00166667, are used up; --retry-failed")
-    assert [told["kind"] for told in store.failures().values()] == ["stopped"]
+    assert [told.kind for told in store.failures.all().values()] == ["stopped"]
     assert not table.dispatcher.ending.interrupted
 
 
@@ -392,7 +392,7 @@ def test_asha_stops_what_falls_behind_and_no_other(store: Store) -> None:
     assert (outcomes[1].reason or "").startswith(start)
     assert sum(event.kind == "progress" for event in table.events) == 8
     assert sum(event.kind == "failed" for event in table.events) == 2
-    assert len(store.failures()) == 2
+    assert len(store.failures.all()) == 2
 
 
 OPTUNA = """

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,13 @@ def test_what_failed_before_is_no_more_to_do_unless_it_is_tried_again(folder: Pa
     store = FolderStore(folder / "runs")
     sweep = samref_sweep.read("small.yaml")
     (training,) = [s for s in samref_sweep.plan(sweep).plan.stages.values() if s.kind == "train"]
-    store.remember_failure(training.id, asdict(Failure("the loss is nan")))
+    store.failures.remember(training.id, Failure("the loss is nan"))
     planned = samref_sweep.plan(sweep, store="runs")
     assert {work.kind for work in planned.plan.works} == {"embed"}
     assert [outcome.status for outcome in planned.outcomes()] == ["failed"] * 2
     again = samref_sweep.plan(sweep, store="runs", retry_failed=True)
     assert {work.kind for work in again.plan.works} == {"embed", "train", "evaluate"}
-    assert store.failures(), "a plan forgets nothing"
+    assert store.failures.all(), "a plan forgets nothing"
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(folder: Path) -> None:
