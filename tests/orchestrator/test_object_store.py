@@ -1,6 +1,5 @@
 """A store on object storage, in a real S3 server on this machine; another cache folder is another node."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from pyarrow import fs
 from s3 import CREDENTIALS, free_port, make_bucket, s3_server
-from toys import toy_plan, write_toy_stage
+from toys import summary_text, toy_plan, write_toy_stage
 
 from samref.config import Runtime
 from samref.stage import Job, Report
@@ -63,7 +62,7 @@ def finish(store: Store, stage_id: str, text: str = "hello") -> None:
         with store.workspace(stage_id) as folder:
             (folder / "deep").mkdir()
             (folder / "deep" / "a.txt").write_text(text)
-            (folder / "summary.json").write_text(json.dumps({"id": stage_id}))
+            (folder / "summary.json").write_text(summary_text(stage_id))
         store.publish([stage_id])
 
 
@@ -77,15 +76,16 @@ def objects_of(bucket: str) -> dict[str, fs.FileInfo]:
 def test_a_stage_is_seen_by_all_nodes_and_fetched_once_by_each(node: Node, bucket: str) -> None:
     maker, other = node("maker"), node("other")
     with maker.workspace("train-1") as folder:
-        (folder / "summary.json").write_text('{"loss": 1}')
+        (folder / "summary.json").write_text(summary_text("train-1", loss=1))
     assert not other.has("train-1")
     assert other.done() == frozenset()
     maker.publish(["train-1"])
     assert other.has("train-1")
     assert other.done() == {"train-1"}
-    assert other.summary("train-1") == {"loss": 1, "commit": maker.summary("train-1")["commit"]}
+    assert other.summary("train-1") == maker.summary("train-1")
+    assert other.summary("train-1").metrics == {"loss": 1}
     assert not other.folder("train-1").exists()
-    assert (other.open("train-1") / "summary.json").read_text() == '{"loss": 1}'
+    assert (other.open("train-1") / "summary.json").read_text() == summary_text("train-1", loss=1)
     Objects(bucket).remove_below("sweeps/stages")
     assert other.open("train-1") == other.folder("train-1")
     assert node("a third").root.name == other.root.name, "the cache is named by the store"
@@ -131,11 +131,11 @@ def test_a_stage_whose_objects_are_damaged_is_not_done_any_more(
 def test_of_a_stage_that_two_nodes_finish_one_result_stays(node: Node, bucket: str) -> None:
     first, second = node("first"), node("second")
     with first.workspace("train-1") as mine, second.workspace("train-1") as theirs:
-        (mine / "summary.json").write_text('{"who": "first"}')
-        (theirs / "summary.json").write_text('{"who": "second"}')
+        (mine / "summary.json").write_text(summary_text("first"))
+        (theirs / "summary.json").write_text(summary_text("second"))
     second.publish(["train-1"])
     first.publish(["train-1"])
-    assert node("third").summary("train-1")["who"] == "second"
+    assert node("third").summary("train-1").id == "second"
     assert len([name for name in objects_of(bucket) if "/stages/" in name]) == 1
 
 

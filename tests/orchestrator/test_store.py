@@ -1,6 +1,5 @@
 """The store: a stage is there whole or not at all, whoever is killed when."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from toys import summary_text
 
 from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.store import manifest
 from samref_sweep.store.folder import Store
 
 
@@ -19,17 +20,18 @@ def finish(store: Store, stage_id: str, text: str = "hello") -> Path:
     with store.workspace(stage_id) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "a.txt").write_text(text)
-        (folder / "summary.json").write_text(json.dumps({"id": stage_id}))
+        (folder / "summary.json").write_text(summary_text(stage_id))
     return store.folder(stage_id)
 
 
 def test_a_stage_appears_when_its_block_ends(store: Store) -> None:
     with store.workspace("train-1") as folder:
-        (folder / "summary.json").write_text("{}")
+        (folder / "summary.json").write_text(summary_text("train-1", loss=1))
         assert not store.has("train-1")
     assert store.done() == {"train-1"}
     assert store.open("train-1") == store.folder("train-1")
-    assert "commit" in store.summary("train-1")
+    assert store.summary("train-1").metrics == {"loss": 1}
+    assert store.summary("train-1").commit == manifest.commit()
 
 
 def test_nothing_is_left_of_a_stage_that_raised(store: Store) -> None:
@@ -46,10 +48,10 @@ def test_nothing_is_left_of_a_stage_that_raised(store: Store) -> None:
 
 def test_the_first_of_two_writers_wins_and_the_second_does_no_harm(store: Store) -> None:
     with store.workspace("train-1") as mine:
-        (mine / "summary.json").write_text('{"who": "second"}')
+        (mine / "summary.json").write_text(summary_text("second"))
         with store.workspace("train-1") as theirs:
-            (theirs / "summary.json").write_text('{"who": "first"}')
-    assert store.summary("train-1")["who"] == "first"
+            (theirs / "summary.json").write_text(summary_text("first"))
+    assert store.summary("train-1").id == "first"
     assert list((store.root / ".partial").iterdir()) == []
 
 

@@ -17,6 +17,7 @@ from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
+from samref.measures import MEASURES
 from samref.metrics import iou
 from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model
@@ -116,6 +117,7 @@ def test_rows_are_whole_and_consistent(evaluated):
             assert ((ratios[1:] < theta) == (pasted[1:] == module.GLOBAL)).all()
         metrics = json.loads((out / "summary.json").read_text())["metrics"]
         assert metrics["num_samples"] == 5
+        assert set(metrics) == {each.name for each in MEASURES.values() if each.kind == "evaluate"}
         assert metrics["clicks_on_global"] + metrics["clicks_on_previous"] == pytest.approx(len(columns["click"]) / 5)
 
 

@@ -34,7 +34,6 @@ from samref_sweep.store.opening import existing_store, is_uri, local, open_store
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
-HEADLINES = (("NoC90", "noc_at_90"), ("NoC95", "noc_at_95"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,9 +225,7 @@ def _say_end(
 ) -> None:
     from samref_sweep.record.tracker import default_uri
 
-    shown = {name for _, name in HEADLINES}
-    searched = [(metric.name, metric.name) for metric in planned.sweep.metrics if metric.name not in shown]
-    show.result_table(planned, outcomes, store, [*HEADLINES, *searched])
+    show.result_table(planned, outcomes, store)
     for failure, stage_id in {failure: stage_id for stage_id, failure in failures.items()}.items():
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
@@ -284,7 +281,7 @@ def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
             display(Event("done", work))
     for stage in trial.stages:
         if stage.kind in ("evaluate", "profile"):
-            for name, value in store.summary(stage.id)["metrics"].items():
+            for name, value in store.summary(stage.id).metrics.items():
                 print(f"{name:<22} {value}")
             print(f"{stage.kind + ' is in':<22} {_short(store.open(stage.id))}")
     return DONE

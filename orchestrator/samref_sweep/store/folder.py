@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.journal import Journal
@@ -114,7 +115,7 @@ class Store:
             return f"move the folder away ({error.strerror}), then "
         return f"the folder was moved to {place}; "
 
-    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+    def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """What a finished stage measured, and the commit of the code that did.
 
         Args:
@@ -122,8 +123,8 @@ class Store:
             checked: whether its files are compared with its manifest first, as `open` does.
         """
         folder = self.open(stage_id) if checked else self.folder(stage_id)
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        return {**summary, "commit": manifest.read(folder)["commit"]}
+        content = json.loads((folder / "summary.json").read_text())
+        return Summary.from_json({**content, "commit": manifest.read(folder)["commit"]})
 
     def file(self, stage_id: str, name: str) -> Path:
         """One file of a finished stage, for who needs no others; not compared with the manifest.

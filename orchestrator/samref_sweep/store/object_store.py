@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.checkpoints import mirrored
@@ -58,10 +59,10 @@ class ObjectStore(Store):
     def dated(self) -> dict[str, float]:
         return {name.removesuffix(".json"): when for name, when in self._objects.list("done").items()}
 
-    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+    def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """As of a folder; nothing but the summary is fetched, so there is nothing to compare."""
         about = self._about(stage_id)
-        return {**about["summary"], "commit": about["manifest"]["commit"]}
+        return Summary.from_json({**about["summary"], "commit": about["manifest"]["commit"]})
 
     def _about(self, stage_id: str, *, anew: bool = False) -> dict[str, Any]:
         """What says that a stage is done.

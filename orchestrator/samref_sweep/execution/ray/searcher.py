@@ -111,7 +111,7 @@ class TuneQueue(Searcher):
             if stage_id not in needed and self._store.has(stage_id):
                 needed.add(stage_id)
                 left += self._stages[stage_id].needs.values() if stage_id in self._stages else ()
-        return sum(float(self._store.summary(stage_id)["device_seconds"]) for stage_id in needed)
+        return sum(self._store.summary(stage_id).device_seconds for stage_id in needed)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         self._grow()

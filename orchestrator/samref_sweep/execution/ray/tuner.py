@@ -173,7 +173,7 @@ def _steering(plan: Plan, store: Store, search: Search | None) -> Steering:
     scheduler, spending = plan.sweep.scheduler, Spending(plan.sweep.budget)
     if plan.sweep.budget.gpu_hours is not None:
         done = [store.summary(stage_id) for stage_id in store.done().intersection(plan.stages)]
-        spending.gpu_seconds = sum(each["device_seconds"] for each in done if each["device"].startswith("cuda"))
+        spending.gpu_seconds = sum(each.device_seconds for each in done if each.device.startswith("cuda"))
     halving = Halving(scheduler, plan.stages.values(), store.journal("rungs.jsonl")) if scheduler else None
     return Steering(spending, search, halving)
 
@@ -254,11 +254,11 @@ def _check_batches(plan: Plan, requests: Mapping[Kind, Request]) -> None:
     """Refuse trainings whose batches the processes cannot share evenly, before a GPU waits for them."""
     for work in plan.works:
         if work.kind == "train" and (workers := requests["train"].workers) > 1:
-            config = work.stages[0].config["train"]
-            if config["batch_size"] % (workers * config["accumulation"]):
+            config = work.stages[0].train
+            if config.batch_size % (workers * config.accumulation):
                 raise ResourceError(
-                    f"train.batch_size is {config['batch_size']}, which {workers} processes (resources.train) with "
-                    f"train.accumulation {config['accumulation']} cannot share evenly"
+                    f"train.batch_size is {config.batch_size}, which {workers} processes (resources.train) with "
+                    f"train.accumulation {config.accumulation} cannot share evenly"
                 )
 
 
