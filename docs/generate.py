@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the code: settings, keys of a sweep file, and the commands' help.
+"""Writes from the code docs/settings.md (settings, keys of a sweep file, help) and the columns in docs/results.md.
 
 uv run python docs/generate.py
 """
@@ -6,6 +6,7 @@ uv run python docs/generate.py
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -17,12 +18,14 @@ from pydantic.fields import FieldInfo
 from samref import backbones, data
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
 from samref_sweep.cli.options import sweep_parser, trial_parser
+from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.file import SweepFile
 from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 
 PAGE = Path(__file__).with_name("settings.md")
+RESULTS = Path(__file__).with_name("results.md")
 
 
 def page() -> str:
@@ -58,6 +61,30 @@ def page() -> str:
     for parser in (sweep_parser(), trial_parser()):
         parts += [f"```\n{parser.format_help().strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def results(text: str) -> str:
+    """The page on the results, with its tables of columns as the files' schemas have them."""
+    return re.sub(
+        r"(<!-- columns: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{columns(found[2])}\n\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def columns(name: str) -> str:
+    """One table of the columns of a file; a trial's settings have a table of their own."""
+    rows = [("column", "type", "unit", "better", "meaning")]
+    for field in SCHEMAS["trials" if name == "settings" else name]:
+        if ("." in field.name) == (name == "settings"):
+            about = {key.decode(): text.decode().replace("|", "\\|") for key, text in field.metadata.items()}
+            kind = re.sub(r"dictionary<values=(\w+).*", r"\1", str(field.type))
+            kind = re.sub(r"list<item: (\w+)>", r"list of \1", kind)
+            rows.append((f"`{field.name}`", kind, about.get("unit", ""), about.get("better", ""), about["meaning"]))
+    filled = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in zip(*filled, strict=True))
+    return "\n".join([head, "|" + "---|" * len(filled), *rest])
 
 
 def table(part: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -107,3 +134,4 @@ def type_name(annotation: Any) -> str:
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "100"
     PAGE.write_text(page())
+    RESULTS.write_text(results(RESULTS.read_text()))

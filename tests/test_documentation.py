@@ -21,6 +21,14 @@ def test_settings_page_is_the_codes(monkeypatch):
     assert (ROOT / "docs" / "settings.md").read_text() == generate["page"](), "run: just docs"
 
 
+def test_the_columns_of_the_results_page_are_the_codes():
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert text == generate["results"](text), "run: just docs"
+    tables = re.findall(r"<!-- columns: (\w+) -->", text)
+    assert sorted({*tables} - {"settings"}) == sorted(generate["SCHEMAS"])
+
+
 def test_every_option_in_the_readme_exists():
     options = {
         option

@@ -74,6 +74,8 @@ class Design:
     groups: tuple[Group, ...]
     listed: Mapping[str, Sequence[Any]]
     """Axis -> its values as the sweep file lists them, where it does."""
+    fields: Mapping[str, Mapping[str, str]]
+    """Column -> what the files say of it (`Results.fields`)."""
 
     def label(self, axis: str) -> str:
         """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
@@ -143,6 +145,7 @@ def find(results: Results) -> Design:
             for rows in groups.values()
         ),
         listed=declared,
+        fields=results.fields,
     )
 
 

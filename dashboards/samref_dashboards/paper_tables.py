@@ -23,7 +23,8 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
     blocks_of = [groups for groups in design.split([THETA]).values() if _has_selector(groups[0])]
     if THETA not in design.axes or not blocks_of:
         return None
-    ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
+    shown = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
+    ours = metrics.described(shown, design.fields)
     columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
     beside = any(level in paper.THETA for level in design.levels(THETA))
     columns += [column(metric, paper=True) for metric in ours if beside]
@@ -62,7 +63,8 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
     if not several or not any(group.done for group in design.groups):
         return None
-    ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
+    shown = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
+    ours = metrics.described(shown, design.fields)
     blocks = []
     for groups in design.split(METHOD_AXES).values():
         ordered = sorted(groups, key=lambda group: _rank(group.trials[0]))
@@ -134,7 +136,7 @@ def cost(results: Results) -> Table | None:
         columns=(
             Column(label="method", key="method"),
             Column(label="backbone", key="backbone"),
-            *map(column, metrics.COST),
+            *map(column, metrics.described(metrics.COST, results.fields)),
         ),
         blocks=(
             *(Block(caption=f"Measured here, {device}", rows=tuple(rows)) for device, rows in by_device.items()),
