@@ -91,13 +91,13 @@ def load(paths: Sequence[Path]) -> Results:
 
 
 def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    files = (folder / f"{kind}.parquet" for folder in folders for kind in ("trials", "profile"))
-    written = (field for file in files if file.is_file() for field in pq.read_schema(file) if field.metadata)
-    known = ("meaning", "unit", "better")
-    return {
-        field.name: {name: field.metadata[name.encode()].decode() for name in known if name.encode() in field.metadata}
-        for field in written
-    }
+    fields: dict[str, dict[str, str]] = {}
+    for file in (folder / f"{kind}.parquet" for folder in folders for kind in ("trials", "profile")):
+        for field in pq.read_schema(file) if file.is_file() else ():
+            about = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+            if kept := {name: about[name] for name in ("meaning", "unit", "better") if name in about}:
+                fields[field.name] = kept
+    return fields
 
 
 def _results_folders(path: Path) -> list[Path]:

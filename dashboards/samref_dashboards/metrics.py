@@ -55,7 +55,9 @@ def described(shown: Iterable[Metric], fields: Mapping[str, Mapping[str, str]]) 
             wrote, the name says which way is better.
     """
     return tuple(
-        replace(each, **fields.get(each.key) or {"better": _better(each.key)})  # type: ignore[arg-type]
+        replace(each, **fields[each.key])  # type: ignore[arg-type]
+        if each.key in fields
+        else replace(each, better=_better(each.key))
         for each in shown
     )
 
