@@ -95,7 +95,7 @@ def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     for file in (folder / f"{kind}.parquet" for folder in folders for kind in ("trials", "profile")):
         for field in pq.read_schema(file) if file.is_file() else ():
             about = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
-            if kept := {name: about[name] for name in ("meaning", "unit", "better") if name in about}:
+            if kept := {name: text for name, text in about.items() if name in ("meaning", "unit", "better")}:
                 fields[field.name] = kept
     return fields
 

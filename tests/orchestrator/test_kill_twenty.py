@@ -18,6 +18,7 @@ from toys import toy_plan
 
 from samref_sweep.record import tables as results
 from samref_sweep.record import tracker as track
+from samref_sweep.record.mlflow_runs import EXPERIMENT
 from samref_sweep.store.folder import Store
 
 KILLS = 20
@@ -142,7 +143,7 @@ def test_a_driver_killed_at_twenty_moments_ends_like_one_that_was_not(cluster: s
         assert pq.read_table(root / file).equals(pq.read_table(tmp_path / "undisturbed" / file)), name
 
     client = MlflowClient(tracking_uri=track.default_uri(store))
-    experiment = client.get_experiment_by_name(track.EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     runs = client.search_runs([experiment], max_results=1000)
     logged = sorted(run.data.tags.get("samref.trial", "") for run in runs)
     planned = toy_plan(store, gammas=[n / 100 for n in range(20)], thetas=(1.1, 1.2))

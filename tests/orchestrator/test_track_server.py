@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from toys import toy_plan
 
 from samref_sweep.planning.plan import Plan
-from samref_sweep.record import tracker as track
+from samref_sweep.record.mlflow_runs import EXPERIMENT
 from samref_sweep.record.tracker import Tracker, default_uri
 from samref_sweep.store.folder import Store
 
@@ -86,7 +86,7 @@ def close(tracker: Tracker, planned: Plan, store: Store, **options: float) -> bo
 def runs(uri: str) -> dict[str, list[str]]:
     """Trial's id ("" for the sweep) → the states of its runs."""
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(track.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     found: dict[str, list[str]] = {}
     for run in client.search_runs([experiment.experiment_id]) if experiment else ():
         found.setdefault(run.data.tags.get("samref.trial", ""), []).append(run.info.status)
@@ -147,7 +147,7 @@ def test_a_run_that_was_made_twice_is_one_again(finished: tuple[Plan, Store]) ->
     uri = default_uri(store)
     assert close(Tracker(planned, store, uri, pytest.fail), planned, store)
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(track.EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     for trial in planned.trials[:2]:
         client.create_run(experiment, tags={"samref.trial": trial.id, "samref.sweep": planned.sweep.name})
     assert close(Tracker(planned, store, uri, pytest.fail), planned, store)
