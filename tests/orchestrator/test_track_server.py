@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from toys import toy_plan
 
 from samref_sweep.planning.plan import Plan
+from samref_sweep.record import tracker as track
 from samref_sweep.record.mlflow_runs import EXPERIMENT
 from samref_sweep.record.tracker import Tracker, default_uri
 from samref_sweep.store.folder import Store
