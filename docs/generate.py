@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and the list of files in docs/architecture.md from the code.
+"""Writes from the code docs/settings.md, the columns in docs/results.md and the list of files in docs/architecture.md.
 
 uv run python docs/generate.py
 """
@@ -21,6 +21,7 @@ from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfi
 from samref.data.command import parser as data_parser
 from samref_dashboards.report import parser as dashboard_parser
 from samref_sweep.cli.options import sweep_parser, trial_parser
+from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.file import SweepFile
 from samref_sweep.spec.metric import Metric
@@ -30,6 +31,7 @@ PAGE = Path(__file__).with_name("settings.md")
 ARCHITECTURE = Path(__file__).with_name("architecture.md")
 GENERATED = "<!-- The rest is written by docs/generate.py. -->\n"
 PLACES = ("samref", "orchestrator/samref_sweep", "dashboards/samref_dashboards", "benchmarks", "docs", "tests")
+RESULTS = Path(__file__).with_name("results.md")
 
 
 def page() -> str:
@@ -65,6 +67,30 @@ def page() -> str:
     for parser in (sweep_parser(), trial_parser(), data_parser(), dashboard_parser()):
         parts += [f"```\n{parser.format_help().strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def results(text: str) -> str:
+    """The page on the results, with its tables of columns as the files' schemas have them."""
+    return re.sub(
+        r"(<!-- columns: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{columns(found[2])}\n\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def columns(name: str) -> str:
+    """One table of the columns of a file; a trial's settings have a table of their own."""
+    rows = [("column", "type", "unit", "better", "meaning")]
+    for field in SCHEMAS["trials" if name == "settings" else name]:
+        if ("." in field.name) == (name == "settings"):
+            about = {key.decode(): text.decode().replace("|", "\\|") for key, text in field.metadata.items()}
+            kind = re.sub(r"dictionary<values=(\w+).*", r"\1", str(field.type))
+            kind = re.sub(r"list<item: (\w+)>", r"list of \1", kind)
+            rows.append((f"`{field.name}`", kind, about.get("unit", ""), about.get("better", ""), about["meaning"]))
+    filled = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in zip(*filled, strict=True))
+    return "\n".join([head, "|" + "---|" * len(filled), *rest])
 
 
 def table(part: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -145,3 +171,4 @@ if __name__ == "__main__":
     os.environ["COLUMNS"] = "100"
     PAGE.write_text(page())
     ARCHITECTURE.write_text(architecture())
+    RESULTS.write_text(results(RESULTS.read_text()))

@@ -1,7 +1,7 @@
 """What a model costs (paper, Table 3; latency of Table 2): parameters, images per second, memory, FLOPs.
 
 Weights do not matter to any of it, so they are random, and so is the one image, which has the network's own size. What
-is measured is defined at `COLUMNS`.
+is measured is explained in samref/measures.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,29 +28,6 @@ from samref.refiner.model import Context
 from samref.stage import Report
 
 T = TypeVar("T")
-
-COLUMNS: Mapping[str, str] = {
-    "parameters": "all parameters",
-    "parameters_leaf": "parameters of leaf modules, the paper's column",
-    "fps": "images per second: 1 / median of one encode and one click",
-    "fps_spread": "distance between the quartiles of the repetitions' images per second",
-    "memory_gb": "the weights, and the most that one encode and one click take beside them, 10⁹ bytes",
-    "encode_seconds": "encoding one image (as all below: medians)",
-    "prepare_seconds": "what the refiner computes once an image",
-    "decode_seconds": "the backbone's decoder at one click",
-    "refine_seconds": "one refinement: GFR, the window, LFR",
-    "click_seconds": "the first click on an encoded image: prepare, decode, refine, the mask at the image's size",
-    "loop_seconds_per_click": "SPC: one encode and a loop of 20 clicks, each placed by the mask before, per click",
-    "sat_latency_seconds": "one encode, then 16×16 single clicks, one at a time",
-    "sat_latency_batched_seconds": "the same in batches",
-    "encode_gflops": "10⁹ floating-point operations of one encode, a multiplication and an addition being two",
-    "prepare_gflops": "of what the refiner computes once an image",
-    "decode_gflops": "of the decoder at one click",
-    "refine_gflops": "of one refinement",
-    "refiner_fps_ratio": "fps against the same model without its refiner, in the same repetitions",
-    "refiner_memory_ratio": "memory_gb against the same model without its refiner, in the same repetitions",
-}
-"""What is measured. What does not apply (to a model without a refiner), or cannot be measured, is left out."""
 
 _LOOP_CLICKS = 20
 # Prompts of one batch: with a refiner each takes some 200 MB.
@@ -84,7 +61,7 @@ def profile(
         report: called after each repetition, and after each loop of clicks.
 
     Returns:
-        Those of `COLUMNS` that could be measured.
+        Those of a profile's measures (`samref.measures`) that apply to the model and could be measured.
     """
     device = runtime.resolve_device()
     network = weights.build_model(model.model_copy(update={"checkpoint": "none"}), runtime, weights=None)

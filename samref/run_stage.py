@@ -23,13 +23,14 @@ from samref.embed import DataSource, embed
 from samref.evaluate import evaluate
 from samref.profile import profile
 from samref.stage import Job, Report
+from samref.summary import FILE, Summary
 from samref.threads import on_threads
 from samref.train import train
 
 Metrics = Mapping[str, float | int]
 
 
-def run(job: Job, report: Report) -> list[dict[str, Any]]:
+def run(job: Job, report: Report) -> list[Summary]:
     """Run a job and write each stage's output folder.
 
     Args:
@@ -37,7 +38,7 @@ def run(job: Job, report: Report) -> list[dict[str, Any]]:
         report: called with (step, metrics); `metrics["total"]` is the number of steps.
 
     Returns:
-        For each stage the summary that was also written to its `summary.json`.
+        For each stage the summary that was also written into its folder.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -47,7 +48,7 @@ def run(job: Job, report: Report) -> list[dict[str, Any]]:
         metrics = _measure(job, report)
     seconds = time.perf_counter() - clock
     group = parallel.group(device)
-    measurements = {
+    took: dict[str, Any] = {
         # Evaluations that ran in one go share its time evenly; the processes of a training each take a device.
         "device_seconds": seconds * group.size / len(job.stages),
         **memory.peaks(device),
@@ -58,14 +59,14 @@ def run(job: Job, report: Report) -> list[dict[str, Any]]:
     }
     summaries = []
     for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
-        summary = {"id": stage.id, "stage": stage.to_json(), "metrics": measured, **measurements}
+        summary = Summary(stage.id, stage, measured, **took)
         if group.rank == 0:
-            (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+            (out / FILE).write_text(json.dumps(summary.to_json(), indent=1) + "\n")
         summaries.append(summary)
     return summaries
 
 
-def run_in_group(job: Job, report: Report) -> list[dict[str, Any]]:
+def run_in_group(job: Job, report: Report) -> list[Summary]:
     """`run` a training as one of several processes; to be called in each of them, alike.
 
     A process group that is up already (Ray Train's workers) is used and left as it is. Else one is made for the call

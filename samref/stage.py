@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from samref.config import Runtime
+from samref.config import Runtime, TrainConfig
 
 Kind = Literal["embed", "train", "evaluate", "profile"]
 
@@ -69,6 +69,16 @@ class Stage:
     def __post_init__(self) -> None:
         identity = {"version": VERSION[self.kind], "key": self.key, "needs": self.needs}
         object.__setattr__(self, "id", digest(self.kind, identity))
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone; every kind of stage has one."""
+        return str(self.config["model"]["backbone"])
+
+    @property
+    def train(self) -> TrainConfig:
+        """The settings of a stage that trains."""
+        return TrainConfig(**self.config["train"])
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain JSON values."""

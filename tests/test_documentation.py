@@ -33,6 +33,14 @@ def test_what_the_architecture_names_exists():
         assert pydoc.locate(name), name
 
 
+def test_the_columns_of_the_results_page_are_the_codes():
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert text == generate["results"](text), "run: just docs"
+    tables = re.findall(r"<!-- columns: (\w+) -->", text)
+    assert sorted({*tables} - {"settings"}) == sorted(generate["SCHEMAS"])
+
+
 def test_every_option_in_the_readme_exists():
     """The options of our four commands are looked up; those of other programs in the same lines are not."""
     parsers = [sweep_parser(), trial_parser(), data_parser(), dashboard_parser()]

@@ -79,6 +79,8 @@ class Design:
     configurations: tuple[Configuration, ...]
     listed: Mapping[str, Sequence[Any]]
     """Axis -> its values as the sweep file lists them, where it does."""
+    fields: Mapping[str, Mapping[str, str]]
+    """Column -> what the files say of it (`Results.fields`)."""
 
     def label(self, axis: str) -> str:
         """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
@@ -151,6 +153,7 @@ def find_design(results: Results) -> Design:
             for rows in configurations.values()
         ),
         listed=declared,
+        fields=results.fields,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from samref_dashboards import charts, metrics
@@ -14,7 +15,7 @@ from samref_dashboards.tables import RANDOM
 
 COSTS = (
     metrics.LATENCY,
-    Metric(key="click_seconds", label="one click (s)", meaning="one click on an encoded image"),
+    replace(metrics.CLICK, label="one click (s)"),
     metrics.SECONDS_PER_CLICK,
     metrics.PARAMETERS,
 )
@@ -106,7 +107,8 @@ def tradeoffs(design: Design) -> Figure | None:
                 evenly(rows, MAX_POINTS), front, legend(design, lined), title, cost=cost.label, quality="NoC90"
             )
             panels.append(Panel(data, spec, data))
-    note = f"To the lower left is better. {cost.meaning[0].upper()}{cost.meaning[1:]}"
+    (about,) = metrics.described([cost], design.fields)
+    note = f"To the lower left is better. {cost.label}: {about.meaning or cost.key}"
     if cost is metrics.LATENCY:
         note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"

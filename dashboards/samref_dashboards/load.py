@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class Results:
     trials: tuple[Trial, ...]
     sql: duckdb.DuckDBPyConnection
     """Holds the views `clicks` (of done trials), `masks`, `training`, `profile` and `stages`."""
+    fields: Mapping[str, Mapping[str, str]]
+    """Column of trials.parquet or profile.parquet -> its `meaning`, `unit` and `better`; older files say nothing."""
 
 
 def load(paths: Sequence[Path]) -> Results:
@@ -85,7 +87,17 @@ def load(paths: Sequence[Path]) -> Results:
     ]
     unique = _one_row_per_trial(trials)
     sql = _open(folders, unique)
-    return Results(sweeps=sweeps, trials=tuple(_with_costs(unique, sql)), sql=sql)
+    return Results(sweeps=sweeps, trials=tuple(_with_costs(unique, sql)), sql=sql, fields=_fields(folders))
+
+
+def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    fields: dict[str, dict[str, str]] = {}
+    for file in (folder / f"{kind}.parquet" for folder in folders for kind in ("trials", "profile")):
+        for field in pq.read_schema(file) if file.is_file() else ():
+            about = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+            if kept := {name: text for name, text in about.items() if name in ("meaning", "unit", "better")}:
+                fields[field.name] = kept
+    return fields
 
 
 def _results_folders(path: Path) -> list[Path]:

@@ -1,25 +1,37 @@
-"""The metrics that tables and figures show: label, unit, which way is better, how they are written."""
+"""The metrics that tables and figures show: their labels and digits; their meaning stands in the files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from samref_dashboards.statistics import Summary
 
+Better = Literal["lower", "higher"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One numeric column of trials.parquet or profile.parquet."""
+    """One numeric column of trials.parquet or profile.parquet, and how it is shown."""
 
     key: str
     label: str
-    meaning: str
-    better: Literal["low", "high"] | None = None
     digits: int = 2
     scale: float = 1.0
-    """Shown value = stored value × scale."""
+    """Shown value = stored value × scale: 100 shows percent, 10⁻⁶ millions."""
+    meaning: str = ""
+    """What the files say that it is (`described`); empty where an older version wrote them."""
+    unit: str = ""
+    """Unit of the stored value, as the files say."""
+    better: Better | None = None
+    """Which way is better, as the files say."""
+
+    @property
+    def title(self) -> str:
+        """The longer words for a heading: the meaning with the unit as shown, and the column's name."""
+        unit = {100: "percent", 1e-6: "millions"}.get(self.scale, self.unit)
+        return f"{', in '.join(filter(None, [self.meaning, unit]))} ({self.key})" if self.meaning else self.key
 
     def write(self, value: float | None) -> str:
         """The value as text; a dash when it was not measured, more digits than usual where those would say 0."""
@@ -34,69 +46,53 @@ class Metric:
         return text if summary.std is None else f"{text} ± {summary.std * self.scale:.{self.digits}f}"
 
 
-def _noc(percent: int) -> Metric:
-    meaning = f"mean number of clicks until IoU ≥ {percent} % (the most allowed if never)"
-    return Metric(key=f"noc_at_{percent}", label=f"NoC{percent}", meaning=meaning, better="low")
+def described(shown: Iterable[Metric], fields: Mapping[str, Mapping[str, str]]) -> tuple[Metric, ...]:
+    """Metrics with the meaning, the unit and the better way that the results' files say.
+
+    Args:
+        shown: metrics of this module.
+        fields: column → the metadata of its field (`Results.fields`); of a column without any, which an older version
+            wrote, the name says which way is better.
+    """
+    return tuple(
+        replace(each, **fields[each.key])  # type: ignore[arg-type]
+        if each.key in fields
+        else replace(each, better=_better(each.key))
+        for each in shown
+    )
 
 
-def _nof(percent: int) -> Metric:
-    meaning = f"samples that did not reach IoU {percent} % before the last click"
-    return Metric(key=f"nof_at_{percent}", label=f"NoF{percent}", meaning=meaning, better="low", digits=0)
+def _better(key: str) -> Better | None:
+    if key.startswith(("noc_", "nof_", "memory_")) or "seconds" in key.split("_"):
+        return "lower"
+    return "higher" if "miou" in key or key == "fps" else None
 
 
-def _miou(click: int) -> Metric:
-    meaning = f"mean IoU after click {click}, in percent"
-    return Metric(key=f"miou_at_{click}", label=f"{click}-mIoU", meaning=meaning, better="high", scale=100)
-
-
-NOC_90, NOC_95 = _noc(90), _noc(95)
-ON_GLOBAL = Metric(key="clicks_on_global", label="on Gₜ", meaning="clicks pasted on the global result")
-ON_PREVIOUS = Metric(key="clicks_on_previous", label="on Mₜ₋₁", meaning="clicks pasted on the previous mask")
-SECONDS_PER_CLICK = Metric(
-    key="seconds_per_click", label="s / click", meaning="seconds per click", better="low", digits=3
-)
-MIOU_5 = _miou(5)
-NOF_95 = _nof(95)
-BOUNDARY_5 = Metric(
-    key="boundary_miou_at_5",
-    label="5-mBIoU",
-    meaning="mean boundary IoU after click 5, in percent",
-    better="high",
-    scale=100,
-)
-STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s", meaning="training steps per second")
-HEADLINE = (_noc(85), NOC_90, NOC_95, _nof(90), NOF_95, MIOU_5, BOUNDARY_5, SECONDS_PER_CLICK, STEPS_PER_SECOND)
-BARRED = (NOC_90, NOC_95, MIOU_5)
+NOC_85, NOC_90, NOC_95 = (Metric(key=f"noc_at_{percent}", label=f"NoC{percent}") for percent in (85, 90, 95))
+NOF_90, NOF_95 = (Metric(key=f"nof_at_{percent}", label=f"NoF{percent}", digits=0) for percent in (90, 95))
+ON_GLOBAL = Metric(key="clicks_on_global", label="on Gₜ")
+ON_PREVIOUS = Metric(key="clicks_on_previous", label="on Mₜ₋₁")
+SECONDS_PER_CLICK = Metric(key="seconds_per_click", label="s / click", digits=3)
+MIOU_5 = Metric(key="miou_at_5", label="5-mIoU", scale=100)
+BOUNDARY_5 = Metric(key="boundary_miou_at_5", label="5-mBIoU", scale=100)
+STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s")
+HEADLINE = (NOC_85, NOC_90, NOC_95, NOF_90, NOF_95, MIOU_5, BOUNDARY_5, SECONDS_PER_CLICK, STEPS_PER_SECOND)
+BARRED = ("noc_at_90", "noc_at_95", "miou_at_5")
 """Those of the headline that get a bar; one under every number would be noise."""
 
-LATENCY = Metric(
-    key="sat_latency_seconds",
-    label="latency (s)",
-    meaning="SAT latency: one encode, then single clicks, one at a time",
-    better="low",
-)
-PARAMETERS = Metric(
-    key="parameters_leaf",
-    label="params (M)",
-    meaning="parameters counted on leaf modules, as the paper does, millions",
-    scale=1e-6,
-    digits=1,
-)
-FPS = Metric(key="fps", label="FPS", meaning="images per second, one encode and one click", better="high")
-MEMORY = Metric(key="memory_gb", label="memory (G)", meaning="peak memory, GB", better="low", digits=1)
+LATENCY = Metric(key="sat_latency_seconds", label="latency (s)")
+PARAMETERS = Metric(key="parameters_leaf", label="params (M)", scale=1e-6, digits=1)
+FPS = Metric(key="fps", label="FPS")
+MEMORY = Metric(key="memory_gb", label="memory (G)", digits=1)
 COST = (PARAMETERS, FPS, MEMORY)
 """Table 3."""
+CLICK = Metric(key="click_seconds", label="click (s)", digits=3)
 COST_DETAIL = (
-    Metric(key="parameters", label="all params (M)", meaning="all parameters, millions", scale=1e-6),
+    Metric(key="parameters", label="all params (M)", scale=1e-6),
     LATENCY,
-    Metric(
-        key="sat_latency_batched_seconds",
-        label="batched latency (s)",
-        meaning="SAT latency with the 256 clicks in batches",
-        better="low",
-    ),
-    Metric(key="encode_seconds", label="encode (s)", meaning="encoding one image", better="low", digits=3),
-    Metric(key="click_seconds", label="click (s)", meaning="one click on an encoded image", better="low", digits=3),
+    Metric(key="sat_latency_batched_seconds", label="batched latency (s)"),
+    Metric(key="encode_seconds", label="encode (s)", digits=3),
+    CLICK,
 )
 """What else profile.parquet is known to hold; columns that are not known get `named`."""
 
@@ -114,11 +110,10 @@ def latency_clicks(trials: Iterable[Mapping[str, Any]]) -> str:
 
 
 def named(column: str) -> Metric:
-    """A metric of a column that this file does not know: its name says what it is."""
+    """A metric of a column that this file does not know: its name is its label."""
     words = column.replace("_", " ")
     if column.endswith("_seconds"):
-        return Metric(key=column, label=f"{words.removesuffix(' seconds')} (s)", meaning=words, better="low", digits=4)
+        return Metric(key=column, label=f"{words.removesuffix(' seconds')} (s)", digits=4)
     if column.endswith("_gflops"):
-        meaning = f"{words}: 10⁹ floating-point operations"
-        return Metric(key=column, label=f"{words.removesuffix(' gflops')} (GFLOP)", meaning=meaning, digits=1)
-    return Metric(key=column, label=words, meaning=words, digits=3 if column.endswith("_ratio") else 2)
+        return Metric(key=column, label=f"{words.removesuffix(' gflops')} (GFLOP)", digits=1)
+    return Metric(key=column, label=words, digits=3 if column.endswith("_ratio") else 2)

@@ -28,7 +28,8 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
     ]
     if THETA not in design.axes or not blocks_of:
         return None
-    ours = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
+    shown = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
+    ours = metrics.described(shown, design.fields)
     columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
     beside = any(level in paper.THETA for level in design.levels(THETA))
     columns += [column(metric, paper=True) for metric in ours if beside]
@@ -67,7 +68,8 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
     if not several or not any(each.done for each in design.configurations):
         return None
-    ours = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
+    shown = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
+    ours = metrics.described(shown, design.fields)
     blocks = []
     for configurations in design.split(METHOD_AXES).values():
         ordered = sorted(configurations, key=lambda configuration: _rank(configuration.trials[0]))
@@ -138,7 +140,7 @@ def cost(results: Results, profiles: Profiles) -> Table | None:
         columns=(
             Column(label="method", key="method"),
             Column(label="backbone", key="backbone"),
-            *map(column, metrics.COST),
+            *map(column, metrics.described(metrics.COST, results.fields)),
         ),
         blocks=(
             *(Block(caption=f"Measured here, {device}", rows=tuple(rows)) for device, rows in by_device.items()),

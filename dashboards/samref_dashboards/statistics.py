@@ -55,14 +55,14 @@ def summarise(values: Iterable[float | None]) -> Summary:
 
 
 def best(values: Sequence[float | None], better: str) -> set[int]:
-    """Indices of the best values; `better` is "low" or "high".
+    """Indices of the best values; `better` is "lower" or "higher".
 
     Empty when there is nothing to compare, or when more than three share the best and it tells nobody apart.
     """
     there = [value for value in values if value is not None]
     if len(set(there)) < 2:
         return set()
-    top = min(there) if better == "low" else max(there)
+    top = min(there) if better == "lower" else max(there)
     found = {index for index, value in enumerate(values) if value == top}
     return found if len(found) <= 3 else set()
 

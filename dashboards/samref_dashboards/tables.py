@@ -113,8 +113,7 @@ class Table:
 def column(metric: Metric, *, paper: bool = False) -> Column:
     """The column of a metric, ours or the published one beside it."""
     key = f"paper_{metric.key}" if paper else metric.key
-    title = f"{metric.meaning} ({metric.key})"
-    return Column(label=metric.label, key=key, title=title, numeric=True, paper=paper)
+    return Column(label=metric.label, key=key, title=metric.title, numeric=True, paper=paper)
 
 
 def number(metric: Metric, value: float | None) -> Cell:

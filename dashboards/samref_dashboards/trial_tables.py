@@ -20,7 +20,8 @@ def trials(results: Results, design: Design) -> Table | None:
     if not results.trials:
         return None
     ordered = [trial for each in design.configurations for trial in each.trials]
-    shown = [metric for metric in metrics.HEADLINE if any(row.get(metric.key) is not None for row in ordered)]
+    headline = metrics.described(metrics.HEADLINE, results.fields)
+    shown = [metric for metric in headline if any(row.get(metric.key) is not None for row in ordered)]
     several = len(results.sweeps) > 1
     settings = (*design.axes, *design.seeds)
     columns = [Column(label="trial", key="trial")]
@@ -273,7 +274,7 @@ def _trial_cells(rows: Sequence[Trial], metric: Metric) -> list[Cell]:
     values = [row.get(metric.key) if row["status"] == "done" else None for row in rows]
     there = [value for value in values if value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
-    barred = metric in metrics.BARRED and high > low
+    barred = metric.key in metrics.BARRED and high > low
     top: set[int] = set()
     for data in {row[DATA] for row in rows}:
         real = [None if row["random_weights"] or row[DATA] != data else v for row, v in zip(rows, values, strict=True)]

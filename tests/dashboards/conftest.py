@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from samref_sweep.record.schemas import SCHEMAS
+
 Writer = Callable[..., list[dict[str, Any]]]
 
 THRESHOLDS = (85, 90, 95)
@@ -34,28 +36,6 @@ SETTINGS: dict[str, Any] = {
     "evaluate.clicker": "ritm",
     "evaluate.seed": 0,
 }
-TEXT = {"model.checkpoint", "train.init", "train.data"}
-CLICK_TYPES: dict[str, pa.DataType] = {
-    "trial": pa.string(),
-    "dataset": pa.string(),
-    "sample": pa.string(),
-    "click": pa.int16(),
-    "x": pa.int32(),
-    "y": pa.int32(),
-    "positive": pa.bool_(),
-    "iou": pa.float32(),
-    "pasted_on": pa.dictionary(pa.int8(), pa.string()),
-    "error_ratio": pa.float32(),
-}
-CLICKS = pa.schema(CLICK_TYPES)
-_SIZE: dict[str, pa.DataType] = {"height": pa.int32(), "width": pa.int32()}
-MASKS = pa.schema({"stage": pa.string(), "sample": pa.string(), **_SIZE, "counts": pa.list_(pa.int32())})
-_PLAIN: dict[str, pa.DataType] = {"stage": pa.string(), "step": pa.int32(), "metric": pa.string()}
-TRAINING = pa.schema({**_PLAIN, "value": pa.float64()})
-_NAMES: dict[str, pa.DataType] = dict.fromkeys(("stage", "model", "refiner", "device"), pa.string())
-_COUNTS: dict[str, pa.DataType] = dict.fromkeys(("parameters", "parameters_leaf"), pa.int64())
-_COSTS: dict[str, pa.DataType] = dict.fromkeys(("fps", "memory_gb", "encode_seconds", "click_seconds"), pa.float64())
-PROFILE = pa.schema({**_NAMES, **_COUNTS, **_COSTS})
 
 
 @pytest.fixture(scope="session")
@@ -98,16 +78,24 @@ def _write_results(
     }
     about["command"] = f"samref-sweep sweeps/{name}.yaml"
     metadata = {"samref.schema": str(schema), "samref.sweep": json.dumps(about)}
-    pq.write_table(_trials_table(trials).replace_schema_metadata(metadata), folder / "trials.parquet")
-    pq.write_table(pa.Table.from_pylist(clicks, schema=CLICKS), folder / "clicks.parquet")
+    _write(folder, "trials", trials, metadata)
+    _write(folder, "clicks", clicks)
     stage_of = {trial["trial"]: trial["stage_evaluate"] for trial in trials}
     objects = dict.fromkeys((stage_of[click["trial"]], click["sample"]) for click in clicks)
     masks = [{"stage": stage, "sample": sample, **_box(sample)} for stage, sample in objects]
-    pq.write_table(pa.Table.from_pylist(masks, schema=MASKS), folder / "masks.parquet")
+    _write(folder, "masks", masks)
     stages = dict.fromkeys(trial["stage_train"] for trial in trials if trial["stage_train"])
-    pq.write_table(pa.Table.from_pylist(_training(list(stages)), schema=TRAINING), folder / "training.parquet")
-    pq.write_table(pa.Table.from_pylist(_profile(trials), schema=PROFILE), folder / "profile.parquet")
+    _write(folder, "training", _training(list(stages)))
+    _write(folder, "profile", _profile(trials))
     return trials
+
+
+def _write(folder: Path, kind: str, rows: list[dict[str, Any]], metadata: dict[str, str] | None = None) -> None:
+    """Write a table as samref-sweep does: a column that it does not have is an error here."""
+    schema = SCHEMAS[kind]
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    assert not unknown, f"{kind}.parquet has no {', '.join(sorted(unknown))}"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata)), folder / f"{kind}.parquet")
 
 
 def _trial(
@@ -203,30 +191,6 @@ def _headline(clicks: list[dict[str, Any]], num_samples: int, max_clicks: int) -
         "parameters_leaf": 636_300_000,
         "fps": 1.67,
     }
-
-
-def _trials_table(trials: list[dict[str, Any]]) -> pa.Table:
-    texts = (
-        "sweep",
-        "trial",
-        "status",
-        "reason",
-        "stage_train",
-        "stage_evaluate",
-        "stage_profile",
-        "hardware",
-        "commit",
-    )
-    types: dict[str, pa.DataType] = {**dict.fromkeys(texts, pa.string()), "device_seconds": pa.float64()}
-    types |= {"versions": pa.string(), "random_weights": pa.bool_(), "started": pa.timestamp("us", tz="UTC")}
-    for key, value in SETTINGS.items():
-        types[key] = pa.string() if key in TEXT else pa.scalar(value).type
-    doubles = [f"{kind}_at_{percent}" for kind in ("noc", "nof") for percent in THRESHOLDS]
-    doubles += [f"miou_at_{click}" for click in (1, 3, 5, 10, 20)]
-    doubles += ["clicks_on_global", "clicks_on_previous", "seconds_per_click", "fps", "memory_gb"]
-    types |= {"num_samples": pa.int64(), "parameters": pa.int64(), "parameters_leaf": pa.int64()}
-    types |= dict.fromkeys(doubles, pa.float64())
-    return pa.Table.from_pylist(trials, schema=pa.schema(types))
 
 
 def _training(stages: list[str]) -> list[dict[str, Any]]:

@@ -28,11 +28,11 @@ def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
 
 
 def test_best_says_nothing_where_there_is_nothing_to_compare() -> None:
-    assert best([3.0, 2.0, None, 2.0], "low") == {1, 3}
-    assert best([3.0, 2.0], "high") == {0}
-    assert best([2.0, 2.0], "low") == set()
-    assert best([2.0, None], "low") == set()
-    assert best([1.0, 1.0, 1.0, 1.0, 2.0], "low") == set()
+    assert best([3.0, 2.0, None, 2.0], "lower") == {1, 3}
+    assert best([3.0, 2.0], "higher") == {0}
+    assert best([2.0, 2.0], "lower") == set()
+    assert best([2.0, None], "lower") == set()
+    assert best([1.0, 1.0, 1.0, 1.0, 2.0], "lower") == set()
 
 
 def test_bootstrap_of_normal_differences_agrees_with_theory() -> None:

@@ -103,6 +103,21 @@ def test_a_mean_that_lacks_a_seed_decides_no_importance(write_results: Writer, t
     assert {row.cells[-1].text for row in table.blocks[0].rows} == {"8"}
 
 
+def test_headings_say_what_the_files_say_and_files_without_words_load(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path)
+    (noc, miou) = metrics.described([metrics.NOC_90, metrics.MIOU_5], load([tmp_path]).fields)
+    assert noc.title.endswith("the most clicks allowed if none, in clicks (noc_at_90)")
+    assert miou.title == "mean IoU after click 5, in percent (miou_at_5)"
+    for kind in ("trials", "profile"):
+        table = pq.read_table(tmp_path / f"{kind}.parquet")
+        plain = pa.schema([pa.field(f.name, f.type) for f in table.schema], metadata=table.schema.metadata)
+        pq.write_table(table.cast(plain), tmp_path / f"{kind}.parquet")
+    old = load([tmp_path])
+    assert old.fields == {}
+    for new in (noc, miou):
+        assert metrics.described([new], old.fields)[0].better == new.better
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(3.7, "3.7"), (0.05, "0.1"), (0.0049, "0.005"), (0.0, "0.0"), (-0.01, "-0.01"), (None, "–")],

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from toys import toy_plan
+from toys import summary_text, toy_plan
 
 from samref.config import Runtime
 from samref_sweep.execution.unit import Runner, perform
@@ -68,7 +68,7 @@ def finish(store: Store, stage_id: str, text: str = "hello") -> None:
     with store.claim([stage_id]) as claim, claim.workspace(stage_id) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "a.txt").write_text(text)
-        (folder / "summary.json").write_text(json.dumps({"id": stage_id}))
+        (folder / "summary.json").write_text(summary_text(stage_id))
 
 
 def train(store: Store, runner: Runner) -> str:

@@ -15,7 +15,7 @@ import pytest
 from pyarrow import fs
 from s3 import CREDENTIALS, free_port
 from stores import OnObjectStorage, finish, train
-from toys import toy_plan, write_toy_stage
+from toys import summary_text, toy_plan, write_toy_stage
 
 from samref.stage import Job, Report
 from samref_dashboards import report
@@ -46,7 +46,11 @@ def test_a_store_of_version_1_is_read_as_it_was_written(node: Node, bucket: str)
     """By hand, as the first release laid it out: people's stores must stay good."""
     text = {"bytes": 5, "sha256": hashlib.sha256(b"hello").hexdigest()}
     manifest = {"version": 1, "commit": "abc", "files": {"deep/a.txt": text}}
-    done = {"upload": "stages/train-1/0123456789ab", "manifest": manifest, "summary": {"loss": 1}}
+    done = {
+        "upload": "stages/train-1/0123456789ab",
+        "manifest": manifest,
+        "summary": json.loads(summary_text("train-1", loss=1)),
+    }
     checkpoint = {**done, "upload": "checkpoints/train-2/0123456789ab", "step": "step-000000007"}
     written = {
         "samref-store.json": '{"version": 1, "id": "0123456789abcdef"}',
@@ -62,7 +66,7 @@ def test_a_store_of_version_1_is_read_as_it_was_written(node: Node, bucket: str)
     store = node("any")
     assert store.node.root.name == "0123456789abcdef"
     assert store.done() == {"train-1"}
-    assert store.summary("train-1") == {"loss": 1, "commit": "abc"}
+    assert (store.summary("train-1").metrics, store.summary("train-1").commit) == ({"loss": 1}, "abc")
     assert (store.open("train-1") / "deep" / "a.txt").read_text() == "hello"
     with store.scratch("train-2") as folder:
         assert (folder / "step-000000007" / "deep" / "a.txt").read_text() == "hello"
@@ -73,14 +77,14 @@ def test_a_store_of_version_1_is_read_as_it_was_written(node: Node, bucket: str)
 def test_a_stage_is_seen_once_it_is_uploaded_and_fetched_once_by_each_node(node: Node, bucket: str) -> None:
     maker, other = node("maker"), node("other")
     with maker.workspace("train-1") as folder:  # and then the process was killed, or the server away
-        (folder / "summary.json").write_text('{"loss": 1}')
+        (folder / "summary.json").write_text(summary_text("train-1", loss=1))
     assert not maker.has("train-1")
     assert other.done() == frozenset()
     with node("maker").claim(["train-1"]):
         assert other.has("train-1")
-    assert other.summary("train-1")["loss"] == 1
+    assert other.summary("train-1").metrics == {"loss": 1}
     assert not other.cache.has("train-1")
-    assert (other.open("train-1") / "summary.json").read_text() == '{"loss": 1}'
+    assert (other.open("train-1") / "summary.json").read_text() == summary_text("train-1", loss=1)
     Bucket(bucket).remove_below("sweeps/stages")
     assert other.open("train-1") == other.cache.folder("train-1")
     assert node("a third").node.root.name == other.node.root.name, "the cache is named by the store"
@@ -116,7 +120,7 @@ def test_of_a_stage_that_two_nodes_finish_nothing_is_uploaded_twice(node: Node, 
     first, second = node("first"), node("second")
     with first.workspace("train-1") as mine:
         finish(second, "train-1")
-        (mine / "summary.json").write_text('{"who": "first"}')
+        (mine / "summary.json").write_text(summary_text("first"))
     with first.claim(["train-1"]):
         pass
     assert len({name.split("/")[3] for name in objects_of(bucket) if "/stages/" in name}) == 1

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from toys import NamedContents, toy_plan, toy_sweep
+from toys import NamedContents, summary_text, toy_plan, toy_sweep
 
 from samref.config import TrainConfig, TrialConfig
+from samref.summary import Summary
 from samref.trial import build
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
+from samref_sweep.record import rows, schemas
 from samref_sweep.record import tables as results
 from samref_sweep.store.store import Store
 
@@ -24,11 +26,30 @@ def tables(finished: tuple[Plan, Store], tmp_path: Path) -> Path:
 
 
 def test_every_table_has_its_declared_schema_and_version(tables: Path) -> None:
-    assert {path.name for path in tables.iterdir()} == {f"{name}.parquet" for name in results.SCHEMAS}
-    for name, schema in results.SCHEMAS.items():
+    assert {path.name for path in tables.iterdir()} == {f"{name}.parquet" for name in schemas.SCHEMAS}
+    for name, schema in schemas.SCHEMAS.items():
         written = pq.read_schema(tables / f"{name}.parquet")
         assert written.equals(schema), name
-        assert written.metadata[b"samref.schema"] == results.VERSION.encode()
+        assert written.metadata[b"samref.schema"] == schemas.VERSION.encode()
+
+
+def test_every_column_says_what_it_means_and_a_metric_which_way_is_better(tables: Path) -> None:
+    for name in schemas.SCHEMAS:
+        assert all(field.metadata[b"meaning"] for field in pq.read_schema(tables / f"{name}.parquet"))
+    trials, profile = (pq.read_schema(tables / f"{name}.parquet") for name in ("trials", "profile"))
+    noc = trials.field("noc_at_90").metadata
+    assert (noc[b"unit"], noc[b"better"]) == (b"clicks", b"lower")
+    assert b"better" not in trials.field("clicks_on_global").metadata
+    assert profile.field("fps").metadata[b"better"] == b"higher"
+
+
+def test_a_summary_of_an_older_or_newer_version_can_be_read() -> None:
+    written = json.loads(summary_text("train-1", loss=0.5))
+    old = Summary.from_json({name: value for name, value in written.items() if name != "peak_memory_gb"})
+    assert (old.peak_memory_gb, old.metrics) == (None, {"loss": 0.5})
+    assert Summary.from_json({**written, "unheard_of": 1}).to_json() == written
+    with pytest.raises(ValueError, match=r"summary\.json lacks device_seconds"):
+        Summary.from_json({name: value for name, value in written.items() if name != "device_seconds"})
 
 
 def test_a_finished_trial_has_its_settings_metrics_and_origin(tables: Path) -> None:
@@ -132,14 +153,14 @@ def test_a_damaged_stage_has_no_numbers(finished: tuple[Plan, Store], tmp_path: 
 def test_every_setting_is_a_column_also_with_a_chain_of_trainings_or_none() -> None:
     config = toy_sweep().configs[0]
     chain = TrialConfig(model=config.model, train=TrainConfig(init=TrainConfig(modules=("decoder",))))
-    row = results.settings_row(chain)
+    row = rows.settings_row(chain)
     assert json.loads(row["train.init"])["modules"] == ["decoder"]
-    assert set(row) | {"profile.repeats"} <= set(results.SCHEMAS["trials"].names)
-    assert not any(name.startswith("train.") for name in results.settings_row(TrialConfig()))
+    assert set(row) | {"profile.repeats"} <= set(schemas.SCHEMAS["trials"].names)
+    assert not any(name.startswith("train.") for name in rows.settings_row(TrialConfig()))
 
 
 def test_weights_are_random_until_a_training_changes_the_encoder() -> None:
     frozen = build(toy_sweep().configs[0], NamedContents())
     trained = build(toy_sweep(freeze_backbone=False).configs[0], NamedContents())
     official = build(TrialConfig(), NamedContents())
-    assert [results.random_weights(trial) for trial in (frozen, trained, official)] == [True, False, False]
+    assert [rows.random_weights(trial) for trial in (frozen, trained, official)] == [True, False, False]

@@ -9,6 +9,7 @@ import pytest
 from toys import NamedContents, write_toy_stage
 
 from samref.config import Runtime
+from samref.measures import MEASURES
 from samref.stage import Job, Report, Stage
 from samref_sweep.execution.halving import Halving
 from samref_sweep.execution.ray.tuner import execute
@@ -17,8 +18,8 @@ from samref_sweep.execution.spending import Spending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import plan
-from samref_sweep.record import tables as results
-from samref_sweep.spec import metric as goal
+from samref_sweep.record.schemas import SCHEMAS
+from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Scheduler
 from samref_sweep.spec.sweep import Sweep, read
 from samref_sweep.store.journal import Journal
@@ -169,8 +170,22 @@ def test_what_is_excluded_is_never_suggested(tmp_path: Path, store: Store) -> No
     assert search.num_left == 0
 
 
-def test_every_metric_that_can_be_optimised_is_in_the_tables() -> None:
-    assert set(goal.METRICS) <= set(results.METRICS) | set(results.PROFILE_METRICS)
+def test_every_metric_can_be_optimised_and_is_in_the_tables() -> None:
+    written = {*SCHEMAS["trials"].names, *SCHEMAS["profile"].names}
+    for name, measure in MEASURES.items():
+        assert name in written
+        assert Metric(name=name, goal="maximize").direction == "maximize"
+        if measure.better:
+            assert Metric(name=name).direction == {"lower": "minimize", "higher": "maximize"}[measure.better]
+
+
+def test_a_search_reads_what_trainings_and_profiles_measured(tmp_path: Path, store: Store) -> None:
+    text = OPTUNA.replace("metric: noc_at_90", "metric: [train_steps_per_second, {name: parameters, goal: maximize}]")
+    search = Search(sweep(tmp_path, text), NamedContents(), store)
+    perform_all(search, store)
+    complete = [trial for trial in search._study.trials if trial.state.name == "COMPLETE"]
+    assert complete
+    assert all(trial.values == [4.0, 7] for trial in complete)
 
 
 # Early stopping

@@ -11,7 +11,7 @@ from samref_sweep.planning import cost
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.screen import display as show
-from samref_sweep.screen.tally import Progress
+from samref_sweep.screen.tally import Tally
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
 
@@ -77,28 +77,28 @@ def test_every_backbone_has_a_known_size() -> None:
 
 def test_progress_counts_trials_kinds_rates_and_the_best(finished: tuple[Plan, Store]) -> None:
     planned, store = finished
-    progress = Progress(lambda: planned, FolderStore(store.root.parent / "empty"))
-    assert progress.head().startswith("toy: 0 of 4 trials done · 0:00")
+    tally = Tally(lambda: planned, FolderStore(store.root.parent / "empty"))
+    assert tally.head().startswith("toy: 0 of 4 trials done · 0:00")
     for work in planned.works:
-        progress.add(Event("started", work))
+        tally.add(Event("started", work))
         if work.kind == "train":
-            progress.add(Event("progress", work, {"step": 100, "total": 500, "loss": 0.5}))
-            progress.add(Event("progress", work, {"step": 200, "total": 500, "loss": 0.25}))
+            tally.add(Event("progress", work, {"step": 100, "total": 500, "loss": 0.5}))
+            tally.add(Event("progress", work, {"step": 200, "total": 500, "loss": 0.25}))
             gamma = work.stages[0].config["train"]["gamma"]
-            ((name, about, steps, speed, told, _),) = progress.running_rows()
+            ((name, about, steps, speed, told, _),) = tally.running_rows()
             assert (name, about, steps, told) == (work.id, f"train.gamma={gamma}", "200/500", "loss 0.25")
             assert re.fullmatch(r"\S+/s, 0:00 left", speed)
-            assert ("train", "0", "1", "1") in [row[:4] for row in progress.kind_rows()] or gamma == 0.9
-        progress.add(Event("done", work))
-    assert progress.head().startswith("toy: 4 of 4 trials done")
-    assert [row[:5] for row in progress.kind_rows()][1] == ("train", "2", "", "", "")
+            assert ("train", "0", "1", "1") in [row[:4] for row in tally.kind_rows()] or gamma == 0.9
+        tally.add(Event("done", work))
+    assert tally.head().startswith("toy: 4 of 4 trials done")
+    assert [row[:5] for row in tally.kind_rows()][1] == ("train", "2", "", "", "")
 
-    progress = Progress(lambda: planned, store)
+    tally = Tally(lambda: planned, store)
     for work in planned.works:
-        progress.add(Event("started", work))
-        progress.add(Event("done", work))
+        tally.add(Event("started", work))
+        tally.add(Event("done", work))
     # The toy's NoC90 is its θ.
-    assert re.search(r"best NoC90 1.05 \(train.gamma=\S+  evaluate.theta=1.05\)$", progress.head())
+    assert re.search(r"best NoC90 1.05 \(train.gamma=\S+  evaluate.theta=1.05\)$", tally.head())
 
 
 def test_a_failure_is_one_line_with_its_log(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from samref.measures import MEASURES
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.file import SweepFile
-from samref_sweep.spec.metric import METRICS
 from samref_sweep.spec.policy import Budget
 from samref_sweep.spec.sweep import read
 
@@ -96,9 +96,12 @@ MISTAKES = {
     "{method: optuna, trials: 3, parameters: {evaluate.theta: [1]}}": "{file}: method: optuna needs a metric to "
     "optimise, e.g. metric: noc_at_90",
     "{method: optuna, trials: 3, metric: noc_at_09, parameters: {evaluate.theta: [1]}}": "{file}: metric.0.name is "
-    "'noc_at_09': there is no such metric. Did you mean noc_at_90? There are: " + ", ".join(METRICS),
+    "'noc_at_09': there is no such metric. Did you mean noc_at_90? There are: " + ", ".join(MEASURES),
     "{method: optuna, trials: 3, metric: fps, parameters: {evaluate.theta: [1]}, trial: {profile: null}}": "{file}: "
     "profile is null, but the metric fps is measured by it",
+    "{method: optuna, trials: 3, metric: clicks_on_global, parameters: {evaluate.theta: [1]}}": "{file}: metric.0 is "
+    "{'name': 'clicks_on_global'}: neither way is better by itself; say which: "
+    "{name: clicks_on_global, goal: minimize}",
     "{method: optuna, trials: 3, metric: noc_at_90, parameters: {evaluate.theta: {min: -1, max: 1}}}": "{file}: "
     "evaluate.theta is -1.0: it should be greater than 0",
     "{scheduler: hyperband}": "{file}: scheduler.name is 'hyperband': it should be 'asha'",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from stores import finish
+from toys import summary_text
 
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
@@ -20,8 +21,11 @@ def test_a_store_of_version_1_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert existing_store(str(tmp_path)) is None
     weights = b"weights"
     entry = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
-    summary = b'{"id": "train-1", "metrics": {"loss": 0.5}}'
-    entries = {"model/weights": entry, "summary.json": {"bytes": 43, "sha256": hashlib.sha256(summary).hexdigest()}}
+    summary = summary_text("train-1", loss=0.5).encode()
+    entries = {
+        "model/weights": entry,
+        "summary.json": {"bytes": len(summary), "sha256": hashlib.sha256(summary).hexdigest()},
+    }
     written = {
         "samref-store.json": b'{"version": 1}\n',
         "stages/train-1/model/weights": weights,
@@ -38,7 +42,7 @@ def test_a_store_of_version_1_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert store is not None
     assert store.done() == {"train-1"}
     assert (store.open("train-1") / "model" / "weights").read_bytes() == weights
-    assert store.summary("train-1") == {"id": "train-1", "metrics": {"loss": 0.5}, "commit": "abc"}
+    assert (store.summary("train-1").metrics, store.summary("train-1").commit) == ({"loss": 0.5}, "abc")
     with store.scratch("train-2") as folder:
         assert (folder / "step-000000007" / "weights").read_bytes() == b"seven"
     assert store.failures.all() == {"train-3": Failure("boom", "logs/train-3.log", "error")}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from stores import InFolder, OnObjectStorage, Place, finish
+from toys import summary_text
 
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
@@ -51,7 +52,7 @@ class TestStore:
         with one.claim(["train-1"]) as claim, claim.workspace("train-1") as folder:
             (folder / "deep").mkdir()
             (folder / "deep" / "a.txt").write_text("hello")
-            (folder / "summary.json").write_text('{"loss": 1}')
+            (folder / "summary.json").write_text(summary_text("train-1", loss=1))
             assert not one.has("train-1")
             assert one.done() == another.done() == frozenset()
         for store in (one, another):
@@ -59,7 +60,7 @@ class TestStore:
             assert store.done() == store.dated().keys() == {"train-1"}
             assert before - 2 < store.dated()["train-1"] < time.time() + 2
             for checked in (True, False):
-                assert store.summary("train-1", checked=checked).keys() == {"loss", "commit"}
+                assert store.summary("train-1", checked=checked).metrics == {"loss": 1}
             assert store.file("train-1", "deep/a.txt").read_text() == "hello"
             with pytest.raises(FileNotFoundError):
                 store.file("train-1", "system.jsonl")
@@ -81,12 +82,12 @@ class TestStore:
 
     def test_of_two_writers_one_result_stays(self, one: Store, another: Store, place: Place) -> None:
         with one.workspace("train-1") as mine:
-            (mine / "summary.json").write_text('{"who": "second"}')
+            (mine / "summary.json").write_text(summary_text("second"))
             with another.claim(["train-1"]) as claim, claim.workspace("train-1") as theirs:
-                (theirs / "summary.json").write_text('{"who": "first"}')
+                (theirs / "summary.json").write_text(summary_text("first"))
         with one.claim(["train-1"]) as claim:
             pass
-        assert place.node("third").summary("train-1")["who"] == "first"
+        assert place.node("third").summary("train-1").id == "first"
         assert list(one.node.partial.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ class TestStore:
             one.clean()
             assert [abandoned.exists(), outlived.exists()] == [False, False]
             assert [fresh.exists(), living.exists(), scratch.exists()] == [True, True, True]
-            (living / "summary.json").write_text("{}")
+            (living / "summary.json").write_text(summary_text("train-1"))
         assert one.done() == {"train-3", "train-4"}
 
     @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
-from samref.stage import Job, Report
+from samref.stage import Job, Report, Stage
+from samref.summary import Summary
 from samref_sweep.execution.unit import Runner
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
@@ -95,18 +96,16 @@ def write_toy_stage(job: Job, report: Report) -> None:
                 "memory_gb": 0.5,
                 "encode_seconds": 0.25,
             }
-        summary = {
-            "id": stage.id,
-            "stage": stage.to_json(),
-            "metrics": metrics,
-            "device_seconds": 1.5,
-            "peak_memory_gb": 0.75,
-            "device": "cpu",
-            "hardware": "toy",
-            "versions": {"toy": "1"},
-            "started": "2026-01-02T03:04:05.000006+00:00",
-        }
-        (out / "summary.json").write_text(json.dumps(summary))
+        (out / "summary.json").write_text(summary_text(stage.id, stage, **metrics))
+
+
+TOY_STAGE = Stage("train", key={}, config={})
+
+
+def summary_text(stage_id: str, stage: Stage = TOY_STAGE, **metrics: float) -> str:
+    """The content of a summary.json that says that these metrics were measured."""
+    origin = ("cpu", "toy", {"toy": "1"}, "2026-01-02T03:04:05.000006+00:00")
+    return json.dumps(Summary(stage_id, stage, metrics, 1.5, *origin, peak_memory_gb=0.75).to_json())
 
 
 def run_toys(

@@ -17,10 +17,12 @@ from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
+from samref.measures import MEASURES
 from samref.metrics import iou
 from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model
 
+MEASURED = {each.name for each in MEASURES.values() if each.kind == "evaluate"}
 THETAS = (0.5, 1.0, 1.1, 1.5)
 # Six steps do not teach an error head to be sure of anything: what it suspects at all counts as an error here.
 SUSPICIOUS = {"error_threshold": 1e-4}
@@ -116,7 +118,13 @@ def test_rows_are_whole_and_consistent(evaluated):
             assert ((ratios[1:] < theta) == (pasted[1:] == module.GLOBAL)).all()
         metrics = json.loads((out / "summary.json").read_text())["metrics"]
         assert metrics["num_samples"] == 5
+        assert set(metrics) <= MEASURED
         assert metrics["clicks_on_global"] + metrics["clicks_on_previous"] == pytest.approx(len(columns["click"]) / 5)
+
+
+def test_twenty_clicks_measure_all_that_the_table_of_measures_lists():
+    path = [Record(Click(0, 0, True), 0.5, 0.5, module.GLOBAL, math.nan)] * 20
+    assert set(module.headline([path], EvaluateConfig(max_clicks=20))) | {"seconds_per_click"} == MEASURED
 
 
 def test_headline_counts_success_at_the_last_click_as_failure():

@@ -20,6 +20,7 @@ from samref import train as train_module
 from samref.batches import CLICKS, ROUNDS, Batches, resize_truth
 from samref.config import TrainConfig, TrialConfig
 from samref.data import open_dataset
+from samref.measures import MEASURES
 from samref.refiner import SamRef
 from samref.stage import Stopped
 
@@ -170,6 +171,11 @@ def test_a_summary_says_what_the_training_took(runner):
     folder = runner.run(runner.build())["train"]
     found = metrics(folder)
     assert set(found) == {"loss", "steps_per_second", "accumulation"}
+    took = {"train_peak_memory_gb", "train_device_peak_memory_gb"}  # of any stage, beside what it returns
+    # The loss has a table of its own, its curve.
+    assert {f"train_{name}" for name in set(found) - {"loss"}} == {
+        each.name for each in MEASURES.values() if each.kind == "train"
+    } - took
     assert found["steps_per_second"] > 0
     assert found["accumulation"] == 1
     summary = json.loads((folder / "summary.json").read_text())

@@ -27,7 +27,6 @@ from samref_sweep.store.store import Store
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
-HEADLINES = (("NoC90", "noc_at_90"), ("NoC95", "noc_at_95"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,9 +134,7 @@ def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
 
 
 def _say_end(result: Result, store: Store, uri: str) -> None:
-    shown = {name for _, name in HEADLINES}
-    searched = [(metric.name, metric.name) for metric in result.plan.sweep.metrics if metric.name not in shown]
-    show.result_table(result.plan, tuple(result.outcomes.values()), store, [*HEADLINES, *searched])
+    show.result_table(result.plan, tuple(result.outcomes.values()), store)
     for failure, stage_id in {failure: stage_id for stage_id, failure in result.failures.items()}.items():
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
@@ -173,7 +170,7 @@ def _trial(options: argparse.Namespace) -> int:
         driver.run_here(planned, on_event=display)
     for stage in planned.plan.trials[0].stages:
         if stage.kind in ("evaluate", "profile"):
-            for name, value in store.summary(stage.id)["metrics"].items():
+            for name, value in store.summary(stage.id).metrics.items():
                 print(f"{name:<22} {value}")
             print(f"{stage.kind + ' is in':<22} {_short(store.open(stage.id))}")
     return DONE

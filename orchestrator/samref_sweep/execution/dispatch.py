@@ -239,7 +239,7 @@ class Dispatcher:
             if stage_id not in needed and self._store.has(stage_id):
                 needed.add(stage_id)
                 left += self._stages[stage_id].needs.values() if stage_id in self._stages else ()
-        return sum(float(self._store.summary(stage_id)["device_seconds"]) for stage_id in needed)
+        return sum(self._store.summary(stage_id).device_seconds for stage_id in needed)
 
     def _judged(
         self, number: int, work: Work, failure: Failure | None, loss: Loss, seconds: float

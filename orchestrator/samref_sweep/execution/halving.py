@@ -34,7 +34,7 @@ class Halving:
         """The steps at which a stage is judged; none for one that does not train."""
         if stage.kind != "train":
             return []
-        steps, rungs = stage.config["train"]["steps"], []
+        steps, rungs = stage.train.steps, []
         rung = self._scheduler.grace_steps or max(1, steps // self._scheduler.reduction**2)
         while 2 * rung <= steps:  # later than half-way, stopping saves little and loses a whole result
             rungs.append(rung)
@@ -49,7 +49,7 @@ class Halving:
         rung = max((rung for rung in self.rungs(stage) if rung <= step), default=None)
         if rung is None or stage.id in self._values.get((_comparable(stage), rung), {}):
             return None
-        if step > rung + max(1, LATE * stage.config["train"]["steps"]):
+        if step > rung + max(1, LATE * stage.train.steps):
             return None  # it went on from a checkpoint behind the rung
         entry = {"stage": stage.id, "metric": self._scheduler.metric, "rung": rung, "value": value}
         self._journal.append(entry)
@@ -70,5 +70,4 @@ class Halving:
 
 def _comparable(stage: Stage) -> str:
     """What trainings must have in common to be compared: data, modules, steps, and whether one went before."""
-    config = stage.config["train"]
-    return canonical([stage.key["data"], list(stage.key["modules"]), config["steps"], "init" in stage.needs])
+    return canonical([stage.key["data"], list(stage.key["modules"]), stage.train.steps, "init" in stage.needs])

@@ -68,11 +68,11 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
             requests[kind] = request(kind)
     for work in plan.works:
         if work.kind == "train" and (workers := requests["train"].workers) > 1:
-            config = work.stages[0].config["train"]
-            if config["batch_size"] % (workers * config["accumulation"]):
+            config = work.stages[0].train
+            if config.batch_size % (workers * config.accumulation):
                 raise ResourceError(
-                    f"train.batch_size is {config['batch_size']}, which {workers} processes (resources.train) with "
-                    f"train.accumulation {config['accumulation']} cannot share evenly"
+                    f"train.batch_size is {config.batch_size}, which {workers} processes (resources.train) with "
+                    f"train.accumulation {config.accumulation} cannot share evenly"
                 )
     return requests
 

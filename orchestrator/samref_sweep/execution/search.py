@@ -9,7 +9,9 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
-from samref.stage import digest
+from samref.measures import MEASURES, measured_of
+from samref.stage import Stage, digest
+from samref.summary import Summary
 from samref.trial import Fingerprints, Trial
 from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
@@ -121,16 +123,19 @@ class Search:
         columns: list[list[float]] = [[] for _ in self._metrics]
         for trial in trials:
             try:
-                measured = {
-                    k: v for stage in leaves(trial) for k, v in self._store.summary(stage.id)["metrics"].items()
-                }
+                measured = measured_of(trial, self._summary)
             except StoreError:
                 return None
             for metric, column in zip(self._metrics, columns, strict=True):
-                if measured.get(metric.name) is None:
+                if metric.name not in measured:
                     return None
                 column.append(measured[metric.name])
         return [mean(column) for column in columns]
+
+    def _summary(self, stage: Stage) -> Summary | None:
+        """Of a stage that measures what is looked for."""
+        wanted = any(MEASURES[metric.name].kind == stage.kind for metric in self._metrics)
+        return self._store.summary(stage.id) if wanted and self._store.has(stage.id) else None
 
     def _new_study(self, suggested: int) -> Any:
         import optuna

@@ -75,5 +75,5 @@ def spent(plan: Plan, store: Store, clock: Clock = time.monotonic) -> Spending:
     spending = Spending(plan.sweep.budget, clock=clock)
     if plan.sweep.budget.gpu_hours is not None:
         done = [store.summary(stage_id) for stage_id in store.done().intersection(plan.stages)]
-        spending.gpu_seconds = sum(each["device_seconds"] for each in done if each["device"].startswith("cuda"))
+        spending.gpu_seconds = sum(each.device_seconds for each in done if each.device.startswith("cuda"))
     return spending

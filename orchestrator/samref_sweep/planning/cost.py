@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samref.stage import Kind, Stage
+from samref.summary import Summary
 from samref_sweep.store.store import Store
 
 # Values of one image's features (`Backbone.feature_channels`), by how the backbone's name begins: SAM's 256×64×64;
@@ -59,22 +60,21 @@ def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> C
     A stage's time grows with its images (embed), steps × batch (train), or samples × clicks (evaluate).
     """
     past = list(_past(store)) if store else []
-    hardware = past[0]["hardware"] if past else None
+    hardware = past[0][0].hardware if past else None
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     amounts: defaultdict[tuple[str, str], float] = defaultdict(float)
     earlier: Counter[tuple[str, str]] = Counter()
-    for summary in past:
-        stage = summary["stage"]
-        key = (stage["kind"], stage["config"]["model"]["backbone"])
-        if summary["hardware"] == hardware and (amount := _amount_done(summary)):
-            seconds[key] += summary["device_seconds"]
+    for summary, amount in past:
+        key = (summary.stage.kind, summary.stage.backbone)
+        if summary.hardware == hardware and amount:
+            seconds[key] += summary.device_seconds
             amounts[key] += amount
             earlier[key] += 1
     disk, known, told = 0, 0, set()
     total: defaultdict[Kind, float] = defaultdict(float)
     unknown: Counter[Kind] = Counter()
     for each in stages:
-        key = (each.kind, each.config["model"]["backbone"])
+        key = (each.kind, each.backbone)
         size = _size(each, size_of)
         if each.kind == "embed" and size:
             disk += embedding_bytes(each.config["model"], size[0])
@@ -101,8 +101,7 @@ def _size(stage: Stage, size_of: SizeOf) -> Size | None:
 def _amount(stage: Stage, size: Size | None) -> float | None:
     """How much work a stage is, in units that its time is proportional to."""
     if stage.kind == "train":
-        train = stage.config["train"]
-        return float(train["steps"] * train["batch_size"])
+        return float(stage.train.steps * stage.train.batch_size)
     if stage.kind == "profile":
         return 1.0
     if size is None:
@@ -110,19 +109,8 @@ def _amount(stage: Stage, size: Size | None) -> float | None:
     return float(size[0] if stage.kind == "embed" else size[1] * stage.config["evaluate"]["max_clicks"])
 
 
-def _amount_done(summary: Mapping[str, Any]) -> float | None:
-    """How much work a finished stage was, by its own account, in the units of `_amount`."""
-    stage, metrics = summary["stage"], summary["metrics"]
-    size: Size | None = None
-    if stage["kind"] == "embed":
-        size = (summary["images"], 0)
-    elif stage["kind"] == "evaluate" and "num_samples" in metrics:
-        size = (0, metrics["num_samples"])
-    return _amount(Stage.from_json(stage), size)
-
-
-def _past(store: Store) -> Iterable[dict[str, Any]]:
-    """The newest stages' summaries, the newest first."""
+def _past(store: Store) -> Iterable[tuple[Summary, float | None]]:
+    """The newest stages' summaries with how much work each was, the newest first."""
     kinds: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
     for name, finished in store.dated().items():
         kinds[name.partition("-")[0]].append((finished, name))
@@ -130,6 +118,7 @@ def _past(store: Store) -> Iterable[dict[str, Any]]:
     for _, name in sorted(newest, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError):
             summary = store.summary(name, checked=False)
-            if name.startswith("embed-"):
-                summary["images"] = len(json.loads(store.file(name, "index.json").read_text())["images"])
-            yield summary
+            size = (0, int(summary.metrics.get("num_samples", 0)))
+            if summary.stage.kind == "embed":
+                size = (len(json.loads(store.file(name, "index.json").read_text())["images"]), 0)
+            yield summary, _amount(summary.stage, size)

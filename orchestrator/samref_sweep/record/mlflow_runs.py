@@ -1,4 +1,7 @@
-"""A sweep's runs in MLflow: what is logged, and how. The only module that imports mlflow."""
+"""A sweep's runs in MLflow: what is logged of a trial, and how (written for MLflow 3.17).
+
+The only module that imports mlflow; it calls `MlflowClient` alone, which keeps no state beside itself.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+# Before the import, which reads them. A server that is away must not hold up the end of a sweep; and what may have
+# been done although no answer came is looked up before it is tried again, which MLflow's own retries do not.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from samref.measures import measured_of
 from samref.stage import TELEMETRY_FILE
+from samref.summary import Summary
 from samref.trial import Trial
 from samref_sweep.planning.plan import Outcome, Plan, leaves
-from samref_sweep.record.tables import settings_row, training_cost
+from samref_sweep.record.rows import settings_row
 from samref_sweep.store.store import Store
 
 EXPERIMENT = "samref-sweep"
@@ -37,8 +50,8 @@ SQLITE_SECONDS = 30
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class _Log:
-    """The runs of one sweep in MLflow."""
+class SweepRuns:
+    """The runs of one sweep in MLflow: a parent run, and a child for each trial, found again by their tags."""
 
     def __init__(self, plan: Plan, store: Store, uri: str) -> None:
         for name in ("mlflow", "alembic"):
@@ -76,7 +89,7 @@ class _Log:
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
 
     def name(self, plan: Plan) -> None:
-        """Name the runs of a plan by what sets its trials apart; the ids are tags."""
+        """Give the plan's runs names that say what sets its trials apart; their ids are tags."""
         for trial, point in zip(plan.trials, plan.points, strict=True):
             words = (f"{key.rpartition('.')[2]}={value}" for key, value in point.items())
             self._names[trial.id] = " ".join(words) or trial.id
@@ -89,11 +102,11 @@ class _Log:
         if trial.id in self._finished:
             return
         run = self._runs.get(trial.id) or self._create(trial)
-        summaries: dict[str, dict[str, Any]] = {
+        summaries: dict[str, Summary] = {
             stage.kind: self._store.summary(stage.id) for stage in trial.stages if self._store.has(stage.id)
         }
         # The stage's own time, so that logging a trial again writes the same points and not new ones.
-        started = summaries[leaves(trial)[0].kind]["started"]
+        started = summaries[leaves(trial)[0].kind].started
         stamp = int(datetime.fromisoformat(started).timestamp() * 1000)
         metrics = [Metric(name, value, stamp, step) for name, value, step in self._metrics(trial, summaries)]
         if train := trial.stage("train"):
@@ -105,7 +118,8 @@ class _Log:
             self._client.log_batch(run.run_id, metrics=metrics[first : first + MAX_BATCH_METRICS], params=params)
             params = []
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in {**summaries, "trial": trial.config.model_dump(mode="json")}.items():
+            contents = {kind: summary.to_json() for kind, summary in summaries.items()}
+            for name, content in {**contents, "trial": trial.config.model_dump(mode="json")}.items():
                 Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1))
             if run.artifact_uri.startswith("file:"):
                 # The client would ask the database where that is, which takes 3 ms.
@@ -124,6 +138,7 @@ class _Log:
         self._finished.discard(trial.id)
 
     def end(self, status: RunStatus) -> None:
+        """End the sweep's own run."""
         self._client.set_terminated(self._parent, status)
 
     def _create(self, trial: Trial) -> RunInfo:
@@ -134,18 +149,15 @@ class _Log:
         self._runs[trial.id] = run
         return run
 
-    def _metrics(self, trial: Trial, summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
-        for kind in ("evaluate", "profile"):
-            for name, value in summaries.get(kind, {}).get("metrics", {}).items():
-                if isinstance(value, int | float) and not name.startswith("miou_at_"):
-                    yield name, value, 0
+    def _metrics(self, trial: Trial, summaries: Mapping[str, Summary]) -> Iterator[tuple[str, float, int]]:
+        for name, value in measured_of(trial, lambda stage: summaries.get(stage.kind)).items():
+            if not name.startswith("miou_at_"):  # below, after every click
+                yield name, value, 0
         evaluate, train = trial.stage("evaluate"), trial.stage("train")
         if evaluate and "evaluate" in summaries:
             for click, value in enumerate(miou_per_click(self._store.file(evaluate.id, "clicks.npz")), start=1):
                 yield "miou_at_click", value, click
         if train and "train" in summaries:
-            for name, value in training_cost(summaries["train"]).items():
-                yield name, value, 0
             yield from _training_curve(self._store.file(train.id, "training.jsonl"))
 
     def _find_experiment(self, artifacts: Path | None) -> str:

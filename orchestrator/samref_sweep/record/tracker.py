@@ -2,33 +2,22 @@
 
 All calls are made by one thread of the driver, from what the store holds. While the server is away they wait, and a
 trial that was not logged in the end (or the driver was killed) is logged by the next run of the same command, or by
-`--sync`. An error here is a warning, never the sweep's. The only module that imports mlflow (written for MLflow 3.17;
-`MlflowClient` only, no fluent state).
+`--sync`. An error here is a warning, never the sweep's.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from samref_sweep.record.mlflow_runs import RunStatus, _Log
-
-# Before the import, which reads them. A server that is away must not hold up the end of a sweep; and what may have
-# been done although no answer came is looked up before it is tried again, which MLflow's own retries do not.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
 from samref.trial import Trial
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan, leaves
+from samref_sweep.record.mlflow_runs import RunStatus, SweepRuns
 from samref_sweep.store.locks import exclusive
 from samref_sweep.store.store import Store
 
@@ -54,7 +43,7 @@ class Tracker:
         for trial in plan.trials:
             for stage in leaves(trial):
                 self._by_leaf.setdefault(stage.id, []).append(trial)
-        self._tasks: queue.SimpleQueue[Callable[[_Log], None] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[SweepRuns], None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._token = secrets.token_hex(8)
         self._complete_log = False
@@ -63,7 +52,7 @@ class Tracker:
     def start(self) -> None:
         """Begin, with the trials that were done before; a sweep that is refused never gets here."""
         if not self._thread.ident:
-            self._tasks.put(partial(_Log.name, plan=self._plan))  # so that the sweep is there from the beginning
+            self._tasks.put(partial(SweepRuns.name, plan=self._plan))  # so that the sweep is there from the beginning
             self._thread.start()
             self._complete(self._plan.trials, self._store.done().__contains__)
 
@@ -82,7 +71,7 @@ class Tracker:
             for stage in leaves(trial):
                 self._by_leaf.setdefault(stage.id, []).append(trial)
         if fresh and self._thread.ident:
-            self._tasks.put(partial(_Log.name, plan=plan))
+            self._tasks.put(partial(SweepRuns.name, plan=plan))
             self._complete(fresh, self._store.has)
 
     def close(
@@ -96,10 +85,10 @@ class Tracker:
         self.start()
         for trial, outcome in zip(self._plan.trials, outcomes, strict=True):
             if outcome.status in ("failed", "stopped"):
-                self._tasks.put(partial(_Log.fail, trial=trial, outcome=outcome))
+                self._tasks.put(partial(SweepRuns.fail, trial=trial, outcome=outcome))
         failed = any(outcome.status == "failed" for outcome in outcomes)
         status: RunStatus = "KILLED" if interrupted else "FAILED" if failed else "FINISHED"
-        self._tasks.put(partial(_Log.end, status=status))
+        self._tasks.put(partial(SweepRuns.end, status=status))
         self._tasks.put(None)
         self._closing.set()
         self._thread.join(patience_seconds)
@@ -110,7 +99,7 @@ class Tracker:
     def _complete(self, trials: Iterable[Trial], done: Callable[[str], bool]) -> None:
         for trial in trials:
             if all(done(stage.id) for stage in leaves(trial)):
-                self._tasks.put(partial(_Log.record, trial=trial))
+                self._tasks.put(partial(SweepRuns.record, trial=trial))
 
     def _work(self) -> None:
         """Do all tasks in order; one that fails is done again, on a new connection, until the sweep is over.
@@ -118,19 +107,19 @@ class Tracker:
         Once is no reason to warn, unless nothing comes after it: a database may be busy. Between two tasks another
         driver of the same sweep may log; what it did is looked up before ours goes on.
         """
-        log: _Log | None = None
+        runs: SweepRuns | None = None
         while (task := self._tasks.get()) is not None:
             for attempt in itertools.count(1):
                 last = self._closing.is_set()
                 try:
                     lock = self._store.node.root / f"mlflow-{self._plan.sweep.name}.lock"
                     with exclusive(lock, self._token, give_up=self._closing) as undisturbed:
-                        if log is None or not undisturbed:
-                            log = _Log(self._plan, self._store, self._uri)
-                        task(log)
+                        if runs is None or not undisturbed:
+                            runs = SweepRuns(self._plan, self._store, self._uri)
+                        task(runs)
                     break
                 except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
-                    log = None
+                    runs = None
                     if attempt == 2 or (last and attempt == 1):
                         text = " ".join(str(error).split())[:400]
                         self._warn(f"MLflow ({self._uri}) does not answer: {text}; {LATER}")

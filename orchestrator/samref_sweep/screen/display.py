@@ -15,17 +15,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from samref.measures import MEASURES, measured_of
 from samref.progress import readable_size
-from samref.stage import Kind
+from samref.stage import Kind, Stage
+from samref.summary import Summary
 from samref_sweep.planning.cost import Cost
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.work import KINDS
-from samref_sweep.screen.tally import WORDS, Progress, clock, plural, point_text
+from samref_sweep.screen.tally import WORDS, Tally, clock, heading, plural, point_text
 from samref_sweep.store.store import Store
 
 Display = Callable[[Event], None]
 LINE_SECONDS = 10
+HEADLINES = ("noc_at_90", "noc_at_95")
+"""Metrics of every table at the end."""
 LISTED_TRIALS = 20
 ROWS = 100
 """Trials in the table at the end; the Parquet tables have all."""
@@ -85,7 +89,7 @@ def display(plan: Callable[[], Plan], store: Store, *, as_json: bool) -> Abstrac
     if as_json:
         return _json()
     console = Console()
-    return _live(Progress(plan, store), console) if console.is_terminal else _lines(Progress(plan, store))
+    return _live(Tally(plan, store), console) if console.is_terminal else _lines(Tally(plan, store))
 
 
 @contextmanager
@@ -106,17 +110,17 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _lines(progress: Progress) -> Iterator[Display]:
+def _lines(tally: Tally) -> Iterator[Display]:
     lock = threading.Lock()
     over = threading.Event()
 
     def show(event: Event) -> None:
         with lock:
-            running = progress.running.get(event.work.id)
-            progress.add(event)
+            running = tally.running.get(event.work.id)
+            tally.add(event)
             if event.kind == "progress":
                 return
-            about = progress.about(event.work)
+            about = tally.about(event.work)
             took = f"in {clock(time.monotonic() - running.since)}" if running and event.kind == "done" else ""
             words = [f"{_word(event):<7}", event.work.id, about, took]
             reason = f": {event.failure}" if event.failure else ""
@@ -125,8 +129,8 @@ def _lines(progress: Progress) -> Iterator[Display]:
     def beat() -> None:
         while not over.wait(LINE_SECONDS):
             with lock:
-                running = [f"  {' '.join(filter(None, row))}" for row in progress.running_rows()]
-                print("\n".join([progress.head(), *running]), flush=True)
+                running = [f"  {' '.join(filter(None, row))}" for row in tally.running_rows()]
+                print("\n".join([tally.head(), *running]), flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -135,7 +139,7 @@ def _lines(progress: Progress) -> Iterator[Display]:
     finally:
         over.set()
         thread.join()
-        print(progress.head(), flush=True)
+        print(tally.head(), flush=True)
 
 
 def _word(event: Event) -> str:
@@ -143,46 +147,50 @@ def _word(event: Event) -> str:
 
 
 @contextmanager
-def _live(progress: Progress, console: Console) -> Iterator[Display]:
+def _live(tally: Tally, console: Console) -> Iterator[Display]:
     lock = threading.Lock()
 
     def render() -> Group:
         with lock:
             kinds = Table(box=None, pad_edge=False, header_style="dim")
-            for heading in ("", "done", "running", "to do", "failed", "each"):
-                kinds.add_column(heading, justify="right" if heading else "left")
-            for kind, *cells in progress.kind_rows():
+            for column in ("", "done", "running", "to do", "failed", "each"):
+                kinds.add_column(column, justify="right" if column else "left")
+            for kind, *cells in tally.kind_rows():
                 kinds.add_row(f"  {WORDS[kind]}", *cells)
             running = Table(box=None, pad_edge=False, show_header=False)
-            for row in progress.running_rows(limit=max(4, console.height - 10)):
+            for row in tally.running_rows(limit=max(4, console.height - 10)):
                 running.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in ("", *row)))
-            return Group(Text(progress.head(), style="bold"), kinds, running)
+            return Group(Text(tally.head(), style="bold"), kinds, running)
 
     with Live(get_renderable=render, console=console, refresh_per_second=4) as live:
 
         def show(event: Event) -> None:
             with lock:
-                progress.add(event)
+                tally.add(event)
             if event.failure:
-                text = f"{_word(event)} {event.work.id} {progress.about(event.work)}: {event.failure}"
+                text = f"{_word(event)} {event.work.id} {tally.about(event.work)}: {event.failure}"
                 live.console.print(Text(text), soft_wrap=True)
 
         yield show
 
 
-def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store, columns: Sequence[tuple[str, str]]) -> None:
-    """Print each trial with its axes and some metrics, as (heading, metric) pairs; where one is not done, why."""
+def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> None:
+    """Print each trial with its axes, the headline metrics, and what a search looks for; where it is not done, why."""
+    names = list(dict.fromkeys([*HEADLINES, *(metric.name for metric in plan.sweep.metrics)]))
+    kinds = {MEASURES[name].kind for name in names}
     table = Table(box=None, pad_edge=False)
-    for heading in ("trial", *plan.sweep.axes, *(heading for heading, _ in columns), "state"):
-        table.add_column(heading, overflow="fold")
+    for column in ("trial", *plan.sweep.axes, *map(heading, names), "state"):
+        table.add_column(column, overflow="fold")
     rows = list(zip(plan.trials, plan.points, outcomes, strict=True))
     done = store.done()
+
+    def summary(stage: Stage) -> Summary | None:
+        # Unchecked: the tables compared the files a moment ago.
+        return store.summary(stage.id, checked=False) if stage.kind in kinds and stage.id in done else None
+
     for trial, point, outcome in rows[:ROWS]:
-        metrics: Mapping[str, Any] = {}
-        for stage in trial.stages:
-            if stage.kind in ("evaluate", "profile") and stage.id in done:
-                metrics = {**metrics, **store.summary(stage.id)["metrics"]}
-        values = [f"{metrics[name]:.2f}" if metrics.get(name) is not None else "" for _, name in columns]
+        measured = measured_of(trial, summary)
+        values = [f"{measured[name]:.2f}" if name in measured else "" for name in names]
         axes = [point_text({axis: point[axis]}, keys=False) if axis in point else "" for axis in plan.sweep.axes]
         table.add_row(trial.id, *axes, *values, outcome.status)
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
+from samref.measures import MEASURES, measured
 from samref.stage import Kind
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Count, Plan, leaves
@@ -23,7 +24,11 @@ WORDS: Mapping[Kind, str] = {
     "evaluate": "evaluation",
     "profile": "profile",
 }
-HEADINGS = {"noc_at_90": "NoC90", "noc_at_95": "NoC95", "fps": "FPS"}
+
+
+def heading(name: str) -> str:
+    """A metric's short words, such as `NoC90`; its name where it has none."""
+    return MEASURES[name].heading or name
 
 
 def plural(kind: Kind, count: int) -> str:
@@ -85,8 +90,8 @@ class Running:
         return steps, speed, told[0] if told else "", clock(time.monotonic() - self.since)
 
 
-class Progress:
-    """Counts what happens, for all displays."""
+class Tally:
+    """Counts what happened so far, and keeps what runs now: displays write what it says."""
 
     def __init__(self, plan: Callable[[], Plan], store: Store) -> None:
         self._current = plan
@@ -142,8 +147,7 @@ class Progress:
             parts.append(f"about {clock(left)} left")
         if self._best:
             value, where = self._best
-            heading = HEADINGS.get(self._metric.name, self._metric.name)
-            parts.append(f"best {heading} {value:.4g}" + (f" ({where})" if where else ""))
+            parts.append(f"best {heading(self._metric.name)} {value:.4g}" + (f" ({where})" if where else ""))
         return " · ".join(parts)
 
     def kind_rows(self) -> Iterator[tuple[Kind, str, str, str, str, str]]:
@@ -191,7 +195,7 @@ class Progress:
     def _note_best(self, stage_id: str) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             # Unchecked: the tables compare the files' hashes, and ten thousand of them take a while.
-            value = self._store.summary(stage_id, checked=False)["metrics"][self._metric.name]
+            value = measured(self._store.summary(stage_id, checked=False)).get(self._metric.name)
             if value is not None and (self._best is None or self._metric.better(value, self._best[0])):
                 self._best = (value, self._common(self._needed_by[stage_id]))
 

@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from samref.measures import MEASURES, Better
 from samref_sweep.errors import did_you_mean
 
 Direction = Literal["minimize", "maximize"]
-
-EVALUATED: Mapping[str, Direction] = {
-    **{f"{name}_at_{iou}": "minimize" for name in ("noc", "nof") for iou in (85, 90, 95)},
-    **{f"miou_at_{click}": "maximize" for click in (1, 3, 5, 10, 20)},
-    "seconds_per_click": "minimize",
-}
-PROFILED: Mapping[str, Direction] = {
-    "fps": "maximize",
-    **dict.fromkeys(("memory_gb", "parameters", "parameters_leaf", "encode_seconds", "click_seconds"), "minimize"),
-}
-METRICS: Mapping[str, Direction] = {**EVALUATED, **PROFILED}
+GOALS: Mapping[Better | None, Direction] = {"lower": "minimize", "higher": "maximize"}
 
 
 class Metric(BaseModel):
-    """A number that evaluations or profiles measure."""
+    """A number that a trial's evaluation, profile or training measures, and whether less or more of it is wanted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    name: str = Field(json_schema_extra={"enum": list(METRICS)})
-    """A column of trials.parquet, e.g. `noc_at_95`, `miou_at_5` or `fps`."""
+    name: str = Field(json_schema_extra={"enum": list(MEASURES)})
+    """A metric of docs/results.md, e.g. `noc_at_95`, `miou_at_5` or `fps`."""
     goal: Direction | None = None
     """Which way is better; what the metric's name says unless given."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in METRICS:
+        if name not in MEASURES:
             raise ValueError(
-                f"there is no such metric.{did_you_mean(name, list(METRICS))} There are: {', '.join(METRICS)}"
+                f"there is no such metric.{did_you_mean(name, list(MEASURES))} There are: {', '.join(MEASURES)}"
             )
         return name
 
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if self.goal is None and MEASURES[self.name].better is None:
+            raise ValueError(f"neither way is better by itself; say which: {{name: {self.name}, goal: minimize}}")
+        return self
+
     @property
     def direction(self) -> Direction:
-        """Which way is better."""
-        return self.goal or METRICS[self.name]
+        """Which way is better: the goal given, else what the table of measures says."""
+        return self.goal or GOALS[MEASURES[self.name].better]
 
     def better(self, value: float, than: float) -> bool:
         """Whether a value is better than another."""
@@ -57,7 +54,8 @@ def _metrics(value: Any) -> Any:
     return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
 
 
-_Name = Annotated[str, WithJsonSchema({"type": "string", "enum": list(METRICS)})]
+_UNDISPUTED = [each.name for each in MEASURES.values() if each.better]
+_Name = Annotated[str, WithJsonSchema({"type": "string", "enum": _UNDISPUTED})]
 Metrics = Annotated[
     list[Metric], BeforeValidator(_metrics, json_schema_input_type=_Name | Metric | list[_Name | Metric])
 ]

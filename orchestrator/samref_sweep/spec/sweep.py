@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from samref.config import TrialConfig
+from samref.measures import MEASURES
 from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
-from samref_sweep.spec.metric import PROFILED, Metric
+from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 from samref_sweep.spec.settings import part_of, setting
 from samref_sweep.spec.space import SEEDS, Space
@@ -133,9 +134,11 @@ def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
     if not spec.metric:
         raise SpecError(f"{space.file}: method: optuna needs a metric to optimise, e.g. metric: noc_at_90")
     points = tuple(each for point in space.probes() for each in space.repeats(point))
-    unmeasured = next((metric.name for metric in spec.metric if metric.name in PROFILED), None)
-    if unmeasured and any(config.profile is None for config in space.expand(points)):
-        raise SpecError(f"{space.place('profile')}: profile is null, but the metric {unmeasured} is measured by it")
+    configs = space.expand(points)
+    for metric in spec.metric:
+        kind = MEASURES[metric.name].kind
+        if any(getattr(config, kind) is None for config in configs):
+            raise SpecError(f"{space.place(kind)}: {kind} is null, but the metric {metric.name} is measured by it")
     return points
 
 

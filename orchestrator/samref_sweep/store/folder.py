@@ -25,8 +25,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
@@ -116,10 +116,10 @@ class FolderStore:
             return f"move the folder away ({error.strerror}), then "
         return f"the folder was moved to {place}; "
 
-    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+    def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         folder = self.open(stage_id) if checked else self.folder(stage_id)
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        return {**summary, "commit": manifest.read(folder)["commit"]}
+        content = json.loads((folder / "summary.json").read_text())
+        return Summary.from_json({**content, "commit": manifest.read(folder)["commit"]})
 
     def file(self, stage_id: str, name: str) -> Path:
         """Return one file of a finished stage; it is not compared with the manifest."""

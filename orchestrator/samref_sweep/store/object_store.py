@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
@@ -67,10 +68,10 @@ class ObjectStore:
     def dated(self) -> dict[str, float]:
         return {name.removesuffix(".json"): when for name, when in self._bucket.list("done").items()}
 
-    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+    def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """Return what a stage measured; nothing but that is fetched, so there is nothing to compare."""
         about = self._about(stage_id)
-        return {**about["summary"], "commit": about["manifest"]["commit"]}
+        return Summary.from_json({**about["summary"], "commit": about["manifest"]["commit"]})
 
     def _about(self, stage_id: str, *, anew: bool = False) -> dict[str, Any]:
         """Return what says that a stage is done.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from samref.summary import Summary
 from samref_sweep.failures import Failure
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
@@ -83,7 +84,7 @@ class Store(Protocol):
             DamagedError: a file is missing, has another size, or (small files) other bytes.
         """
 
-    def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
+    def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """Return what a finished stage measured, and the `commit` of the code that did.
 
         Args:

@@ -31,7 +31,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         runtime = Runtime(device="cpu", checkpoint_seconds=0)
         own = Job((Stage.from_json(job["stage"]),), inputs, (out,), Path(job["scratch"]), runtime)
         (summary,) = run_in_group(own, lambda step, metrics: steps.append(step))
-        return {"metrics": summary["metrics"], "reported": steps, "written": sorted(p.name for p in out.iterdir())}
+        return {"metrics": summary.metrics, "reported": steps, "written": sorted(p.name for p in out.iterdir())}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
