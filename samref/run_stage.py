@@ -98,7 +98,7 @@ def _measure(job: Job, report: Report) -> list[Metrics]:
         return list(evaluate(model, configs, inputs=job.inputs, outs=job.outs, **common))
     if first.kind == "embed":
         source = DataSource(**first.config["data"])
-        return [embed(model, source, first.config["resize"], inputs=job.inputs, out=out, **common)]
+        return [embed(model, source, first.config["embed"]["resize"], inputs=job.inputs, out=out, **common)]
     if first.kind == "train":
         config = TrainConfig(**first.config["train"])
         return [train(model, config, inputs=job.inputs, out=out, scratch=job.scratch, **common)]

@@ -82,7 +82,7 @@ def prepare(sweep: Sweep, runtime: Runtime, store: Store | None) -> Prepared:
 
 def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Stages of a plan share their models, and validating ten thousand takes a second."""
-    return {id(model): model for model in models}.values()
+    return {frozenset(model.items()): model for model in models}.values()
 
 
 def _this_machine() -> dict[str, float]:

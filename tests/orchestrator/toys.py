@@ -13,6 +13,7 @@ import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
 from samref.stage import Job, Report
+from samref.trial import NamesAsFingerprints as NamedContents
 from samref_sweep.execution.unit import Runner
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
@@ -22,16 +23,6 @@ from samref_sweep.store.folder import Store
 
 if TYPE_CHECKING:
     from samref_sweep.execution.ray.tuner import Result
-
-
-class NamedContents:
-    """Fingerprints that are the names themselves."""
-
-    def data(self, name: str, split: str, samples: int | None) -> str:
-        return f"{name}:{split}:{samples}"
-
-    def checkpoint(self, model: ModelConfig) -> str:
-        return f"random:{model.seed}" if model.checkpoint != "auto" else "official"
 
 
 def toy_sweep(gammas: Iterable[float] = (0.6, 0.9), thetas: Iterable[float] = (1.05, 1.1), **model: Any) -> Sweep:
