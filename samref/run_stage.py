@@ -22,6 +22,7 @@ from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfi
 from samref.embed import DataSource, embed
 from samref.evaluate import evaluate
 from samref.profile import profile
+from samref.source import code_of
 from samref.stage import Job, Report
 from samref.threads import on_threads
 from samref.train import train
@@ -59,6 +60,7 @@ def run(job: Job, report: Report) -> list[dict[str, Any]]:
     summaries = []
     for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
         summary = {"id": stage.id, "stage": stage.to_json(), "metrics": measured, **measurements}
+        summary["code"] = dict(code_of(stage))
         if group.rank == 0:
             (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         summaries.append(summary)

@@ -95,6 +95,7 @@ def provenance(results: Results) -> list[tuple[str, list[str]]]:
         ("command", [sweep.command for sweep in results.sweeps]),
         ("results", [sweep.place for sweep in results.sweeps]),
         ("commit", _distinct(trials, "commit")),
+        ("other code", [sweep.other_code for sweep in results.sweeps]),
         ("hardware", _distinct(trials, "hardware")),
         ("training data", _distinct(trials, "train.data")),
         ("evaluation data", _distinct(trials, "evaluate.data")),

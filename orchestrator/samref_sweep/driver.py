@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from samref_sweep.execution.requests import resolve
 from samref_sweep.execution.search import Search
 from samref_sweep.planning.cost import Cost, estimate
 from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.redo import OtherCode, other_code, superseded
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.folder import Store
 
@@ -31,6 +32,8 @@ class Prepared:
     store: Store | None
     """None where there is none yet, and only a plan was asked for."""
     search: Search | None
+    other_code: OtherCode
+    """The stages that are reused though other code made them."""
 
     def models(self) -> list[ModelConfig]:
         """The models of what is to do, and of all that a search may suggest."""
@@ -68,8 +71,18 @@ class Prepared:
             resolve(kind, self.sweep.resources[kind], [_this_machine()])
 
 
-def prepare(sweep: Sweep, runtime: Runtime, store: Store | None) -> Prepared:
-    """Plan a sweep; of an adaptive one, what was suggested so far."""
+def prepare(
+    sweep: Sweep, runtime: Runtime, store: Store | None, redo: Collection[str] = (), *, look_only: bool = True
+) -> Prepared:
+    """Plan a sweep; of an adaptive one, what was suggested so far.
+
+    Args:
+        sweep: what to plan.
+        runtime: where the data is.
+        store: what was done before; None where there is no store yet.
+        redo: kinds of stages, or `changed` (whatever other code made), that count as not done, with all that read them.
+        look_only: whether the store is left as it is; else those stages are set aside in it.
+    """
     contents = Contents(runtime, store.fingerprints if store else None)
     search = None
     if sweep.search:
@@ -77,7 +90,17 @@ def prepare(sweep: Sweep, runtime: Runtime, store: Store | None) -> Prepared:
             build(config, contents)  # opens what may be suggested, so that it is checked like all else
         search = Search(sweep, contents, store) if store else None
     planned = search.plan if search else plan(sweep, contents, store.done() if store else ())
-    return Prepared(sweep, planned, contents, store, search)
+    made = store.codes.all() if store else {}
+    other = other_code(planned.stages.values(), planned.done, made)
+    if store and redo:
+        again = superseded(planned.stages.values(), planned.done, redo, other.stages)
+        if not look_only:
+            store.supersede(again)
+            store.forget_failures(again)
+            return prepare(sweep, runtime, store)
+        planned = planned.anew(again)
+        other = other_code(planned.stages.values(), planned.done, made)
+    return Prepared(sweep, planned, contents, store, search, other)
 
 
 def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
 from samref.config import Runtime
-from samref.contents import Contents
 from samref.data import DataError
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Prepared, prepare
@@ -26,7 +25,8 @@ from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.events import Event
-from samref_sweep.planning.plan import Outcome, Plan, plan
+from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.redo import other_code
 from samref_sweep.screen import display as show
 from samref_sweep.spec.sweep import Sweep, read
 from samref_sweep.store.folder import Store
@@ -71,7 +71,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return _print_plan(sweep, runtime, options)
     store = open_store(options.store)
     store.clean()
-    prepared = prepare(sweep, runtime, store)
+    prepared = prepare(sweep, runtime, store, options.redo, look_only=options.sync)
     planned, search = prepared.plan, prepared.search
     if options.sync:
         return _sync(planned, store, options)
@@ -149,7 +149,7 @@ def _warn(text: str) -> None:
 def _print_plan(sweep: Sweep, runtime: Runtime, options: argparse.Namespace) -> int:
     # A plan writes nothing: where there is no store yet, nothing is done.
     store = existing_store(options.store)
-    prepared = prepare(sweep, runtime, store)
+    prepared = prepare(sweep, runtime, store, options.redo)
     contents = prepared.contents
     if store:
         remembered = _remembered(prepared.plan, store, again=False)
@@ -162,6 +162,7 @@ def _print_plan(sweep: Sweep, runtime: Runtime, options: argparse.Namespace) -> 
 
 def _say_plan(prepared: Prepared, notes: Sequence[str], as_json: bool) -> None:
     planned, cost = prepared.plan, prepared.cost()
+    notes = [*filter(None, [prepared.other_code.text]), *notes]
     if as_json:
         counts = {kind: dataclasses.asdict(count) for kind, count in planned.counts().items()}
         trials = {trial.id: dict(point) for trial, point in zip(planned.trials, planned.points, strict=True)}
@@ -234,6 +235,8 @@ def _say_end(
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
     if interrupted:
         print(f"stopped: {planned.stopped or 'the same command goes on from here'}")
+    if reused := other_code(planned.stages.values(), store.done(), store.codes.all()).text:
+        print(reused)
     where = where if is_uri(where) else _short(Path(where))
     print(f"tables:    {where}")
     print(f"dashboard: samref-dashboard {shlex.quote(where)}")
@@ -261,15 +264,17 @@ def _trial(options: argparse.Namespace) -> int:
             what = "no trial was suggested yet, which samref-sweep does"
         print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *trials, sep="\n", file=sys.stderr)
         return BAD_INPUT
-    return _run_trial(every, chosen[0], runtime, open_store(options.out))
+    return _run_trial(every, chosen[0], runtime, open_store(options.out), options.redo)
 
 
-def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store) -> int:
+def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store, redo: Sequence[str]) -> int:
     trial = every.trials[number]
     alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],), search=None)
-    contents = Contents(runtime, store.fingerprints)
-    planned = plan(alone, contents, store.done())
-    Prepared(alone, planned, contents, store, None).check()
+    prepared = prepare(alone, runtime, store, redo, look_only=False)
+    prepared.check()
+    planned = prepared.plan
+    if prepared.other_code.text:
+        print(prepared.other_code.text)
     with show.display(lambda: planned, store, as_json=False) as display:
         for work in planned.works:
             display(Event("started", work))

@@ -31,6 +31,7 @@ from samref.trial import Trial
 from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan, leaves
+from samref_sweep.planning.redo import other_code
 from samref_sweep.spec.settings import options, part_of
 from samref_sweep.store.folder import Store
 
@@ -184,8 +185,9 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     for trial in plan.trials:
         for leaf in leaves(trial):
             reader.summary(leaf)
-    outcomes = plan.outcomes(store.done(), {**failures, **reader.damaged})
-    stages = plan.stages.values()
+    done, stages = store.done(), plan.stages.values()
+    outcomes = plan.outcomes(done, {**failures, **reader.damaged})
+    sweep["other_code"] = other_code(stages, done, store.codes.all()).text
     rows = (
         trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)
     )

@@ -6,6 +6,8 @@
     STORE/scratch/<stage id>/       where a training that was killed goes on from; locked by who works on the stage
     STORE/failures/<stage id>.json  why a stage that failed by itself has no folder; a run skips it unless told to try
     STORE/damaged/<id>.<random>/    what was a finished stage until its files were found to be others
+    STORE/replaced/<stage id>/      what was a finished stage until a user wanted it anew; kept until that is done
+    STORE/code/                     which code made which stage (codes.py)
     STORE/fingerprints/  logs/      what reading the data cost once; one log for each unit of work
 
 Whether a stage is done is whether its folder exists: nothing else is remembered, so nothing can disagree with it.
@@ -32,6 +34,7 @@ from typing import Any
 
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
+from samref_sweep.store.codes import Codes, FolderCodes
 from samref_sweep.store.journal import Journal
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ class Store:
         self.fingerprints = self.root / "fingerprints"
         self._failures = self.root / "failures"
         self._partial = self.root / ".partial"
+        self._replaced = self.root / "replaced"
+        self.codes: Codes = FolderCodes(self.root / "code")
         self._prepare()
 
     @staticmethod
@@ -113,6 +118,18 @@ class Store:
         except OSError as error:
             return f"move the folder away ({error.strerror}), then "
         return f"the folder was moved to {place}; "
+
+    def supersede(self, stage_ids: Iterable[str]) -> None:
+        """Set finished stages aside, so that they count as not done and are made anew.
+
+        Nothing is lost: what they were stays in the store's `replaced` folder until the new output is published.
+        """
+        for stage_id in stage_ids:
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                self._replaced.mkdir(exist_ok=True)
+                if self.has(stage_id):  # and with it a new output for what was replaced before
+                    shutil.rmtree(self._replaced / stage_id, ignore_errors=True)
+                self.folder(stage_id).rename(self._replaced / stage_id)
 
     def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
         """What a finished stage measured, and the commit of the code that did.
@@ -195,6 +212,7 @@ class Store:
         """Let all nodes see stages that were finished, and remove what attempts left; for who has the claim."""
         for stage_id in stage_ids:
             shutil.rmtree(self.root / "scratch" / stage_id, ignore_errors=True)
+            shutil.rmtree(self._replaced / stage_id, ignore_errors=True)
 
     def remember_failure(self, stage_id: str, failure: Mapping[str, Any]) -> None:
         """Keep why a stage failed for later runs."""

@@ -5,6 +5,8 @@
     URI/stages/<stage id>/<random>/     its files, in an upload that went on before its `done` was written
     URI/uploads/<stage id>.<random>     an upload that goes on, or did when its process died
     URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
+    URI/replaced/<stage id>.json        what `done` said of a stage that a user wanted anew, until that is done
+    URI/code/                           which code made which stage (codes.py)
     URI/failures/<stage id>.json  logs/  searches/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.checkpoints import mirrored
+from samref_sweep.store.codes import BucketCodes
 from samref_sweep.store.folder import DAY_SECONDS, MARKER, VERSION, Store, check_version
 from samref_sweep.store.journal import Journal
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from samref_sweep.store.bucket import Objects  # imports pyarrow
 
 _LOG = logging.getLogger(__name__)
+CLOCKS_SECONDS = 60
+"""What a server's clock may be ahead of a node's."""
 
 
 class ObjectStore(Store):
@@ -46,6 +51,7 @@ class ObjectStore(Store):
         self._objects = Objects(uri)
         super().__init__(cache / "stores" / _identity(self._objects if patient else Objects(uri, QUICK)))
         self.where = uri
+        self.codes = BucketCodes(self._objects)
         self._known = self.root / "done"
         self._files = self.root / "files"
 
@@ -56,7 +62,27 @@ class ObjectStore(Store):
         return frozenset(self.dated())
 
     def dated(self) -> dict[str, float]:
-        return {name.removesuffix(".json"): when for name, when in self._objects.list("done").items()}
+        found = self._objects.list("done")
+        for name, when in found.items():
+            with suppress(FileNotFoundError):  # what this node read of a stage before that was made anew
+                if (self._known / name).stat().st_mtime < when + CLOCKS_SECONDS:
+                    (self._known / name).unlink()
+        return {name.removesuffix(".json"): when for name, when in found.items()}
+
+    def supersede(self, stage_ids: Iterable[str]) -> None:
+        """Set finished stages aside as in a folder; each node removes its own copy when it comes across it."""
+        for stage_id in stage_ids:
+            with suppress(FileNotFoundError):  # another driver was first
+                self._objects.write(f"replaced/{stage_id}.json", self._objects.read(_done(stage_id)))
+                self._objects.remove(_done(stage_id))
+                self._drop_replaced(stage_id)
+
+    def _drop_replaced(self, stage_id: str) -> None:
+        """Remove this node's copy of a stage that is to be made anew, which `_upload` would take for the new one."""
+        with suppress(FileNotFoundError):
+            about = json.loads(self._objects.read(f"replaced/{stage_id}.json"))
+            if self._is_here(stage_id) and manifest.read(self.folder(stage_id)) == about["manifest"]:
+                self._set_aside(stage_id)
 
     def summary(self, stage_id: str, *, checked: bool = True) -> dict[str, Any]:
         """As of a folder; nothing but the summary is fetched, so there is nothing to compare."""
@@ -87,11 +113,21 @@ class ObjectStore(Store):
 
     def open(self, stage_id: str) -> Path:
         """As of a folder; fetched first, unless this node has it whole."""
-        if not self._is_here(stage_id):
+        if not self._is_newest(stage_id):
             with super().claim([stage_id]):  # one process of this node fetches it
-                if not self._is_here(stage_id):
+                if not self._is_newest(stage_id):
                     self._fetch(stage_id)
         return self.folder(stage_id)
+
+    def _is_newest(self, stage_id: str) -> bool:
+        """Whether this node has the whole stage, and it was not made anew on another one; an older copy is removed."""
+        if not self._is_here(stage_id):
+            return False
+        with suppress(DamagedError):  # where nothing says that it is done any more, this copy serves
+            if manifest.read(self.folder(stage_id)) != self._about(stage_id, anew=True)["manifest"]:
+                self._set_aside(stage_id)
+                return False
+        return True
 
     def _is_here(self, stage_id: str) -> bool:
         """Whether this node has the whole stage; a copy that is damaged is removed."""
@@ -162,6 +198,7 @@ class ObjectStore(Store):
         claimed = list(stage_ids)
         with super().claim(claimed):
             for stage_id in claimed:
+                self._drop_replaced(stage_id)
                 self._upload(stage_id)  # what was finished here, and then could not be uploaded
             yield
 
@@ -173,6 +210,10 @@ class ObjectStore(Store):
         for stage_id in published:
             self._objects.remove(f"checkpoints/{stage_id}.json")
             self._objects.remove_below(f"checkpoints/{stage_id}")
+            with suppress(FileNotFoundError):
+                about = json.loads(self._objects.read(f"replaced/{stage_id}.json"))
+                self._objects.remove_below(about["upload"])
+                self._objects.remove(f"replaced/{stage_id}.json")
 
     def _upload(self, stage_id: str) -> None:
         """Upload a stage that is finished on this node; last of all, that it is done."""
