@@ -44,31 +44,35 @@ def _code(kind: Kind, backbone: str) -> Mapping[str, str]:
 
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    """A module's digest, and the modules of this package that it imports."""
+    """A module's digest, and the modules of this package that it imports, wherever in it that happens."""
     tree = ast.parse((_PACKAGE / name).read_text(encoding="utf-8"))
-    imported = dict.fromkeys(_imports(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_texts(node)
+    imported: dict[str, None] = {}
+    blocks: list[ast.AST] = [tree]
+    while blocks:  # of statements, as neither imports nor docstrings stand in expressions
+        block = blocks.pop()
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(block, field, None)
+            if isinstance(inner, list):
+                blocks += inner
+        imported |= dict.fromkeys(_imports(block))
+        if isinstance(block, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            block.body = [each for each in block.body if not _is_text(each)] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12], tuple(imported)
 
 
-def _drop_texts(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    """Remove docstrings: a module's, a class's, a function's, and those under constants and fields."""
-    kept = [each for each in node.body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))]
-    node.body = kept or [ast.Pass()]
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a docstring: of a module, class or function, or one under a constant or field."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """The files of this package that a module imports, wherever in it that happens."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (file for name in names if (file := _file(name)))
+def _imports(statement: ast.AST) -> Iterator[str]:
+    """The files of this package that a statement imports."""
+    names: list[str] = []
+    if isinstance(statement, ast.Import):
+        names = [alias.name for alias in statement.names]
+    elif isinstance(statement, ast.ImportFrom) and statement.module:
+        names = [statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)]
+    return (file for name in names if (file := _file(name)))
 
 
 @cache

@@ -59,16 +59,12 @@ def _plain(item: Any) -> Any:
     if kind is str or kind is int or kind is bool or item is None:
         return item
     if kind is dict or isinstance(item, Mapping):
-        return {_name(name): _plain(entry) for name, entry in item.items()}
+        if {*map(type, item)} <= {str}:
+            return {name: _plain(entry) for name, entry in item.items()}
+        raise _NoFormError
     if kind is list or kind is tuple:
         return [_plain(entry) for entry in item]
     raise _NoFormError
-
-
-def _name(item: Any) -> str:
-    if type(item) is not str:
-        raise _NoFormError
-    return item
 
 
 def _without_form(item: Any, place: str = "") -> Iterator[tuple[str, Any]]:
