@@ -34,6 +34,8 @@ class Prepared:
     search: Search | None
     other_code: OtherCode
     """The stages that are reused though other code made them."""
+    superseded: frozenset[str] = frozenset()
+    """Ids of finished stages that the plan makes anew; `set_aside` lets them go."""
 
     def models(self) -> list[ModelConfig]:
         """The models of what is to do, and of all that a search may suggest."""
@@ -71,17 +73,14 @@ class Prepared:
             resolve(kind, self.sweep.resources[kind], [_this_machine()])
 
 
-def prepare(
-    sweep: Sweep, runtime: Runtime, store: Store | None, redo: Collection[str] = (), *, look_only: bool = True
-) -> Prepared:
-    """Plan a sweep; of an adaptive one, what was suggested so far.
+def prepare(sweep: Sweep, runtime: Runtime, store: Store | None, redo: Collection[str] = ()) -> Prepared:
+    """Plan a sweep; of an adaptive one, what was suggested so far. The store is left as it is.
 
     Args:
         sweep: what to plan.
         runtime: where the data is.
         store: what was done before; None where there is no store yet.
         redo: kinds of stages, or `changed` (whatever other code made), that count as not done, with all that read them.
-        look_only: whether the store is left as it is; else those stages are set aside in it.
     """
     contents = Contents(runtime, store.fingerprints if store else None)
     search = None
@@ -92,15 +91,22 @@ def prepare(
     planned = search.plan if search else plan(sweep, contents, store.done() if store else ())
     made = store.codes.all() if store else {}
     other = other_code(planned.stages.values(), planned.done, made)
-    if store and redo:
-        again = superseded(planned.stages.values(), planned.done, redo, other.stages)
-        if not look_only:
-            store.supersede(again)
-            store.forget_failures(again)
-            return prepare(sweep, runtime, store)
+    again = superseded(planned.stages.values(), planned.done, redo, other.stages)
+    if again:
         planned = planned.anew(again)
         other = other_code(planned.stages.values(), planned.done, made)
-    return Prepared(sweep, planned, contents, store, search, other)
+    return Prepared(sweep, planned, contents, store, search, other, again)
+
+
+def set_aside(prepared: Prepared, runtime: Runtime) -> Prepared:
+    """Once all is checked, set the stages aside that are to be made anew; the sweep as it is planned then."""
+    if not prepared.store or not prepared.superseded:
+        return prepared
+    prepared.check_disk()
+    prepared.check()
+    prepared.store.supersede(prepared.superseded)
+    prepared.store.forget_failures(prepared.superseded)
+    return prepare(prepared.sweep, runtime, prepared.store)
 
 
 def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from samref.backbones.checkpoints import CheckpointError
 from samref.config import Runtime
 from samref.data import DataError
 from samref_sweep.cli.options import sweep_parser, trial_parser
-from samref_sweep.driver import Prepared, prepare
+from samref_sweep.driver import Prepared, prepare, set_aside
 from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import perform
@@ -71,7 +71,8 @@ def _sweep(options: argparse.Namespace) -> int:
         return _print_plan(sweep, runtime, options)
     store = open_store(options.store)
     store.clean()
-    prepared = prepare(sweep, runtime, store, options.redo, look_only=options.sync)
+    prepared = prepare(sweep, runtime, store, () if options.sync else options.redo)
+    prepared = set_aside(prepared, runtime)
     planned, search = prepared.plan, prepared.search
     if options.sync:
         return _sync(planned, store, options)
@@ -270,7 +271,7 @@ def _trial(options: argparse.Namespace) -> int:
 def _run_trial(every: Plan, number: int, runtime: Runtime, store: Store, redo: Sequence[str]) -> int:
     trial = every.trials[number]
     alone = dataclasses.replace(every.sweep, configs=(trial.config,), points=(every.points[number],), search=None)
-    prepared = prepare(alone, runtime, store, redo, look_only=False)
+    prepared = set_aside(prepare(alone, runtime, store, redo), runtime)
     prepared.check()
     planned = prepared.plan
     if prepared.other_code.text:

@@ -70,7 +70,7 @@ def superseded(
     """
     wanted = changed if CHANGED in redo else ()
     anew: set[str] = set()
-    for stage in stages:
+    for stage in stages if redo else ():
         if stage.kind in redo or stage.id in wanted or not anew.isdisjoint(stage.needs.values()):
             anew.add(stage.id)  # done or not: an evaluation may be, whose training was deleted
     return frozenset(anew.intersection(done))
