@@ -100,23 +100,6 @@ def test_the_newest_note_counts(tmp_path: Path) -> None:
     assert codes.all() == {"train-1": one, "train-2": two}
 
 
-def test_summaries_tell_the_code(tmp_path: Path) -> None:
-    from samref.config import ModelConfig, ProfileConfig, TrialConfig
-    from samref.run_stage import run
-    from samref.stage import Job
-    from samref.trial import NamesAsFingerprints, build
-
-    config = TrialConfig(model=ModelConfig(backbone="tiny"), profile=ProfileConfig(repeats=1, prompts_per_side=1))
-    stage = build(config, NamesAsFingerprints()).stage("profile")
-    assert stage is not None
-    (tmp_path / "out").mkdir()
-    runtime = Runtime(device="cpu", threads=1)
-    run(Job((stage,), {}, (tmp_path / "out",), tmp_path / "scratch", runtime), lambda step, metrics: None)
-    code = json.loads((tmp_path / "out" / "summary.json").read_text())["code"]
-    assert code == code_of(stage)
-    assert len(code["profile.py"]) == 12
-
-
 @pytest.mark.parametrize("kind", ["evaluation", ""])
 def test_unknown_kinds_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     from samref_sweep.cli import main
@@ -124,3 +107,44 @@ def test_unknown_kinds_are_refused(kind: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["x.yaml", "--redo", kind])
     assert "choose from embed, train, evaluate, profile, changed" in capsys.readouterr().err.replace("'", "")
+
+
+def test_the_commands_say_it_and_redo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from samref_sweep.cli import main, trial_main
+
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text(
+        "trial:\n"
+        "  model: {backbone: tiny, checkpoint: none, refiner: none}\n"
+        "  evaluate: {data: shapes, samples: 2, max_clicks: 2}\n"
+        "  profile: null\n"
+    )
+    sentence = (
+        "1 stage was made by other code (backbones/sam.py changed since); it is reused: `--redo evaluate` makes it anew"
+    )
+    assert trial_main(["one.yaml", "--device", "cpu"]) == 0
+    assert main(["one.yaml", "--plan"]) == 0
+    assert "other code" not in capsys.readouterr().out
+
+    store = Store(tmp_path / "runs")
+    (stage_id,) = (name for name in store.done() if name.startswith("evaluate"))
+    code = store.codes.all()[stage_id]
+    assert store.summary(stage_id)["code"] == code
+    store.codes.note(stage_id, {**code, "backbones/sam.py": "other"})
+    assert main(["one.yaml", "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert f"note: {sentence}" in out
+    assert "1 evaluation: 1 done, 0 to do" in out
+    assert main(["one.yaml", "--plan", "--redo", "changed"]) == 0
+    out = capsys.readouterr().out
+    assert "1 evaluation: 0 done, 1 to do" in out
+    assert "1 embedding: 1 done, 0 to do" in out
+    assert "other code" not in out
+
+    before = store.dated()
+    assert trial_main(["one.yaml", "--device", "cpu", "--redo", "evaluate"]) == 0
+    assert {name for name, when in store.dated().items() if before[name] != when} == {stage_id}
+    assert main(["one.yaml", "--plan"]) == 0
+    assert "other code" not in capsys.readouterr().out
