@@ -261,8 +261,9 @@ def claim_2(options: argparse.Namespace, folder: Path) -> None:
     compare(case, f"ViT-B, {options.vit_samples} frames")
     rate = case.embed_seconds / options.vit_samples
     print(f"\nEncoding: {rate:.1f} s an image. Ten trainings' seeds and one evaluation each plan ", end="")
+    names = trial.NamesAsFingerprints()
     trials = [
-        trial.build(TrialConfig(model=model, train=TrainConfig(seed=seed), evaluate=config), Names())
+        trial.build(TrialConfig(model=model, train=TrainConfig(seed=seed), evaluate=config), names)
         for seed in range(10)
     ]
     stages = {stage.id: stage.key["data"] for each in trials for stage in each.stages if stage.kind == "embed"}
@@ -346,16 +347,6 @@ def tiny(options: argparse.Namespace, refiner: Any) -> tuple[ModelConfig, Evalua
     model = ModelConfig(backbone="tiny", refiner=refiner, embedding_precision="fp32", **SMALL_REFINER)
     config = EvaluateConfig(data="davis", samples=options.samples)
     return model, config, Runtime(data_root=options.data_root, device="cpu")
-
-
-class Names:
-    """Fingerprints by name, for plans that nobody runs."""
-
-    def data(self, name: str, split: str, samples: int | None) -> str:
-        return f"{name}/{split}/{samples}"
-
-    def checkpoint(self, model: ModelConfig) -> str:
-        return model.checkpoint
 
 
 def silent(step: int, reported: Mapping[str, float]) -> None:

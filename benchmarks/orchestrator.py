@@ -30,6 +30,7 @@ import numpy as np
 
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.stage import Job, Report
+from samref.trial import NamesAsFingerprints
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.planning.work import Work
@@ -44,16 +45,6 @@ ONE_CPU = {kind: Resources(cpu=1, gpu=0) for kind in ("embed", "train", "evaluat
 THETAS, SEEDS = (1.05, 1.1, 1.15, 1.2, 1.3), (0, 1)
 
 
-class NoContents:
-    """Fingerprints of data that is drawn from a seed."""
-
-    def data(self, name: str, split: str, samples: int | None) -> str:
-        return f"{name}:{split}:{samples}"
-
-    def checkpoint(self, model: ModelConfig) -> str:
-        return f"random:{model.seed}"
-
-
 def sweep(name: str, configs: Sequence[TrialConfig]) -> Sweep:
     points = tuple({"trial": number} for number in range(len(configs)))
     return Sweep(name, "", Path(name), {}, points, tuple(configs), ONE_CPU)  # type: ignore[arg-type]
@@ -64,7 +55,7 @@ def empty_plan(count: int, done: frozenset[str]) -> Plan:
     model = ModelConfig(backbone="tiny", checkpoint="none")
     evaluations = (EvaluateConfig(data="shapes", theta=1 + number / count) for number in range(count))
     configs = [TrialConfig(model=model, train=None, evaluate=each, profile=None) for each in evaluations]
-    planned = plan(sweep("empty", configs), NoContents(), done)
+    planned = plan(sweep("empty", configs), NamesAsFingerprints(), done)
     return replace(planned, works=tuple(Work((stage,)) for work in planned.works for stage in work.stages))
 
 
@@ -170,7 +161,7 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
     from samref.run_stage import run
 
     torch.set_num_threads(1)
-    trial = samref.trial.build(real_config(config["theta"], config["seed"]), NoContents())
+    trial = samref.trial.build(real_config(config["theta"], config["seed"]), NamesAsFingerprints())
     seconds: dict[str, float] = {"embed": 0.0, "train": 0.0, "evaluate": 0.0}
     with tempfile.TemporaryDirectory() as name:
         for stage in trial.stages:
@@ -195,7 +186,7 @@ def way_sharing_plain(folder: Path, count: int) -> dict[str, float]:
 def way_sharing_ours(folder: Path, count: int) -> dict[str, float]:
     store = FolderStore(folder / "store")
     configs = [real_config(theta, seed) for seed in SEEDS for theta in THETAS]
-    ours(plan(sweep("sharing", configs), NoContents(), store.done()), store, None, lambda event: None, folder)
+    ours(plan(sweep("sharing", configs), NamesAsFingerprints(), store.done()), store, None, lambda event: None, folder)
     return {}
 
 

@@ -11,30 +11,14 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
 from samref import trial
-from samref.backbones import checkpoints
-from samref.config import ModelConfig, Runtime, TrialConfig
-from samref.data import open_dataset
+from samref.config import Runtime, TrialConfig
+from samref.contents import Contents
 from samref.run_stage import run
 from samref.stage import Job, Stage
-
-
-class _Contents:
-    """Fingerprints read from the files themselves."""
-
-    def __init__(self, runtime: Runtime, cache: Path) -> None:
-        self._runtime, self._cache = runtime, cache
-
-    def data(self, name: str, split: Literal["train", "val"], samples: int | None) -> str:
-        dataset = open_dataset(name, split=split, data_root=self._runtime.data_root, samples=samples, cache=self._cache)
-        return dataset.fingerprint()
-
-    def checkpoint(self, model: ModelConfig) -> str:
-        return checkpoints.fingerprint(model, self._runtime.checkpoints)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         config = TrialConfig.model_validate_json(options.trial.read_text())
-        planned = trial.build(config, _Contents(runtime, options.out / "fingerprints"))
-        checkpoints.obtain(config.model, runtime.checkpoints)
+        contents = Contents(runtime, options.out / "fingerprints")
+        planned = trial.build(config, contents)
+        contents.check([config.model])
     except (OSError, ValueError) as error:
         text = (
             "; ".join(f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors())

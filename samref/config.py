@@ -8,7 +8,9 @@ folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +28,21 @@ def _number_from_text(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number_from_text)]
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a setting that came after stores were filled, so that it changes no id while it means what was before.
+
+    `ema: Annotated[Number | None, Added(as_before=None)] = None`: whatever hashes settings leaves the field out while
+    it has the value `as_before`, and what runs a stage whose id lacks it gets that value, also where the default is
+    another one. The mark stays for ever, and `as_before` with it.
+    """
+
+    as_before: Any
+    """The value under which everything is as it was without the setting."""
+
+
 Module = Literal["encoder", "decoder", "refiner"]
 Precision = Literal["fp32", "bf16"]
 
@@ -34,6 +51,22 @@ class Part(BaseModel):
     """A frozen, keyword-only part of a trial's configuration; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @classmethod
+    @cache
+    def as_before(cls) -> Mapping[str, Any]:
+        """The settings that were `Added` to this part, each with the value that means what was before."""
+        marks = ((name, mark) for name, field in cls.model_fields.items() for mark in field.metadata)
+        return {name: mark.as_before for name, mark in marks if isinstance(mark, Added)}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings by which this part differs from others, as plain values: those that ids hash."""
+        before, values = self.as_before(), {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name not in before or value != before[name]:
+                values[name] = value.identity() if isinstance(value, Part) else value
+        return values
 
 
 class ModelConfig(Part):

@@ -114,4 +114,5 @@ class Contents:
 
     def _remember(self, key: str) -> None:
         if marker := self._marker(key):
+            marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text(key + "\n")

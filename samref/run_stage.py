@@ -22,6 +22,7 @@ from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfi
 from samref.embed import DataSource, embed
 from samref.evaluate import evaluate
 from samref.profile import profile
+from samref.source import code_of
 from samref.stage import Job, Report
 from samref.summary import FILE, Summary
 from samref.threads import on_threads
@@ -59,7 +60,7 @@ def run(job: Job, report: Report) -> list[Summary]:
     }
     summaries = []
     for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
-        summary = Summary(stage.id, stage, measured, **took)
+        summary = Summary(stage.id, stage, measured, code=dict(code_of(stage)), **took)
         if group.rank == 0:
             (out / FILE).write_text(json.dumps(summary.to_json(), indent=1) + "\n")
         summaries.append(summary)
@@ -99,7 +100,7 @@ def _measure(job: Job, report: Report) -> list[Metrics]:
         return list(evaluate(model, configs, inputs=job.inputs, outs=job.outs, **common))
     if first.kind == "embed":
         source = DataSource(**first.config["data"])
-        return [embed(model, source, first.config["resize"], inputs=job.inputs, out=out, **common)]
+        return [embed(model, source, first.config["embed"]["resize"], inputs=job.inputs, out=out, **common)]
     if first.kind == "train":
         config = TrainConfig(**first.config["train"])
         return [train(model, config, inputs=job.inputs, out=out, scratch=job.scratch, **common)]

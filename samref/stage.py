@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from samref.config import Runtime, TrainConfig
+from samref.config import EvaluateConfig, ModelConfig, Part, ProfileConfig, Runtime, TrainConfig
 
 Kind = Literal["embed", "train", "evaluate", "profile"]
 
@@ -29,19 +31,54 @@ VERSION: Mapping[Kind, int] = {"embed": 1, "train": 2, "evaluate": 5, "profile":
 
 
 def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, and 1.0 written as 1, so that equal settings give equal text."""
+    """Canonical JSON: sorted keys, no spaces, and 1.0 written as 1, so that equal settings give equal text.
 
-    def plain(item: Any) -> Any:
-        kind = type(item)  # exact types first: a plan of ten thousand trials comes here a million times
-        if kind is float:
-            return int(item) if item.is_integer() else item
-        if kind is str or kind is int or kind is bool or item is None:
-            return item
-        if isinstance(item, Mapping):
-            return {str(key): plain(entry) for key, entry in item.items()}
-        return [plain(entry) for entry in item]
+    Raises:
+        TypeError: there is something in it that is no string, number, bool, None, list, tuple or mapping of strings,
+            or a subclass of those; says where. Two unequal values could otherwise get the same text.
+        ValueError: a number in it is infinite, or none; says where.
+    """
+    try:
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    except _NoFormError:
+        place, what = next(_without_form(value))
+    problem = f"{place.lstrip('.') or 'the value'} is {what!r}"
+    if type(what) is float:
+        raise ValueError(f"{problem}, which is no finite number; an id cannot hold it")
+    raise TypeError(f"{problem}; an id cannot hold a {type(what).__name__}")
 
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+class _NoFormError(Exception):
+    """Raised for a value without a canonical form."""
+
+
+def _plain(item: Any) -> Any:
+    kind = type(item)  # exact types first: a plan of ten thousand trials comes here a million times
+    if kind is float and isfinite(item):
+        return int(item) if item.is_integer() else item
+    if kind is str or kind is int or kind is bool or item is None:
+        return item
+    if kind is dict or isinstance(item, Mapping):
+        if {*map(type, item)} <= {str}:
+            return {name: _plain(entry) for name, entry in item.items()}
+        raise _NoFormError
+    if kind is list or kind is tuple:
+        return [_plain(entry) for entry in item]
+    raise _NoFormError
+
+
+def _without_form(item: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Where, in a value, something stands without a canonical form, and what it is."""
+    if isinstance(item, Mapping):
+        yield from ((f"{place}: a name", name) for name in item if type(name) is not str)
+    if isinstance(item, Mapping) or type(item) in (list, tuple):
+        for name, entry in item.items() if isinstance(item, Mapping) else enumerate(item):
+            yield from _without_form(entry, f"{place}.{name}")
+        return
+    try:
+        _plain(item)
+    except _NoFormError:
+        yield place, item
 
 
 def digest(prefix: str, value: Any) -> str:
@@ -50,7 +87,36 @@ def digest(prefix: str, value: Any) -> str:
 
 
 def digest_text(prefix: str, text: str) -> str:
+    """`prefix-` and twelve hexadecimal digits of the SHA-256 of a text."""
     return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+REFINER = ("refiner", "refiner_blocks", "refiner_width", "patch_size_px", "click_radius_px", "error_threshold")
+"""The settings of the model that make its refiner; without a refiner none but the first counts."""
+_WHOLE = {name: name for name in ("backbone", "multimask", *REFINER)}
+MODEL_SETTINGS: Mapping[Kind, Mapping[str, str]] = {
+    "embed": {"backbone": "backbone", "precision": "precision", "storage": "embedding_precision"},
+    "train": {**_WHOLE, "encoder_precision": "precision"},
+    "evaluate": _WHOLE,
+    "profile": {**_WHOLE, "precision": "precision"},
+}
+"""Kind of stage → name in its key → the setting of the model that its output depends on, and that it runs with."""
+PARTS: Mapping[Kind, type[Part] | None] = {
+    "embed": None,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "profile": ProfileConfig,
+}
+"""Kind of stage → the part of a trial that is its own; all else in its key are settings of that part."""
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "model": ("checkpoint", "seed"),
+    "train": ("data", "samples"),
+    "evaluate": ("data", "samples"),
+    "data": ("name", "split", "samples"),
+}
+"""Part → the settings that say where something is found; a key holds the fingerprint of what is found there."""
+CONTENTS = ("checkpoint", "data")
+"""The entries of a key that are such fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +126,8 @@ class Stage:
     kind: Kind
     key: Mapping[str, Any]
     """What the output depends on besides `needs`; the id hashes this."""
-    config: Mapping[str, Any] = field(compare=False)
-    """What running it takes: the parts of the trial's configuration, data by name."""
+    names: Mapping[str, Mapping[str, Any]] = field(compare=False)
+    """Part → setting (of `NAMES`) → where the contents are found whose fingerprints the key holds."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Role → id of the stage whose output is needed."""
     id: str = field(init=False)
@@ -69,6 +135,25 @@ class Stage:
     def __post_init__(self) -> None:
         identity = {"version": VERSION[self.kind], "key": self.key, "needs": self.needs}
         object.__setattr__(self, "id", digest(self.kind, identity))
+
+    @cached_property
+    def config(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the stage runs with, part by part: the settings in its key, and its names; nothing else can get there.
+
+        A setting that is not in the key has the value that it had before it was `Added`, or else its default.
+        """
+        own = PARTS[self.kind]
+        of_model = MODEL_SETTINGS[self.kind]
+        parts: dict[str, dict[str, Any]] = {"model": dict(ModelConfig.as_before())}
+        parts[self.kind] = dict(own.as_before()) if own else {}
+        for name, value in self.key.items():
+            if name in of_model:
+                parts["model"][of_model[name]] = value
+            elif name not in CONTENTS:
+                parts[self.kind][name] = value
+        for part, names in self.names.items():
+            parts[part] = {**parts.get(part, {}), **names}
+        return parts
 
     @property
     def backbone(self) -> str:
@@ -86,8 +171,13 @@ class Stage:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Stage:
-        """The stage again, with the same id."""
-        return cls(**value)
+        """The stage again, with the same id; of what it runs with, only the names are taken from `config`."""
+        names = {
+            part: {name: settings[name] for name in NAMES[part] if name in settings}
+            for part, settings in value["config"].items()
+            if part in NAMES
+        }
+        return cls(value["kind"], value["key"], names, value["needs"])
 
 
 @dataclass(frozen=True)

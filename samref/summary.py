@@ -35,6 +35,8 @@ class Summary:
     """Most memory of its process in 10⁹ bytes; None where an older version ran it."""
     device_peak_memory_gb: float | None = None
     """Most memory on its GPU in 10⁹ bytes; None on a CPU."""
+    code: Mapping[str, str] | None = None
+    """Module → digest of the source that ran it (`samref.source`); None where an older version ran it."""
     commit: str | None = None
     """Commit of the code that ran it, which the store adds from the stage's manifest; None outside a repository."""
 

@@ -12,18 +12,12 @@ data and checkpoints), never paths, names of folders, devices or resources. Know
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Protocol
 
-from samref.config import (
-    ModelConfig,
-    Module,
-    TrainConfig,
-    TrialConfig,
-)
-from samref.stage import Kind, Stage, canonical, digest_text
+from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
+from samref.stage import MODEL_SETTINGS, NAMES, REFINER, Kind, Stage, canonical, digest_text
 
 
 class Fingerprints(Protocol):
@@ -64,168 +58,177 @@ def trained_modules(model: ModelConfig, train: TrainConfig, *, outermost: bool =
     return tuple(module for module in order if module in wanted)
 
 
+class NamesAsFingerprints:
+    """Fingerprints that are the names themselves, for stages whose contents nobody changes: of tests and benchmarks."""
+
+    def data(self, name: str, split: Literal["train", "val"], samples: int | None) -> str:
+        """The dataset's name, split and number of samples."""
+        return f"{name}/{split}/{samples}"
+
+    def checkpoint(self, model: ModelConfig) -> str:
+        """The checkpoint's name, or `random` where there is none, and the seed."""
+        return f"{'random' if model.checkpoint == 'none' else model.checkpoint}:{model.seed}"
+
+
 def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any] | None = None) -> Trial:
     """The stages of a trial, each id once.
 
     Args:
         config: the trial.
         fingerprints: of what it names.
-        shared: an empty mapping, kept from one call to the next, holds what trials of the same parts (the same
-            objects, as a grid's are) have in common: ten thousand of them are built in a third of the time.
+        shared: an empty mapping, kept from one call to the next with the same fingerprints, holds what trials that
+            differ in their evaluation's settings have in common: ten thousand are built in a third of the time.
     """
-    shared = {} if shared is None else shared
-    stages: dict[str, Stage] = {}
+    evaluate = config.evaluate
+    others = (getattr(config, name) for name in type(config).model_fields if name != "evaluate")
+    key = (*others, evaluate.data, evaluate.samples)
+    base: _Base | None = shared.get(key) if shared is not None else None
+    if base is None:
+        base = _Builder(config.model, fingerprints).base(config)
+        if shared is not None:
+            shared[key] = base
+    stages = [*base.stages, base.evaluate_stage(evaluate)]
+    if base.profile is not None:
+        stages.append(base.profile)
+    # Canonical JSON, put together of its parts'. Every setting counts, also those that no stage depends on: each row
+    # that was asked for is a row.
+    texts = {**base.texts, "evaluate": canonical({**evaluate.identity(), "data": base.data})}
+    before = config.as_before()
+    parts = (name for name in sorted(texts) if name not in before or getattr(config, name) != before[name])
+    text = ",".join(f'"{name}":{texts[name]}' for name in parts)
+    return Trial(config=config, stages=tuple(stages), id=digest_text("trial", f"{{{text}}}"))
 
-    def add(stage: Stage) -> Stage:
-        return stages.setdefault(stage.id, stage)
 
-    model, evaluate = config.model, config.evaluate
+@dataclass(frozen=True)
+class _Base:
+    """What trials of one model, training, profile and dataset of evaluation have in common."""
 
-    def once(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        if key not in shared:
-            shared[key] = (make(), config)  # which keeps the parts alive, so that no other part gets their ids
-        return shared[key][0]
+    stages: tuple[Stage, ...]
+    """All before the evaluation."""
+    profile: Stage | None
+    key: Mapping[str, Any]
+    """What the evaluation's key holds of the model."""
+    names: Mapping[str, Any]
+    """Where the model's weights are found."""
+    data: str
+    """Fingerprint of the evaluation's samples."""
+    needs: Mapping[str, str]
+    """Of the evaluation."""
+    texts: Mapping[str, str]
+    """The trial's other parts as canonical JSON, with contents for names."""
 
-    weights: dict[str, Any] = once(("network", id(model)), lambda: _network(model, fingerprints))
-    whole_model: dict[str, Any] = once(("model", id(model)), model.model_dump)
+    def evaluate_stage(self, evaluate: EvaluateConfig) -> Stage:
+        """The evaluation, whose key leaves out what cannot change it."""
+        settings = own_settings("evaluate", evaluate)
+        if self.key["refiner"] != "gfr+lfr":
+            del settings["theta"]  # no selector: every θ is the same evaluation
+        if evaluate.clicker == "ritm":
+            del settings["seed"]  # nothing is drawn
+        named = {name: getattr(evaluate, name) for name in NAMES["evaluate"]}
+        key = {**self.key, **settings, "data": self.data}
+        return Stage("evaluate", key, {"model": self.names, "evaluate": named}, self.needs)
 
-    def embed(
-        name: str, split: Literal["train", "val"], samples: int | None, resize: str, encoder: Stage | None
-    ) -> Stage:
-        data = {"name": name, "split": split, "samples": samples}
-        return add(
-            Stage(
-                kind="embed",
-                key={
-                    **weights,
-                    "precision": model.precision,
-                    "storage": model.embedding_precision,
-                    "resize": resize,
-                    "data": fingerprints.data(name, split, samples),
-                },
-                config={"model": whole_model, "data": data, "resize": resize},
-                needs={"weights": encoder.id} if encoder else {},
-            )
+
+class _Builder:
+    """Makes the stages of one model, each id once, in the order in which they can run."""
+
+    def __init__(self, model: ModelConfig, fingerprints: Fingerprints) -> None:
+        self._model = model
+        self._fingerprints = fingerprints
+        self._checkpoint = {"checkpoint": fingerprints.checkpoint(model)}
+        self._names = {name: getattr(model, name) for name in NAMES["model"]}
+        self._stages: dict[str, Stage] = {}
+
+    def base(self, config: TrialConfig) -> _Base:
+        """What does not depend on the evaluation's own settings."""
+        evaluate = config.evaluate
+        trained, encoder = self._train_stages(config.train)
+        embeddings = self._embed_stage(evaluate.data, "val", evaluate.samples, "stretch", encoder)
+        return _Base(
+            stages=tuple(self._stages.values()),
+            profile=self._profile_stage(config.profile) if config.profile else None,
+            key=self._checkpoint | model_settings("evaluate", self._model),
+            names=self._names,
+            data=self._fingerprints.data(evaluate.data, "val", evaluate.samples),
+            needs={"embeddings": embeddings.id, **({"weights": trained.id} if trained else {})},
+            texts={
+                name: canonical(self._identity(getattr(config, name)))
+                for name in type(config).model_fields
+                if name != "evaluate"
+            },
         )
 
-    def training(train: TrainConfig | None, outermost: bool = True) -> tuple[Stage | None, Stage | None]:
+    def _embed_stage(
+        self, name: str, split: Literal["train", "val"], samples: int | None, resize: str, encoder: Stage | None
+    ) -> Stage:
+        """The embeddings of a dataset by the checkpoint's encoder, or by one that a stage trained."""
+        key = {
+            **self._checkpoint,
+            **model_settings("embed", self._model),
+            "resize": resize,
+            "data": self._fingerprints.data(name, split, samples),
+        }
+        named = {"name": name, "split": split, "samples": samples}
+        return self._add("embed", key, {"data": named}, {"weights": encoder.id} if encoder else {})
+
+    def _train_stages(self, train: TrainConfig | None, *, outermost: bool = True) -> tuple[Stage | None, Stage | None]:
         """The stage that ends a chain of trainings, and the one that trained the encoder last."""
         if train is None:
             return None, None
-        start, encoder = training(train.init, outermost=False)
-        modules = trained_modules(model, train, outermost=outermost)
+        start, encoder = self._train_stages(train.init, outermost=False)
+        modules = trained_modules(self._model, train, outermost=outermost)
         if not modules:  # a training of nothing is what it starts from
             return start, encoder
         needs = {"init": start.id} if start else {}
         if "encoder" not in modules:
-            needs["embeddings"] = embed(train.data, "train", train.samples, train.resize, encoder).id
-        settings = train.model_dump(exclude={"data", "samples", "init", "modules"})
-        refiner: dict[str, Any] = {}
-        if "refiner" in modules:
-            refiner = _refiner(model)
-        else:
+            embeddings = self._embed_stage(train.data, "train", train.samples, train.resize, encoder)
+            needs["embeddings"] = embeddings.id
+        network = model_settings("train", self._model)
+        settings = own_settings("train", train)
+        if "refiner" not in modules:  # then there is none, nor a selector
+            network = {name: value for name, value in network.items() if name not in REFINER}
             del settings["theta"]
-        stage = add(
-            Stage(
-                kind="train",
-                key={
-                    **weights,
-                    **refiner,
-                    **settings,
-                    "modules": modules,
-                    "multimask": model.multimask,
-                    "data": fingerprints.data(train.data, "train", train.samples),
-                    "encoder_precision": model.precision,
-                },
-                config={
-                    "model": whole_model,
-                    "train": {**train.model_dump(), "init": None, "modules": modules},
-                },
-                needs=needs,
-            )
-        )
+        data = self._fingerprints.data(train.data, "train", train.samples)
+        key = {**self._checkpoint, **network, **settings, "modules": modules, "data": data}
+        named = {name: getattr(train, name) for name in NAMES["train"]}
+        stage = self._add("train", key, {"train": named}, needs)
         return stage, (stage if "encoder" in modules else encoder)
 
-    def before() -> tuple[Stage | None, Stage]:
-        trained, encoder = training(config.train)
-        return trained, embed(evaluate.data, "val", evaluate.samples, "stretch", encoder)
+    def _profile_stage(self, profile: ProfileConfig) -> Stage:
+        """The measurement of the model, for which weights do not matter."""
+        key = {**model_settings("profile", self._model), **own_settings("profile", profile)}
+        return Stage("profile", key, {"model": {"checkpoint": "none"}})
 
-    key = ("before", id(model), id(config.train), evaluate.data, evaluate.samples)
-    (trained, embeddings), needed = once(key, lambda: (before(), stages))
-    stages = dict(needed)
-    settings = evaluate.model_dump(exclude={"data", "samples"})
-    if model.refiner != "gfr+lfr":
-        del settings["theta"]  # no selector: every θ is the same evaluation
-    if evaluate.clicker == "ritm":
-        del settings["seed"]  # nothing is drawn
-    add(
-        Stage(
-            kind="evaluate",
-            key={
-                **weights,
-                **_refiner(model),
-                **settings,
-                "multimask": model.multimask,
-                "data": fingerprints.data(evaluate.data, "val", evaluate.samples),
-            },
-            config={"model": whole_model, "evaluate": evaluate.model_dump()},
-            needs={"embeddings": embeddings.id, **({"weights": trained.id} if trained else {})},
-        )
-    )
-    if (cost := config.profile) is not None:
+    def _add(self, kind: Kind, key: Mapping[str, Any], names: Mapping[str, Any], needs: Mapping[str, str]) -> Stage:
+        stage = Stage(kind, key, {"model": self._names, **names}, needs)
+        return self._stages.setdefault(stage.id, stage)
 
-        def profile() -> Stage:
-            return Stage(
-                kind="profile",
-                key={
-                    "backbone": model.backbone,
-                    "precision": model.precision,
-                    "multimask": model.multimask,
-                    **_refiner(model),
-                    **cost.model_dump(),
-                },
-                config={"model": whole_model, "profile": cost.model_dump()},
-            )
-
-        add(once(("profile", id(model), id(cost)), profile))
-    parts = {
-        name: once(("text", id(getattr(config, name))), partial(_identity, config, name, fingerprints))
-        for name in sorted(TrialConfig.model_fields)
-    }
-    # Canonical JSON, put together of its parts'.
-    text = ",".join(f'"{name}":{part}' for name, part in parts.items())
-    return Trial(config=config, stages=tuple(stages.values()), id=digest_text("trial", f"{{{text}}}"))
+    def _identity(self, part: Part | None) -> dict[str, Any] | None:
+        """A part's settings, with contents for names."""
+        if part is None:
+            return None
+        values = part.identity()
+        if isinstance(part, ModelConfig):
+            values |= self._checkpoint
+        if isinstance(part, TrainConfig):
+            values["data"] = self._fingerprints.data(part.data, "train", part.samples)
+            values["init"] = self._identity(part.init)
+        return values
 
 
-def _network(model: ModelConfig, fingerprints: Fingerprints) -> dict[str, Any]:
-    return {"backbone": model.backbone, "checkpoint": fingerprints.checkpoint(model)}
+def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
+    """The model's settings that a stage of this kind depends on, by their names in its key."""
+    before, settings = model.as_before(), {}
+    for name, setting in MODEL_SETTINGS[kind].items():
+        value = getattr(model, setting)
+        if (setting not in before or value != before[setting]) and (
+            model.refiner != "none" or setting not in REFINER[1:]
+        ):
+            settings[name] = value
+    return settings
 
 
-def _refiner(model: ModelConfig) -> dict[str, Any]:
-    if model.refiner == "none":
-        return {"refiner": "none"}
-    names = (
-        "refiner",
-        "refiner_blocks",
-        "refiner_width",
-        "patch_size_px",
-        "click_radius_px",
-        "error_threshold",
-    )
-    return {name: getattr(model, name) for name in names}
-
-
-def _identity(config: TrialConfig, name: str, fingerprints: Fingerprints) -> str:
-    """A part as canonical JSON, with contents for names."""
-    # Every setting counts, also those that no stage depends on: each row that was asked for is a row.
-    value = config.model_dump(include={name})[name]
-    if name == "model":
-        value["checkpoint"] = fingerprints.checkpoint(config.model)
-    elif name == "evaluate":
-        value["data"] = fingerprints.data(config.evaluate.data, "val", config.evaluate.samples)
-    elif name == "train":
-        part, train = value, config.train
-        while train is not None:
-            part["data"] = fingerprints.data(train.data, "train", train.samples)
-            part, train = part["init"], train.init
-    return canonical(value)
+def own_settings(kind: Kind, part: Part) -> dict[str, Any]:
+    """The settings of a stage's own part that stand in its key: all but names, and earlier trainings."""
+    left_out = (*NAMES.get(kind, ()), "init")
+    return {name: value for name, value in part.identity().items() if name not in left_out}

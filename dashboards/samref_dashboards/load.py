@@ -61,6 +61,8 @@ class Sweep:
     """Rows in trials.parquet."""
     place: str
     """The folder of its results, or the URI that they were copied from."""
+    other_code: str = ""
+    """A sentence on stages that were reused though other code made them; empty where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
+        other_code=about.get("other_code") or "",
         place=(folder / COPIED).read_text() if (folder / COPIED).exists() else str(folder),
     )
     return sweep, rows

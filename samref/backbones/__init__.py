@@ -36,6 +36,11 @@ def names() -> list[str]:
     return list(_BUILDERS)
 
 
+def module_of(name: str) -> str:
+    """The module that holds the builder of a backbone, by its dotted name."""
+    return _BUILDERS[name][0]
+
+
 def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbone:
     """A backbone on the CPU, in evaluation mode.
 

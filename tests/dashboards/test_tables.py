@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,15 @@ def test_headings_say_what_the_files_say_and_files_without_words_load(write_resu
 )
 def test_what_was_measured_is_never_written_as_nothing(value: float | None, text: str) -> None:
     assert metrics.MEMORY.write(value) == text
+
+
+def test_stages_that_other_code_made_are_told_where_the_page_says_what_made_it(
+    write_results: Writer, tmp_path: Path
+) -> None:
+    write_results(tmp_path, axes=METHODS)
+    assert "other code" not in dict(gather(load([tmp_path])).provenance)
+    file, said = tmp_path / "trials.parquet", "8 stages were made by other code (refiner/gfr.py changed since)"
+    table = pq.read_table(file)
+    about = {**json.loads(table.schema.metadata[b"samref.sweep"]), "other_code": said}
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"samref.sweep": json.dumps(about)}), file)
+    assert dict(gather(load([tmp_path])).provenance)["other code"] == [said]

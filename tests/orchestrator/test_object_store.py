@@ -90,6 +90,28 @@ def test_a_stage_is_seen_once_it_is_uploaded_and_fetched_once_by_each_node(node:
     assert node("a third").node.root.name == other.node.root.name, "the cache is named by the store"
 
 
+def test_a_stage_that_is_made_anew_is_served_from_no_older_copy(node: Node, bucket: str) -> None:
+    maker, other, third = (node(name) for name in ("maker", "other", "third"))
+    finish(maker, "train-1", "old")
+    for store in (other, third):
+        assert (store.open("train-1") / "deep" / "a.txt").read_text() == "old"
+    maker.codes.note("train-1", {"a.py": "1"})
+    third.supersede(["train-1"])
+    assert not any(store.has("train-1") for store in (maker, other, third))
+    assert "sweeps/replaced/train-1.json" in objects_of(bucket)
+    with other.claim(["train-1"]):  # which would upload what was finished here and is not known to be
+        assert not other.has("train-1")
+    maker.codes.note("train-1", {"a.py": "2"})
+    finish(maker, "train-1", "newer")
+    for store in (maker, other, third):
+        assert store.done() == {"train-1"}
+        assert store.file("train-1", "deep/a.txt").read_text() == "newer"
+        assert (store.open("train-1") / "deep" / "a.txt").read_text() == "newer"
+    assert third.codes.all() == {"train-1": {"a.py": "2"}}
+    left = [name for name in objects_of(bucket) if name.startswith(("sweeps/replaced", "sweeps/stages"))]
+    assert len(left) == 2, "the new stage's files alone"
+
+
 def test_a_table_fetches_the_file_that_it_needs_and_no_other(node: Node) -> None:
     finish(node("maker"), "train-1")
     other = node("other")

@@ -67,7 +67,7 @@ def test_a_finished_trial_has_its_settings_metrics_and_origin(tables: Path) -> N
     assert row["device_seconds"] == 1.5 * 5  # two embeddings would be shared, shapes has two splits
     assert row["random_weights"] is True
     assert row["checkpoint_fingerprint"] == "random:0"
-    assert (row["train_data_fingerprint"], row["evaluate_data_fingerprint"]) == ("shapes:train:None", "shapes:val:None")
+    assert (row["train_data_fingerprint"], row["evaluate_data_fingerprint"]) == ("shapes/train/None", "shapes/val/None")
     assert row["started"] == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     assert row["stage_train"] == rows[1]["stage_train"] != rows[2]["stage_train"]
 
@@ -94,6 +94,7 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "command": "samref-sweep toy.yaml",
         "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
         "planned": 4,
+        "other_code": None,
     }
 
 

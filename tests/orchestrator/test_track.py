@@ -1,13 +1,17 @@
 """MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from toys import toy_plan
+from toys import toy_plan, write_toy_stage
 
+from samref.config import Runtime
+from samref.stage import Job, Report
 from samref_sweep.execution.telemetry import sampled
+from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record.mlflow_runs import miou_per_click
@@ -51,6 +55,34 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) <= 200
     assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"trial.json", "evaluate.json"}
     assert (store.root / "mlflow-artifacts").is_dir()
+
+
+def test_a_trial_whose_evaluation_was_made_anew_is_logged_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def do(noc: float) -> None:
+        def write(job: Job, report: Report) -> None:
+            write_toy_stage(job, report)
+            for out in job.outs:
+                summary = json.loads((out / "summary.json").read_text())
+                summary["metrics"] |= {"noc_at_90": noc} if "noc_at_90" in summary["metrics"] else {}
+                (out / "summary.json").write_text(json.dumps(summary))
+
+        for work in toy_plan(store, gammas=[0.6], thetas=[1.1]).works:
+            perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write)
+        assert track(toy_plan(store, gammas=[0.6], thetas=[1.1]), store) == []
+
+    def logged() -> float:
+        client = MlflowClient(tracking_uri=default_uri(store))
+        experiment = client.get_experiment_by_name("samref-sweep").experiment_id
+        (run,) = client.search_runs([experiment], "metrics.noc_at_90 > 0")
+        return float(run.data.metrics["noc_at_90"])
+
+    do(1.5)
+    assert logged() == 1.5
+    store.supersede(name for name in store.done() if name.startswith("evaluate"))
+    do(2.5)
+    assert logged() == 2.5
 
 
 def test_a_failed_trial_says_why_and_becomes_finished_when_it_is(finished: tuple[Plan, Store], tmp_path: Path) -> None:

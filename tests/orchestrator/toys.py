@@ -14,6 +14,7 @@ import numpy as np
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig, TrialConfig
 from samref.stage import Job, Report, Stage
 from samref.summary import Summary
+from samref.trial import NamesAsFingerprints as NamedContents
 from samref_sweep.execution.unit import Runner
 from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
@@ -23,16 +24,6 @@ from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
     from samref_sweep.execution.dispatch import Ending
-
-
-class NamedContents:
-    """Fingerprints that are the names themselves."""
-
-    def data(self, name: str, split: str, samples: int | None) -> str:
-        return f"{name}:{split}:{samples}"
-
-    def checkpoint(self, model: ModelConfig) -> str:
-        return f"random:{model.seed}" if model.checkpoint != "auto" else "official"
 
 
 def toy_sweep(gammas: Iterable[float] = (0.6, 0.9), thetas: Iterable[float] = (1.05, 1.1), **model: Any) -> Sweep:
@@ -99,7 +90,7 @@ def write_toy_stage(job: Job, report: Report) -> None:
         (out / "summary.json").write_text(summary_text(stage.id, stage, **metrics))
 
 
-TOY_STAGE = Stage("train", key={}, config={})
+TOY_STAGE = Stage("train", key={}, names={})
 
 
 def summary_text(stage_id: str, stage: Stage = TOY_STAGE, **metrics: float) -> str:

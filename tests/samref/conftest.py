@@ -25,14 +25,6 @@ SETTINGS = {
 }
 
 
-class NamesAsFingerprints:
-    def data(self, name, split, samples):
-        return f"{name}/{split}/{samples}"
-
-    def checkpoint(self, model):
-        return f"{model.checkpoint}:{model.seed}"
-
-
 def merge(base, changes):
     merged = dict(base)
     for key, value in changes.items():
@@ -47,7 +39,7 @@ class Runner:
         self.root, self.runtime = root, runtime
 
     def build(self, **changes):
-        return trial.build(TrialConfig.model_validate(merge(SETTINGS, changes)), NamesAsFingerprints())
+        return trial.build(TrialConfig.model_validate(merge(SETTINGS, changes)), trial.NamesAsFingerprints())
 
     def run_stages(self, stages, report=lambda step, metrics: None, root=None):
         root = root or self.root

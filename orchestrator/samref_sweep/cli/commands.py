@@ -21,6 +21,7 @@ from samref_sweep import driver
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
+from samref_sweep.planning.redo import other_code
 from samref_sweep.screen import display as show
 from samref_sweep.store.opening import is_uri, open_store
 from samref_sweep.store.store import Store
@@ -60,14 +61,16 @@ def _sweep(options: argparse.Namespace) -> int:
     # A plan writes nothing: where there is no store yet, nothing is done.
     store = options.store if options.plan else open_store(options.store)
     retry_failed = options.retry_failed and not options.sync
-    planned = driver.plan(sweep, store=store, data_root=options.data_root, retry_failed=retry_failed)
+    redo = () if options.sync else options.redo
+    planned = driver.plan(sweep, store=store, data_root=options.data_root, retry_failed=retry_failed, redo=redo)
     if options.plan:
         return _show_plan(planned, options)
     uri = options.mlflow or _default_uri(store)
     if options.sync:
         return _sync(planned, uri)
-    _say_plan(planned, (), options.json)
+    _say_plan(planned, [text] if (text := planned.other_code.text) else (), options.json)
     planned.check()
+    planned = driver.set_aside(planned)
     nothing = contextlib.nullcontext(lambda event: None)
     with nothing if planned.complete else show.display(planned.grown, store, as_json=options.json) as display:
         result = driver.run(
@@ -140,6 +143,9 @@ def _say_end(result: Result, store: Store, uri: str) -> None:
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")
     if result.interrupted:
         print(f"stopped: {result.plan.interruption or 'the same command goes on from here'}")
+    stages = result.plan.stages.values()
+    if reused := other_code(stages, store.done(), store.codes.all()).text:
+        print(reused)
     where = result.where if is_uri(result.where) else _short(Path(result.where))
     print(f"tables:    {where}")
     print(f"dashboard: samref-dashboard {shlex.quote(where)}")
@@ -164,8 +170,11 @@ def _trial(options: argparse.Namespace) -> int:
         print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *lines, sep="\n", file=sys.stderr)
         return BAD_INPUT
     store = open_store(options.out)
-    planned = driver.plan_trial(every, chosen[0], store)
+    planned = driver.plan_trial(every, chosen[0], store, options.redo)
     planned.check()
+    planned = driver.set_aside(planned)
+    if planned.other_code.text:
+        print(planned.other_code.text)
     with show.display(planned.grown, store, as_json=False) as display:
         driver.run_here(planned, on_event=display)
     for stage in planned.plan.trials[0].stages:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import shtab
 
+from samref_sweep.planning.redo import REDO
+
 
 def _common(program: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
@@ -22,6 +24,15 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     )
     shtab.add_argument_to(parser, help="print a shell's completion script")
     parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
+    parser.add_argument(
+        "--redo",
+        metavar="KIND",
+        action="append",
+        default=[],
+        choices=REDO,
+        help="make finished stages anew, and what reads them: embed, train, evaluate, profile, or changed (those that "
+        "other code made). May be repeated.",
+    )
     return parser
 
 

@@ -4,8 +4,8 @@ The commands are thin users of this package, and so is a notebook (docs/python.m
 process (`plan_trial`, `run_here`), and what MLflow lacks of a sweep (`sync`).
 """
 
-from samref_sweep.driver.sweep_plan import SweepPlan, plan, plan_trial
+from samref_sweep.driver.sweep_plan import SweepPlan, plan, plan_trial, set_aside
 from samref_sweep.driver.sweep_run import Result, run, run_here, sync
 from samref_sweep.spec.sweep import read
 
-__all__ = ["Result", "SweepPlan", "plan", "plan_trial", "read", "run", "run_here", "sync"]
+__all__ = ["Result", "SweepPlan", "plan", "plan_trial", "read", "run", "run_here", "set_aside", "sync"]

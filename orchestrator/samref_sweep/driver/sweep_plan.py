@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from samref_sweep.failures import Failure
 from samref_sweep.planning.cost import Cost, estimate
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.plan import plan as plan_trials
+from samref_sweep.planning.redo import OtherCode, other_code, superseded
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.opening import existing_store
 from samref_sweep.store.store import Store
@@ -40,6 +41,10 @@ class SweepPlan:
     contents: Contents
     search: Search | None = None
     """What suggests trials of an adaptive sweep; it goes on where it was, so a plan is for one run."""
+    other_code: OtherCode = field(default_factory=lambda: OtherCode({}, ()))
+    """The finished stages that are reused though other code made them."""
+    superseded: frozenset[str] = frozenset()
+    """Ids of finished stages that are to be made anew; a run sets them aside."""
     remembered: Mapping[str, Failure] | None = None
     """Stage id → why it failed by itself, or was stopped, in an earlier run, so that it is not to do; None: all that
     failed is tried again."""
@@ -64,8 +69,9 @@ class SweepPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What stands between this plan and its run, in words: data that is missing, checkpoints to download."""
-        return (*self.contents.missing.values(), *self.contents.downloads(self._models()))
+        """What to know of this plan, in words: other code, data that is missing, checkpoints to download."""
+        said = [self.other_code.text] if self.other_code.text else []
+        return (*said, *self.contents.missing.values(), *self.contents.downloads(self._models()))
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""
@@ -115,7 +121,7 @@ class SweepPlan:
 
 def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Stages of a plan share their models, and validating ten thousand takes a second."""
-    return {id(model): model for model in models}.values()
+    return {frozenset(model.items()): model for model in models}.values()
 
 
 def plan(
@@ -125,6 +131,7 @@ def plan(
     data_root: str | Path = "data",
     device: str = "auto",
     retry_failed: bool = False,
+    redo: Collection[str] = (),
 ) -> SweepPlan:
     """Plan a sweep: its trials, the stages that they share, and which of them the store lacks. Nothing is written.
 
@@ -135,6 +142,8 @@ def plan(
         data_root: the datasets' folder.
         device: where `run_here` computes: cpu, cuda, cuda:1 or auto.
         retry_failed: whether stages that failed by themselves in earlier runs are to do again.
+        redo: kinds of stages, or `changed` (whatever other code made), that are to be made anew, with all that read
+            them.
 
     Raises:
         StoreError: the store cannot be read.
@@ -150,8 +159,14 @@ def plan(
             build(config, contents)  # opens what may be suggested, so that it is checked like all else
         search = Search(sweep, contents, opened) if opened else None
     whole = search.plan if search else plan_trials(sweep, contents, opened.done() if opened else ())
+    made = opened.codes.all() if opened else {}
+    other = other_code(whole.stages.values(), whole.done, made)
+    if anew := superseded(whole.stages.values(), whole.done, redo, other.stages):
+        whole = whole.anew(anew)
+        other = other_code(whole.stages.values(), whole.done, made)
     remembered = None if retry_failed else _remembered(whole, opened)
-    return SweepPlan(sweep, whole.without(remembered or ()), where, opened, runtime, contents, search, remembered)
+    left = whole.without(remembered or ())
+    return SweepPlan(sweep, left, where, opened, runtime, contents, search, other, anew, remembered)
 
 
 def _remembered(planned: Plan, store: Store | None) -> dict[str, Failure]:
@@ -163,15 +178,35 @@ def _remembered(planned: Plan, store: Store | None) -> dict[str, Failure]:
     return {name: each for name, each in told.items() if each.kind != "stopped" or stops}
 
 
-def plan_trial(planned: SweepPlan, number: int, store: Store) -> SweepPlan:
+def set_aside(planned: SweepPlan) -> SweepPlan:
+    """Set the finished stages aside that a checked plan makes anew, and return the plan as it is then.
+
+    Nothing is lost if the run is killed: the same command goes on, and the store keeps what they were until then.
+    """
+    if not planned.store or not planned.superseded:
+        return planned
+    planned.store.supersede(planned.superseded)
+    planned.store.failures.forget(planned.superseded)
+    return again(planned, planned.store)
+
+
+def again(planned: SweepPlan, store: Store) -> SweepPlan:
+    """Plan the same sweep once more, by what a store holds now."""
+    data_root, device = planned.runtime.data_root, planned.runtime.device
+    retry_failed = planned.remembered is None
+    return plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=retry_failed)
+
+
+def plan_trial(planned: SweepPlan, number: int, store: Store, redo: Collection[str] = ()) -> SweepPlan:
     """Plan one trial of a sweep alone, in a store that may be another.
 
     Args:
         planned: the sweep's plan.
         number: which of its trials.
         store: where its stages are looked for, and go.
+        redo: kinds of stages, or `changed`, that are to be made anew.
     """
     trial, point = planned.plan.trials[number], planned.plan.points[number]
     alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None)
     data_root, device = planned.runtime.data_root, planned.runtime.device
-    return plan(alone, store=store, data_root=data_root, device=device, retry_failed=True)
+    return plan(alone, store=store, data_root=data_root, device=device, retry_failed=True, redo=redo)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samref_sweep.driver.sweep_plan import SweepPlan, plan
+from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
 from samref_sweep.execution.dispatch import Ending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
@@ -82,11 +82,11 @@ def run(
     """
     store = planned.store
     if store is None:
-        store, again = open_store(planned.where), planned.remembered is None
-        data_root, device = planned.runtime.data_root, planned.runtime.device
-        planned = plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=again)
+        store = open_store(planned.where)
+        planned = again(planned, store)
     store.clean()
     planned.check()
+    planned = set_aside(planned)
     remembered = planned.remembered
     if remembered is None:
         store.failures.forget(planned.plan.stages)
@@ -167,6 +167,7 @@ def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda e
         Exception: whatever a stage raises.
     """
     store = planned.store or open_store(planned.where)
+    planned = set_aside(planned)
     for work in planned.plan.works:
         on_event(Event("started", work))
 

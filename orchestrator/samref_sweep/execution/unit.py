@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from samref.config import Runtime
 from samref.errors import UserError
+from samref.source import code_of
 from samref.stage import TELEMETRY_FILE, Job, Report, Stopped
 from samref_sweep.execution import telemetry
 from samref_sweep.execution.classify import classify
@@ -59,6 +60,8 @@ def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runne
     with store.claim(stage.id for stage in work.stages) as claim:
         stages = tuple(stage for stage in work.stages if not store.has(stage.id))
         if stages:
+            for stage in stages:
+                store.codes.note(stage.id, code_of(stage))
             inputs = {role: store.open(need) for role, need in work.needs.items()}
             with contextlib.ExitStack() as stack:
                 outs = tuple(stack.enter_context(claim.workspace(stage.id)) for stage in stages)

@@ -73,6 +73,11 @@ class Plan:
                 counts[kind] = Count(asked=len(asked), total=distinct, done=distinct - missing, to_do=missing)
         return counts
 
+    def anew(self, superseded: Collection[str]) -> Plan:
+        """Return the plan as if these finished stages were not done."""
+        done = self.done.difference(superseded)
+        return replace(self, done=done, works=units_of_work(missing(self.trials[: self.sweep.budget.trials], done)))
+
     def without(self, failed: Collection[str]) -> Plan:
         """The plan, less the work on stages that failed, and less what needs them."""
         lost = set(failed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -70,13 +71,16 @@ class SweepRuns:
         self._runs: dict[str, RunInfo] = {}  # by trial id
         self._finished: set[str] = set()
         self._parent = ""
+        finished = store.dated()
+        ends = {t.id: max(finished.get(stage.id, math.inf) for stage in leaves(t)) for t in plan.trials}
         for run in self._search(f"tags.`samref.sweep` = '{self._sweep}'"):
             trial = run.data.tags.get("samref.trial")
             if trial in self._runs or (not trial and self._parent):
                 self._client.delete_run(run.info.run_id)  # made twice, where the first answer was lost
             elif trial:
                 self._runs[trial] = run.info
-                if run.info.status == "FINISHED":
+                # One whose stages were made anew since is logged anew.
+                if run.info.status == "FINISHED" and ends.get(trial, 0) * 1000 <= run.info.end_time:
                     self._finished.add(trial)
             else:
                 self._parent = run.info.run_id

@@ -26,6 +26,7 @@ from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan, leaves
+from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
 from samref_sweep.record.schemas import SCHEMAS, VERSION
 from samref_sweep.store.store import Store
@@ -53,8 +54,9 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     for trial in plan.trials:
         for leaf in leaves(trial):
             reader.summary(leaf)
-    outcomes = plan.outcomes(store.done(), {**failures, **reader.damaged})
-    stages = plan.stages.values()
+    done, stages = store.done(), plan.stages.values()
+    outcomes = plan.outcomes(done, {**failures, **reader.damaged})
+    sweep["other_code"] = other_code(stages, done, store.codes.all()).text
     rows = (
         trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)
     )

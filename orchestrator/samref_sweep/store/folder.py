@@ -6,6 +6,8 @@
     STORE/scratch/<stage id>/       where a training that was killed goes on from; locked by who works on the stage
     STORE/failures/<stage id>.json  why a stage that failed by itself has no folder; a run skips it unless told to try
     STORE/damaged/<id>.<random>/    what was a finished stage until its files were found to be others
+    STORE/replaced/<stage id>/      what was a finished stage until a user wanted it anew; kept until that is done
+    STORE/code/                     which code made which stage (codes.py)
     STORE/fingerprints/  logs/      what reading the data cost once; one log for each unit of work
 
 Whether a stage is done is whether its folder exists: nothing else is remembered, so nothing can disagree with it.
@@ -30,6 +32,7 @@ from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
+from samref_sweep.store.codes import Codes, FolderCodes
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.locks import held, is_held
 from samref_sweep.store.node import NodeFolder
@@ -52,10 +55,12 @@ class FolderStore:
         self.shared: Path | None = self.root
         self.stages = self.root / "stages"
         self._scratches = self.root / "scratch"
+        self._replaced = self.root / "replaced"
         try:
             self.node = NodeFolder(self.root)
             self.stages.mkdir(exist_ok=True)
             self.failures: Failures = FolderFailures(self.root / "failures", self)
+            self.codes: Codes = FolderCodes(self.root / "code")
             version = self._marked_version()
             if not os.access(self.stages, os.W_OK) or not os.access(self.node.partial, os.W_OK):
                 raise PermissionError(13, "no permission to write")
@@ -116,6 +121,14 @@ class FolderStore:
             return f"move the folder away ({error.strerror}), then "
         return f"the folder was moved to {place}; "
 
+    def supersede(self, stage_ids: Iterable[str]) -> None:
+        for stage_id in stage_ids:
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                self._replaced.mkdir(exist_ok=True)
+                if self.has(stage_id):  # and with it a new output for what was replaced before
+                    shutil.rmtree(self._replaced / stage_id, ignore_errors=True)
+                self.folder(stage_id).rename(self._replaced / stage_id)
+
     def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         folder = self.open(stage_id) if checked else self.folder(stage_id)
         content = json.loads((folder / "summary.json").read_text())
@@ -151,8 +164,9 @@ class FolderStore:
         return folder
 
     def remove_scratch(self, stage_id: str) -> None:
-        """Remove what attempts at a stage left, for whoever holds its lock."""
+        """Remove what attempts at a finished stage left, and what it replaced, for whoever holds its lock."""
         shutil.rmtree(self._scratches / stage_id, ignore_errors=True)
+        shutil.rmtree(self._replaced / stage_id, ignore_errors=True)
 
     @contextmanager
     def workspace(self, stage_id: str) -> Iterator[Path]:

@@ -5,6 +5,8 @@
     URI/stages/<stage id>/<random>/     its files, in an upload that went on before its `done` was written
     URI/uploads/<stage id>.<random>     an upload that goes on, or did when its process died
     URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
+    URI/replaced/<stage id>.json        what `done` said of a stage that a user wanted anew, until that is done
+    URI/code/                           which code made which stage (codes.py)
     URI/failures/<stage id>.json  logs/  searches/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or
@@ -20,21 +22,23 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
-from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
 from samref_sweep.store.bucket import QUICK, Bucket
+from samref_sweep.store.bucket_notes import BucketCodes, BucketFailures
 from samref_sweep.store.checkpoints import mirrored
+from samref_sweep.store.codes import Codes
 from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.store import DAY_SECONDS, Claim, Failures
 
 _LOG = logging.getLogger(__name__)
+CLOCKS_SECONDS = 60
+"""What a server's clock may be ahead of a node's."""
 
 
 class ObjectStore:
@@ -56,6 +60,7 @@ class ObjectStore:
         self.cache = FolderStore(caches / _identity(self._bucket if patient else Bucket(uri, QUICK)))
         self.node = self.cache.node
         self.failures: Failures = BucketFailures(self._bucket)
+        self.codes: Codes = BucketCodes(self._bucket)
         self._known = self.node.root / "done"
         self._files = self.node.root / "files"
 
@@ -66,7 +71,31 @@ class ObjectStore:
         return frozenset(self.dated())
 
     def dated(self) -> dict[str, float]:
-        return {name.removesuffix(".json"): when for name, when in self._bucket.list("done").items()}
+        found = self._bucket.list("done")
+        for name, when in found.items():
+            with suppress(FileNotFoundError):  # what this node read of a stage before that was made anew
+                if (self._known / name).stat().st_mtime < when + CLOCKS_SECONDS:
+                    (self._known / name).unlink()
+        return {name.removesuffix(".json"): when for name, when in found.items()}
+
+    def supersede(self, stage_ids: Iterable[str]) -> None:
+        for stage_id in stage_ids:
+            with suppress(FileNotFoundError):  # another driver was first
+                self._bucket.write(f"replaced/{stage_id}.json", self._bucket.read(_done(stage_id)))
+                self._bucket.remove(_done(stage_id))
+                self._drop_replaced(stage_id)
+
+    def _drop_replaced(self, stage_id: str) -> None:
+        """Remove this node's copy of a stage that is to be made anew, which `_upload` would take for the new one."""
+        with suppress(FileNotFoundError):
+            about = json.loads(self._bucket.read(f"replaced/{stage_id}.json"))
+            if self._is_here(stage_id) and manifest.read(self.cache.folder(stage_id)) == about["manifest"]:
+                self._remove_copy(stage_id)
+
+    def _remove_copy(self, stage_id: str) -> None:
+        """Remove this node's copy of a stage, whole at once."""
+        with self.node.temporary(stage_id) as aside, suppress(FileNotFoundError):
+            self.cache.folder(stage_id).rename(aside / "removed")
 
     def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """Return what a stage measured; nothing but that is fetched, so there is nothing to compare."""
@@ -100,11 +129,21 @@ class ObjectStore:
 
         Where the objects are damaged, the object that says that the stage is done is removed.
         """
-        if not self._is_here(stage_id):
+        if not self._is_newest(stage_id):
             with self.cache.hold([stage_id]):  # one process of this node fetches it
-                if not self._is_here(stage_id):
+                if not self._is_newest(stage_id):
                     self._fetch(stage_id)
         return self.cache.folder(stage_id)
+
+    def _is_newest(self, stage_id: str) -> bool:
+        """Tell whether this node has the whole stage, not made anew on another one; an older copy is removed."""
+        if not self._is_here(stage_id):
+            return False
+        with suppress(DamagedError):  # where nothing says that it is done any more, this copy serves
+            if manifest.read(self.cache.folder(stage_id)) != self._about(stage_id, anew=True)["manifest"]:
+                self._remove_copy(stage_id)
+                return False
+        return True
 
     def _is_here(self, stage_id: str) -> bool:
         """Tell whether this node has the whole stage; a copy that is damaged is removed."""
@@ -113,8 +152,7 @@ class ObjectStore:
         reason = self.cache.damage(stage_id)
         if reason:
             _LOG.warning("%s; this node's copy is removed", reason)
-            with self.node.temporary(stage_id) as aside, suppress(FileNotFoundError):
-                self.cache.folder(stage_id).rename(aside / "damaged")
+            self._remove_copy(stage_id)
         return not reason
 
     def _fetch(self, stage_id: str) -> None:
@@ -172,12 +210,14 @@ class ObjectStore:
         claimed = list(stage_ids)
         with self.cache.hold(claimed):
             for stage_id in claimed:
+                self._drop_replaced(stage_id)
                 self._upload(stage_id)  # what was finished here, and then could not be uploaded
             yield self
             for stage_id in claimed:
                 if self._upload(stage_id):
                     self.cache.remove_scratch(stage_id)
                     self._remove_checkpoints(stage_id)
+                    self._remove_replaced(stage_id)
 
     def _upload(self, stage_id: str) -> bool:
         """Upload a stage that is finished on this node; last of all, that it is done. Returns whether it is."""
@@ -195,6 +235,12 @@ class ObjectStore:
     def _remove_checkpoints(self, stage_id: str) -> None:
         self._bucket.remove_below(f"checkpoints/{stage_id}")
         self._bucket.remove(f"checkpoints/{stage_id}.json")  # last, for by it `clean` finds what a kill left
+
+    def _remove_replaced(self, stage_id: str) -> None:
+        with suppress(FileNotFoundError):
+            about = json.loads(self._bucket.read(f"replaced/{stage_id}.json"))
+            self._bucket.remove_below(about["upload"])
+            self._bucket.remove(f"replaced/{stage_id}.json")
 
     def workspace(self, stage_id: str) -> AbstractContextManager[Path]:
         """Give an empty folder that becomes the stage's on this node; `claim` uploads it."""
@@ -234,37 +280,6 @@ class ObjectStore:
             stage_id = name.removesuffix(".json")
             if when < time.time() - seconds and self.has(stage_id):
                 self._remove_checkpoints(stage_id)
-
-
-class BucketFailures:
-    """The `Failures` of a store on object storage, an object each."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-
-    def remember(self, stage_id: str, failure: Failure) -> None:
-        self._bucket.write(f"failures/{stage_id}.json", json.dumps(asdict(failure)).encode())
-
-    def all(self) -> dict[str, Failure]:
-        done, remembered = self._bucket.list("done"), {}
-        for name in self._bucket.list("failures").keys() - done.keys():
-            with suppress(FileNotFoundError):  # another driver forgot it meanwhile
-                told = json.loads(self._bucket.read(f"failures/{name}"))
-                remembered[name.removesuffix(".json")] = Failure(**told)
-        return remembered
-
-    def forget(self, stage_ids: Iterable[str]) -> None:
-        for name in self._bucket.list("failures").keys() & {f"{stage_id}.json" for stage_id in stage_ids}:
-            self._bucket.remove(f"failures/{name}")
-
-    def keep_log(self, path: Path) -> str:
-        """Upload the log of work that failed; it stays on its node if it cannot be uploaded."""
-        name = f"logs/{path.name}"
-        try:
-            self._bucket.put(path, name)
-        except (FileNotFoundError, StoreError):
-            return str(path)
-        return f"{self._bucket.where}/{name}"
 
 
 def _identity(bucket: Bucket) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from samref.summary import Summary
 from samref_sweep.failures import Failure
+from samref_sweep.store.codes import Codes
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
 
@@ -65,6 +66,8 @@ class Store(Protocol):
     """This node's folder for logs, fingerprints of data, MLflow's database and whatever is temporary."""
     failures: Failures
     """Why stages failed in earlier runs."""
+    codes: Codes
+    """Which code made which stage."""
 
     def has(self, stage_id: str) -> bool:
         """Tell whether a stage is done."""
@@ -82,6 +85,12 @@ class Store(Protocol):
 
         Raises:
             DamagedError: a file is missing, has another size, or (small files) other bytes.
+        """
+
+    def supersede(self, stage_ids: Iterable[str]) -> None:
+        """Set finished stages aside, so that they count as not done and are made anew.
+
+        Nothing is lost: what they were stays in the store, under `replaced`, until the new output is there.
         """
 
     def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
