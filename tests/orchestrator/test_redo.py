@@ -132,7 +132,7 @@ def test_the_commands_say_it_and_redo_it(
     store = FolderStore(tmp_path / "runs")
     (stage_id,) = (name for name in store.done() if name.startswith("evaluate"))
     code = store.codes.all()[stage_id]
-    assert store.summary(stage_id)["code"] == code
+    assert store.summary(stage_id).code == code
     store.codes.note(stage_id, {**code, "backbones/sam.py": "other"})
     assert main(["one.yaml", "--plan"]) == 0
     out = capsys.readouterr().out
