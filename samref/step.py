@@ -90,7 +90,7 @@ def simulate_rounds(
     _add_clicks(clicks, batch, [np.zeros((size, size), np.uint8)] * len(frames), rngs)
     coarse: Tensor | None = None
     results: list[Tensor] | None = None
-    areas = torch.full((len(frames),), -1, device=context.features["embedding"].device)
+    areas = torch.full((len(frames),), -1)
     for _ in range(rounds):
         interaction: Interaction = network(context, clicks, coarse, results, frames)
         ratios = [math.nan] * len(frames)

@@ -60,7 +60,11 @@ class SamBackbone(Backbone):
     ) -> Tensor:
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
         prompt, decoder = self.prompt_encoder, self.mask_decoder
-        sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
+        sparse = self._embed_points(points_BN2, labels_BN)
+        if previous_B1MM is None:
+            dense = prompt.no_mask_embed.weight[..., None, None]
+        else:
+            dense = prompt.mask_downscaling(previous_B1MM)
         best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
@@ -77,6 +81,14 @@ class SamBackbone(Backbone):
             return masks
         quality = decoder.iou_prediction_head(decoded[:, 0])[:, 1:]
         return masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+
+    def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor) -> Tensor:
+        """As the package's prompt encoder, which picks points by truth values: each time the host waits for a GPU."""
+        prompt = self.prompt_encoder
+        labels = F.pad(labels_BN, (0, 1), value=-1)
+        position = prompt.pe_layer.forward_with_coords(F.pad(points_BN2 + 0.5, (0, 0, 0, 1)), prompt.input_image_size)
+        kinds = [prompt.not_a_point_embed.weight, *(prompt.point_embeddings[label].weight for label in range(2))]
+        return position.masked_fill((labels == -1)[..., None], 0.0) + F.embedding(labels + 1, torch.cat(kinds))
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt encoder belongs to neither: it stays frozen (paper, supplement)."""
