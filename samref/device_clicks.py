@@ -18,6 +18,7 @@ Legend: B masks, H W their common frame; a truth smaller than it is padded with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 import triton
@@ -28,6 +29,9 @@ from samref.clicks import Click
 
 LARGEST_IMAGE = 2**15
 """px along a side; more would not fit into the numbers here."""
+
+_LAUNCHING = Lock()
+"""Triton's interpreter changes its own modules while it works, and two threads need not compile the same."""
 
 _ROWS: tl.constexpr = tl.constexpr(16)  # of a block; as many bits have an exact float32
 _COLUMNS: tl.constexpr = tl.constexpr(32)
@@ -207,10 +211,11 @@ def judge(truth_SHW: Tensor, sample_B: Tensor, mask_BHW: Tensor, clicked_BN2: Te
     highest, depths = torch.empty(2, batch, num_blocks, dtype=torch.int32, device=mask_BHW.device)
     found = torch.zeros(3 * batch, dtype=torch.int64, device=mask_BHW.device)
     best, counts = found[:batch], found[batch:]
-    _columns[(grid[0], batch)](truth_SHW, mask_BHW, sample_B, columns, highest, counts, height, width)
     where = (highest, clicked_BN2, clicked_BN2.shape[1], depths, best, height, width)
-    _samples[(num_blocks, batch)](columns, *where, num_warps=1)
-    _blocks[(num_blocks, batch)](columns, *where)
+    with _LAUNCHING:
+        _columns[(grid[0], batch)](truth_SHW, mask_BHW, sample_B, columns, highest, counts, height, width)
+        _samples[(num_blocks, batch)](columns, *where, num_warps=1)
+        _blocks[(num_blocks, batch)](columns, *where)
     return torch.cat([best[:, None], counts.view(batch, 2)], dim=1)
 
 

@@ -80,7 +80,7 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
 def at_once(height: int, width: int, num_thetas: int, free_bytes: float) -> int:
     """How many samples of images of this size (px) may be in one wave, with so much of the device's memory for it."""
     pixel = _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_AND_THETA * num_thetas
-    return max(1, min(_LARGEST, int(free_bytes / (_BYTES + pixel * height * width))))
+    return max(1, int(min(_LARGEST, free_bytes / (_BYTES + pixel * height * width))))
 
 
 def play(
@@ -107,6 +107,7 @@ def play(
         measuring = stack.enter_context(_closing(ThreadPoolExecutor(threads, thread_name_prefix="masks")))
         playing = stack.enter_context(_closing(ThreadPoolExecutor(_IN_PLAY, thread_name_prefix="clicks")))
         players.each = measuring.map
+        players.largest = max(1, min(_LARGEST, -(-len(dataset.samples) // _IN_PLAY)))
 
         def begin(position: int) -> Future[Read]:
             return readers.submit(read, dataset, position, network, embeddings)
@@ -158,7 +159,7 @@ class _Players:
         self._own = local()
         self.each: Map = map
         self.num_thetas = len(configs)
-        self.largest = _LARGEST
+        self.largest = 1
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights are there before other streams use them
