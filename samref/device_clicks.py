@@ -202,21 +202,30 @@ def judge(truth_SHW: Tensor, sample_B: Tensor, mask_BHW: Tensor, clicked_BN2: Te
     Returns:
         B×3 int64.
     """
-    batch, height, width = mask_BHW.shape
+    (batch, height, width), device = mask_BHW.shape, mask_BHW.device
     if max(height, width) > LARGEST_IMAGE:
         raise ValueError(f"images are {width}×{height} px; a GPU evaluates at most {LARGEST_IMAGE} px along a side")
     grid = (triton.cdiv(width, _COLUMNS.value), triton.cdiv(height, _ROWS.value))
     num_blocks = grid[0] * grid[1]
-    columns = torch.empty(mask_BHW.shape, dtype=torch.int16, device=mask_BHW.device)
-    highest, depths = torch.empty(2, batch, num_blocks, dtype=torch.int32, device=mask_BHW.device)
-    found = torch.zeros(3 * batch, dtype=torch.int64, device=mask_BHW.device)
-    best, counts = found[:batch], found[batch:]
+    columns = torch.empty(mask_BHW.shape, dtype=torch.int16, device=device)
+    # Tensors of their own: Triton would compile anew for a part of one, if it began elsewhere in a word.
+    highest, depths = (torch.empty(batch, num_blocks, dtype=torch.int32, device=device) for _ in range(2))
+    best = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+    counts = torch.zeros(batch, 2, dtype=torch.int64, device=device)
     where = (highest, clicked_BN2, clicked_BN2.shape[1], depths, best, height, width)
-    with _LAUNCHING:
+    with _LAUNCHING, torch.cuda.device_of(mask_BHW):
         _columns[(grid[0], batch)](truth_SHW, mask_BHW, sample_B, columns, highest, counts, height, width)
         _samples[(num_blocks, batch)](columns, *where, num_warps=1)
         _blocks[(num_blocks, batch)](columns, *where)
-    return torch.cat([best[:, None], counts.view(batch, 2)], dim=1)
+    return torch.cat([best, counts], dim=1)
+
+
+def load(device: torch.device | str) -> None:
+    """Compile the kernels, or read what was compiled: before time is measured."""
+    mask_BHW = torch.zeros(1, 32, 32, dtype=torch.bool, device=device)
+    sample_B = torch.zeros(1, dtype=torch.int64, device=device)
+    clicked_BN2 = torch.zeros(1, 1, 2, dtype=torch.int32, device=device)
+    judge(mask_BHW.to(torch.int8), sample_B, mask_BHW, clicked_BN2)
 
 
 def clicks(leaders: Sequence[int], width: int) -> list[Click | None]:

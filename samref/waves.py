@@ -103,9 +103,9 @@ def play(
     """
     players = _Players(network, configs, device)
     with ExitStack() as stack:
-        readers = stack.enter_context(_closing(ThreadPoolExecutor(threads, thread_name_prefix="samples")))
-        measuring = stack.enter_context(_closing(ThreadPoolExecutor(threads, thread_name_prefix="masks")))
-        playing = stack.enter_context(_closing(ThreadPoolExecutor(_IN_PLAY, thread_name_prefix="clicks")))
+        readers = stack.enter_context(_threads(threads, "samples"))
+        measuring = stack.enter_context(_threads(threads, "masks"))
+        playing = stack.enter_context(_threads(_IN_PLAY, "clicks"))
         players.each = measuring.map
         players.largest = max(1, min(_LARGEST, -(-len(dataset.samples) // _IN_PLAY)))
 
@@ -140,8 +140,10 @@ def _take(ahead: deque[Future[Read]], players: _Players) -> list[Read]:
 
 
 @contextmanager
-def _closing(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
-    """The pool; at the end it finishes what has begun, and nothing else."""
+def _threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads on each of which torch takes one; at the end they finish what has begun, and nothing else."""
+    # torch keeps its number of threads for each thread that calls it.
+    pool = ThreadPoolExecutor(count, name, torch.set_num_threads, (1,))
     try:
         yield pool
     finally:
@@ -171,10 +173,8 @@ class _Players:
             return ExitStack()
         if not hasattr(self._own, "stream"):
             self._own.stream = torch.cuda.Stream(self._device)
-        stack = ExitStack()
-        stack.enter_context(torch.cuda.device(self._device))
-        stack.enter_context(torch.cuda.stream(self._own.stream))
-        return stack
+        stream: AbstractContextManager[object] = torch.cuda.stream(self._own.stream)
+        return stream
 
     def play(self, first: int, reads: Sequence[Read], batch: int) -> tuple[Paths, int]:
         """The trajectories of these samples; `batch` is the most nodes of one call of the network."""
