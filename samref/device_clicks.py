@@ -6,8 +6,8 @@ whole numbers. Only the deepest wrong pixel is wanted, so the exact depth is tak
 1. `_columns` walks down and up the columns once: how far the next pixel is that is not wrong in the same way.
 2. `_samples` takes the depth of the pixel in the middle of each block, from the distances along its row. The largest is
    what all others must reach.
-3. `_blocks` takes the depth of every pixel of those blocks that can hold one as deep: from one pixel to its neighbour
-   depth grows by one at most, and it is no larger than the distance along the column.
+3. `_blocks` takes the depth of every pixel where one can be as deep, first by blocks and then by smaller parts of them:
+   from one pixel to its neighbour depth grows by one at most, and it is no larger than the distance along the column.
 
 A pixel that leads is one number: its squared depth, then whether it is EXTRA (which wins over MISSING), then how early
 it comes in row-major order. So the largest number wins, whatever the order in which the card works.
@@ -35,6 +35,7 @@ _LAUNCHING = Lock()
 
 _ROWS: tl.constexpr = tl.constexpr(16)  # of a block; as many bits have an exact float32
 _COLUMNS: tl.constexpr = tl.constexpr(32)
+_PARTS: tl.constexpr = tl.constexpr(8)  # of 8×8 pixels in a block
 _RADIUS: tl.constexpr = tl.constexpr(18)  # from a block's middle to its farthest pixel, rounded up
 _AT_ONCE: tl.constexpr = tl.constexpr(128)  # offsets of a look along a row
 _STEPS: tl.constexpr = tl.constexpr(8)  # offsets between two looks at whether farther ones still matter
@@ -123,6 +124,13 @@ def _across(columns, place, x, width, own, inside, offset):
     return tl.where(alike, nearest * nearest, 0) + offset * offset
 
 
+@triton.jit
+def _bound(near):
+    """What squared depths in a part of 8×8 pixels are at most, given that of the pixel in its middle."""
+    bound = tl.sqrt(near.to(tl.float32)).to(tl.int32) + 1 + 6
+    return bound * bound
+
+
 @triton.jit(do_not_specialize=["num_clicks"])
 def _samples(columns, highest, clicked, num_clicks, depths, best, height, width):
     """depths: squared, of the pixel in the middle of each block."""
@@ -165,10 +173,27 @@ def _blocks(columns, highest, clicked, num_clicks, depths, best, height, width):
         root = tl.sqrt(tl.load(depths + at).to(tl.float32)).to(tl.int32)
         bound = tl.minimum(largest, root + 1 + _RADIUS)
         if bound * bound >= to_reach:
+            # Again by the pixels in the middles, of parts of 8×8 pixels.
             blocks = tl.cdiv(width, _COLUMNS)
-            y = block // blocks * _ROWS + tl.arange(0, _ROWS)[:, None]
-            x = block % blocks * _COLUMNS + tl.arange(0, _COLUMNS)[None, :]
-            inside = (y < height) & (x < width)
+            part = tl.arange(0, _PARTS)[:, None]
+            top = block // blocks * _ROWS + part // (_COLUMNS // 8) * 8
+            left = block % blocks * _COLUMNS + part % (_COLUMNS // 8) * 8
+            y = tl.minimum(top + 4, height - 1)
+            x = tl.minimum(left + 4, width - 1)
+            own = tl.load(columns + y * width + x).to(tl.int32)
+            near = own * own
+            alive = tl.max(tl.max(tl.where(_bound(near) >= to_reach, near, 0), axis=1), axis=0)
+            offset = 1
+            while offset * offset < alive:
+                offsets = offset + tl.arange(0, 64)[None, :]
+                by_way = _across(columns, y * width + x, x, width, own, offsets > 0, offsets)
+                near = tl.minimum(near, tl.min(by_way, axis=1, keep_dims=True))
+                alive = tl.max(tl.max(tl.where(_bound(near) >= to_reach, near, 0), axis=1), axis=0)
+                offset += 64
+            pixel = tl.arange(0, 64)[None, :]
+            y = top + pixel // 8
+            x = left + pixel % 8
+            inside = (y < height) & (x < width) & (_bound(near) >= to_reach)
             place = y * width + x
             own = tl.load(columns + place, mask=inside, other=0).to(tl.int32)
             squared = own * own

@@ -68,6 +68,8 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
     """
     joined = {name: torch.cat([each.features[name] for each in reads]) for name in reads[0].features}
     features = {name: to_device(feature, device) for name, feature in joined.items()}
+    if together:  # channels last, as a transformer's tokens are, and what CUDA's fast convolutions take
+        features = {name: each.contiguous(memory_format=torch.channels_last) for name, each in features.items()}
     images_B3SS = to_device(torch.stack([each.image_3SS for each in reads]), device)
     images = [each.image for each in reads]
     with torch.inference_mode():

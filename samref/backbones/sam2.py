@@ -52,6 +52,7 @@ class Sam2Backbone(Backbone):
         self.image_encoder = sam.image_encoder
         self.sam_prompt_encoder = sam.sam_prompt_encoder
         self.sam_mask_decoder = sam.sam_mask_decoder
+        self.sam_mask_decoder.transformer.register_forward_pre_hook(_positions_as_tokens)
         self.no_mem_embed = sam.no_mem_embed
         self._add_no_mem_embed: bool = sam.directly_add_no_mem_embed
         self.image_size = sam.image_size
@@ -123,6 +124,14 @@ class Sam2Backbone(Backbone):
     def drop_encoder(self) -> None:
         """As the protocol says."""
         self.image_encoder = None
+
+
+def _positions_as_tokens(transformer: nn.Module, arguments: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Gives the positions, equal for all objects, the layout of the image's tokens: sums are copies otherwise."""
+    source, position, tokens = arguments
+    if source.is_contiguous(memory_format=torch.channels_last):
+        position = position[:1].contiguous(memory_format=torch.channels_last).expand_as(source)
+    return source, position, tokens
 
 
 def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
