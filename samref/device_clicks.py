@@ -15,6 +15,9 @@ it comes in row-major order. So the largest number wins, whatever the order in w
 Legend: B masks, H W their common frame; a truth smaller than it is padded with ignored pixels, which changes nothing.
 """
 
+# Triton reads annotations itself, and its functions carry no types that mypy could know.
+# mypy: disable-error-code="no-untyped-def, misc, no-untyped-call, untyped-decorator"
+
 from __future__ import annotations
 
 from collections.abc import Sequence

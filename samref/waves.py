@@ -195,9 +195,12 @@ class _Players:
         torch.cuda.empty_cache()
         paths: Paths = [[] for _ in self._thetas]
         calls = 0
-        for start in range(0, len(reads), batch):
-            found, more = self.play(first + start, reads[start : start + batch], batch)
+        done = 0
+        while done < len(reads):
+            part = min(batch, self.largest)  # which an earlier part may have made smaller
+            found, more = self.play(first + done, reads[done : done + part], part)
             for own, trajectories in zip(paths, found, strict=True):
                 own.extend(trajectories)
             calls += more
+            done += part
         return paths, calls
