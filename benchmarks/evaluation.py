@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from samref import evaluate, metrics, trial, waves
+from samref import evaluate, metrics, trial
 from samref.backbones.backbone import resize_image
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
@@ -127,15 +127,14 @@ class Case:
         found, calls, encoding, began = [], 0, 0.0, time.perf_counter()
         for sample in self.dataset.samples:
             image, truth = self.dataset.image(sample.image_key), self.dataset.truth(sample.key)
-            image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-            # Resized before it moves: CUDA resizes no bytes.
-            image_13SS = resize_image(image_3HW, self.network.backbone.image_size, "stretch")[None].to(self.device)
+            image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device)
+            image_13SS = resize_image(image_3HW, self.network.backbone.image_size, "stretch")[None]
             encode_began = time.perf_counter()
             features = self.network.backbone.encode(image_13SS.float())
             if self.device != "cpu":
                 torch.cuda.synchronize()
             encoding += time.perf_counter() - encode_began
-            context = self.network.prepare(features, image_13SS, [image_3HW.to(self.device)])
+            context = self.network.prepare(features, image_13SS, [image_3HW])
             ious = plain_object(self.network, context, truth, theta, self.config.max_clicks)
             found.append(ious)
             calls += len(ious)
@@ -315,7 +314,7 @@ def claim_4(options: argparse.Namespace, folder: Path) -> None:
             runtime = Runtime(data_root=options.data_root, device="cuda")
             case = Case(model, config, runtime, folder / f"{backbone} {refiner}")
             for wave in (1, 4, 16, 32, 64):
-                waves._LARGEST = wave
+                evaluate._WAVE = wave
                 torch.cuda.reset_peak_memory_stats()
                 compare(case, f"{backbone}, refiner {refiner}, batch {wave}")
                 peaks.append(f"{backbone}, {refiner}, {wave}: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
