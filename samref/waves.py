@@ -174,7 +174,7 @@ class _Players:
         if self._device.type != "cuda":
             return ExitStack()
         if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream: AbstractContextManager[object] = torch.cuda.stream(self._own.stream)
         return stream
 

@@ -95,7 +95,8 @@ class SamBackbone(Backbone):
         """As the package's prompt encoder, which picks points by truth values: each time the host waits for a GPU."""
         prompt = self.prompt_encoder
         labels = F.pad(labels_BN, (0, 1), value=-1)
-        position = prompt.pe_layer.forward_with_coords(F.pad(points_BN2 + 0.5, (0, 0, 0, 1)), prompt.input_image_size)
+        padded = F.pad(points_BN2 + 0.5, (0, 0, 0, 1))
+        position: Tensor = prompt.pe_layer.forward_with_coords(padded, prompt.input_image_size)
         kinds = [prompt.not_a_point_embed.weight, *(prompt.point_embeddings[label].weight for label in range(2))]
         return position.masked_fill((labels == -1)[..., None], 0.0) + F.embedding(labels + 1, torch.cat(kinds))
 

