@@ -271,8 +271,8 @@ def in_batches(wave):
 def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
     """Up to a pixel here and there: sums are rounded otherwise, and a crop of the image is not rounded to bytes."""
     network = undecided if refiner else bare
-    wave = draw_wave(network, 7, 4, (20, 33))
-    config, thetas = EvaluateConfig(max_clicks=3), (0.9, 1.05)
+    wave = draw_wave(network, 7, 2, (20, 33))
+    config, thetas = EvaluateConfig(max_clicks=2), (0.9, 1.05)
     expected, calls = ClickLoop(network, config, thetas, batch=1).run(wave)
     found, found_calls = ClickLoop(network, config, thetas, batch=8, together=True).run(in_batches(wave))
     assert found_calls == calls
