@@ -9,7 +9,6 @@ Legend: B images (or windows), N heads of all of them, H W side of the token gri
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -18,6 +17,7 @@ from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.decoder import upscaled_masks, use_decoder_attention
 
 # Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
 # would take four times that, and not be faster.
@@ -37,11 +37,7 @@ class SamBackbone(Backbone):
             block.attn = _Attention(block.attn)
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
-        transformer = sam.mask_decoder.transformer
-        transformer.final_attn_token_to_image = _DecoderAttention(transformer.final_attn_token_to_image)
-        for layer in transformer.layers:
-            for name in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"):
-                setattr(layer, name, _DecoderAttention(getattr(layer, name)))
+        use_decoder_attention(self.mask_decoder.transformer)
         # Not persistent: public checkpoints do not have them.
         self.register_buffer("pixel_mean", sam.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", sam.pixel_std, persistent=False)
@@ -77,15 +73,21 @@ class SamBackbone(Backbone):
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
         source = features["embedding"] + dense
         position = prompt.get_dense_pe()
-        if source.is_contiguous(memory_format=torch.channels_last):  # tokens lie one after the other; so do these
+        # Channels last is the tokens' own order, in which batches come on a GPU.
+        by_tokens = source.is_contiguous(memory_format=torch.channels_last)
+        if by_tokens:
             position = position.contiguous(memory_format=torch.channels_last)
-        position = position.expand(len(source), -1, -1, -1)
-        decoded, source_out = decoder.transformer(source, position, tokens)
-        upscaled = decoder.output_upscaling(source_out.transpose(1, 2).view(source.shape))
+        decoded, source_out = decoder.transformer(source, position.expand(len(source), -1, -1, -1), tokens)
 
         used = range(1, decoder.num_mask_tokens) if best_of_three else range(1)
-        weights = [decoder.output_hypernetworks_mlps[token](decoded[:, 1 + token]) for token in used]
-        masks = torch.einsum("btc,bchw->bthw", torch.stack(weights, dim=1), upscaled)
+        weights_BTC = torch.stack(
+            [decoder.output_hypernetworks_mlps[token](decoded[:, 1 + token]) for token in used], dim=1
+        )
+        if by_tokens:
+            masks = upscaled_masks(decoder.output_upscaling, source_out.unflatten(1, source.shape[-2:]), weights_BTC)
+        else:
+            upscaled = decoder.output_upscaling(source_out.transpose(1, 2).view(source.shape))
+            masks = torch.einsum("btc,bchw->bthw", weights_BTC, upscaled)
         if not best_of_three:
             return masks
         quality = decoder.iou_prediction_head(decoded[:, 0])[:, 1:]
@@ -155,29 +157,6 @@ def _relative(positions_LD: Tensor, side: int) -> Tensor:
     """From one vector a distance, -(side-1) … side-1, to one for each query and key: side×side×D."""
     at = torch.arange(side, device=positions_LD.device)
     return positions_LD[at[:, None] - at[None, :] + side - 1]
-
-
-class _DecoderAttention(nn.Module):
-    """The mask decoder's attention, on CUDA through torch's fused kernels, which copy no heads and keep no matrix."""
-
-    def __init__(self, plain: Any) -> None:
-        super().__init__()
-        self.num_heads: int = plain.num_heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = plain.q_proj, plain.k_proj, plain.v_proj, plain.out_proj
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries B×T×C, keys and values B×K×C to B×T×C."""
-        heads = [
-            project(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
-        ]
-        if q.is_cuda:
-            mixed = F.scaled_dot_product_attention(*heads)
-        else:  # the package's steps, to the last bit
-            query, key, value = heads
-            mixed = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[3]), dim=-1) @ value
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
 
 
 def build(size: str) -> SamBackbone:

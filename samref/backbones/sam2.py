@@ -16,6 +16,7 @@ from sam2.build_sam import build_sam2
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.decoder import use_decoder_attention
 
 # What SAM2ImagePredictor clamps its low-resolution logits to, before a user feeds them back.
 _LARGEST_LOGIT = 32.0
@@ -52,7 +53,9 @@ class Sam2Backbone(Backbone):
         self.image_encoder = sam.image_encoder
         self.sam_prompt_encoder = sam.sam_prompt_encoder
         self.sam_mask_decoder = sam.sam_mask_decoder
-        self.sam_mask_decoder.transformer.register_forward_pre_hook(_positions_as_tokens)
+        transformer = self.sam_mask_decoder.transformer
+        transformer.register_forward_pre_hook(_positions_as_tokens)
+        use_decoder_attention(transformer)
         self.no_mem_embed = sam.no_mem_embed
         self._add_no_mem_embed: bool = sam.directly_add_no_mem_embed
         self.image_size = sam.image_size
