@@ -5,7 +5,7 @@ on one thread of torch: as fast as batches, which bring a CPU little, without wa
 bit by bit the same alone, beside others, and on any number of cores, which it would not be in batches (a product of
 matrices rounds differently with the number of its rows). On a GPU waves of samples advance in batches, see
 `samref.waves`. There a click is that of the CPU, and that of several θ at once that of one alone, up to such roundings:
-now and then one moves the edge of a mask by a pixel, and another pixel is clicked from there on.
+now and then one moves the edge of a mask by a pixel, and another pixel is clicked from there on (docs/results.md).
 
 Written into each θ's folder:
 
@@ -34,10 +34,11 @@ import numpy as np
 import torch
 
 from samref import metrics, pixel_loops, waves, weights
-from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Trajectory
+from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
+from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
 from samref.refiner import SamRef
 from samref.stage import Report
 from samref.waves import Paths

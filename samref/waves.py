@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref.backbones.backbone import resize_image
-from samref.clickloop import ClickLoop, Map, Trajectory, Wave
+from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
 from samref.embeddings import Embeddings
+from samref.judging import Map, Wave
 from samref.refiner import SamRef
 from samref.refiner.resample import Images
 from samref.transfers import to_device

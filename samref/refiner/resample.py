@@ -32,7 +32,7 @@ class Images:
 
     @staticmethod
     def stack(images: Sequence[Tensor], device: torch.device | str) -> Images:
-        """Of images 3×h×w."""
+        """Copies images 3×h×w into one tensor on the device."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         pixels = torch.zeros(len(images), 3, *map(max, *sizes, (0, 0)), dtype=torch.uint8)
         for image, own in zip(images, pixels, strict=True):
@@ -40,7 +40,7 @@ class Images:
         return Images(to_device(pixels, device), sizes)
 
     def select(self, index: Sequence[int]) -> Images:
-        """Those at these positions."""
+        """Selects the images at these positions, by a copy."""
         positions = to_device(torch.tensor(index), self.pixels_B3hw.device)
         return Images(self.pixels_B3hw[positions], [self.sizes[i] for i in index])
 
@@ -70,13 +70,13 @@ def weights(
 
 
 def stretches(boxes: Sequence[Box], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of boxes, along the rows (left, right) and along the columns (top, bottom): each B×2."""
+    """Splits boxes into their stretches along the rows (left, right) and along the columns (top, bottom), each B×2."""
     boxes_B22 = to_device(torch.tensor(boxes, dtype=torch.float32).view(-1, 2, 2), device)
     return boxes_B22[..., 0], boxes_B22[..., 1]
 
 
 def crop(images: Images, boxes: Sequence[Box], size: int) -> Tensor:
-    """A box of each image, resized: B×3×size×size float."""
+    """Crops a box of each image and resizes it, antialiased: B×3×size×size float, 0..255."""
     pixels = images.pixels_B3hw
     height, width = pixels.shape[2:]
     across, down = stretches(boxes, pixels.device)
@@ -111,7 +111,7 @@ class Frames:
         return Frames(sizes, (height, width), down_BHM, across_BWM)
 
     def select(self, index: Sequence[int]) -> Frames:
-        """Those of the objects at these positions."""
+        """Selects the frames of the objects at these positions; all in their order without a copy."""
         if list(index) == list(range(len(self.sizes))):
             return self
         positions = to_device(torch.tensor(index), self.down_BHM.device)
@@ -119,12 +119,12 @@ class Frames:
         return Frames(sizes, self.largest, self.down_BHM[positions], self.across_BWM[positions])
 
     def upscale(self, logits_BMM: Tensor) -> Tensor:
-        """Logits in the frames, bilinear: B×H×W."""
+        """Resizes logits to the frames, bilinear: B×H×W, 0 beyond a smaller frame."""
         with torch.autocast(logits_BMM.device.type, enabled=False):
             return torch.bmm(torch.bmm(self.down_BHM, logits_BMM.float()), self.across_BWM.mT)
 
     def paste(self, logits_BHW: Tensor, change_BPP: Tensor, windows: Sequence[Box]) -> tuple[Tensor, Tensor]:
-        """Logits in the frames with a patch's change added in a window of each, and where the windows are (bool)."""
+        """Adds a patch's change to logits, resized to a window of each; also says where the windows are (bool)."""
         height, width = self.largest
         device = logits_BHW.device
         across, down = stretches(windows, device)
@@ -140,7 +140,7 @@ class Frames:
         return pasted, rows[:, :, None] & columns[:, None]
 
     def on_grid(self, masks_BHW: Tensor, side: int) -> Tensor:
-        """Masks sampled at the centres of the cells of a grid: B×side×side, nearest neighbour."""
+        """Samples masks at the centres of the cells of a grid: B×side×side, nearest neighbour."""
         device = masks_BHW.device
         sizes_B2 = to_device(torch.tensor(self.sizes, dtype=torch.float32), device)
         places = ((torch.arange(side, device=device) + 0.5) * (sizes_B2[..., None] / side)).long()  # B×2×side

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from samref import clickloop
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
-from samref.clickloop import NO_SELECTOR, ClickLoop, Record, Trajectory, Wave
+from samref.clickloop import ClickLoop, Trajectory
 from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
+from samref.judging import NO_SELECTOR, Node, OneByOne, Record, Together, Wave
 from samref.measures import MEASURES
 from samref.metrics import iou
 from samref.refiner.resample import Images
@@ -294,10 +294,10 @@ def test_the_judges_of_host_and_device_agree(undecided):
     for clicker in ("ritm", "interformer"):
         config = EvaluateConfig(max_clicks=5, clicker=clicker)
         record = Record(Click(1, 5, True), 0.0, math.nan, NO_SELECTOR, math.nan)
-        nodes = [clickloop._Node(i, (0,), None, (record,)) for i in (2, 0, 3, 3)]
+        nodes = [Node(i, (0,), None, (record,)) for i in (2, 0, 3, 3)]
         masks = [torch.from_numpy(rng.random(wave.truths[node.sample].shape) < 0.5) for node in nodes]
-        expected = clickloop._OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks])
-        together = clickloop._Together(wave, undecided, config, map)
+        expected = OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks])
+        together = Together(wave, undecided, config, map)
         padded = torch.zeros(4, *together._all_frames.largest, dtype=torch.bool)
         for own, mask in zip(padded, masks, strict=True):
             own[: mask.shape[0], : mask.shape[1]] = mask
