@@ -110,36 +110,39 @@ def play(
         measuring = stack.enter_context(_threads(threads, "masks"))
         playing = stack.enter_context(_threads(_IN_PLAY, "clicks"))
         players.each = measuring.map
-        players.largest = max(1, min(_LARGEST, -(-len(dataset.samples) // _IN_PLAY)))
 
         def begin(position: int) -> Future[Read]:
             return readers.submit(read, dataset, position, network, embeddings)
 
         num_samples = len(dataset.samples)
+        share = -(-num_samples // _IN_PLAY)  # of few samples every player gets some
         ahead = deque(begin(position) for position in range(min(num_samples, _LARGEST)))
         waves: deque[Future[tuple[Paths, int]]] = deque()
         first = 0
         while first < num_samples or waves:
             # One wave waits, so that a player that is done has the next one.
             while first < num_samples and len(waves) <= _IN_PLAY:
-                reads = _take(ahead, players)
-                waves.append(playing.submit(players.play, first, reads, players.largest))
+                reads, batch = _take(ahead, players, share)
+                waves.append(playing.submit(players.play, first, reads, batch))
                 first += len(reads)
                 ahead.extend(map(begin, range(first + len(ahead), min(num_samples, first + _LARGEST))))
             yield waves.popleft().result()
 
 
-def _take(ahead: deque[Future[Read]], players: _Players) -> list[Read]:
-    """The next wave: as many samples as fit, in the order of the dataset."""
+def _take(ahead: deque[Future[Read]], players: _Players, share: int) -> tuple[list[Read], int]:
+    """The next wave, as many samples as fit, in the dataset's order; and how many of its nodes one call may have."""
     taken: list[Read] = []
     height = width = 0
+    batch = players.largest
     while ahead:
         truth = ahead[0].result().truth
         height, width = max(height, truth.shape[0]), max(width, truth.shape[1])
-        if taken and len(taken) >= min(players.largest, at_once(height, width, players.num_thetas, players.free_bytes)):
+        fitting = min(players.largest, at_once(height, width, players.num_thetas, players.free_bytes))
+        if taken and len(taken) >= min(fitting, share):
             break
         taken.append(ahead.popleft().result())
-    return taken
+        batch = fitting
+    return taken, batch
 
 
 @contextmanager
@@ -164,7 +167,7 @@ class _Players:
         self._own = local()
         self.each: Map = map
         self.num_thetas = len(configs)
-        self.largest = 1
+        self.largest = _LARGEST
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights are there before other streams use them

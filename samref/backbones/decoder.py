@@ -50,7 +50,7 @@ def attend(query_BTC: Tensor, key_BKC: Tensor, value_BKC: Tensor, num_heads: int
     """
     batch, count, channels = query_BTC.shape
     if count >= key_BKC.shape[1]:
-        heads = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (query_BTC, key_BKC, value_BKC))
+        heads = (x.reshape(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query_BTC, key_BKC, value_BKC))
         return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
     own_H1C = _own_channels(num_heads, channels, query_BTC.device).to(query_BTC.dtype)
     query = (query_BTC[:, None] * own_H1C).view(batch, num_heads * count, channels)
@@ -79,9 +79,10 @@ def upscaled_masks(upscaling: Any, tokens_BGGC: Tensor, weights_BTC: Tensor) -> 
     """
     first, norm, activation, second, last = upscaling
     batch, grid = tokens_BGGC.shape[:2]
-    x = activation(F.layer_norm(_quadruple(first, tokens_BGGC), norm.weight.shape, norm.weight, norm.bias, norm.eps))
+    x = F.layer_norm(_quadruple(first, tokens_BGGC), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    x = activation(x)
     x = last(_quadruple(second, x)).view(batch, grid * grid * 16, -1)
-    logits = (weights_BTC @ x.mT).view(batch, -1, grid, grid, 2, 2, 2, 2)
+    logits: Tensor = (weights_BTC @ x.mT).view(batch, -1, grid, grid, 2, 2, 2, 2)
     return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, -1, 4 * grid, 4 * grid)
 
 
@@ -90,4 +91,4 @@ def _quadruple(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     assert convolution.bias is not None
     channels_in, channels = convolution.weight.shape[:2]
     weight = convolution.weight.permute(2, 3, 1, 0).reshape(4 * channels, channels_in)
-    return F.linear(x, weight, convolution.bias.repeat(4)).unflatten(-1, (2, 2, channels))
+    return F.linear(x, weight, convolution.bias.repeat(4)).view(*x.shape[:-1], 2, 2, channels)
