@@ -50,11 +50,14 @@ def attend(query_BTC: Tensor, key_BKC: Tensor, value_BKC: Tensor, num_heads: int
     """
     batch, count, channels = query_BTC.shape
     if count >= key_BKC.shape[1]:
-        heads = (x.reshape(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query_BTC, key_BKC, value_BKC))
-        return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        query, key, value = (
+            x.reshape(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query_BTC, key_BKC, value_BKC)
+        )
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     own_H1C = _own_channels(num_heads, channels, query_BTC.device).to(query_BTC.dtype)
-    query = (query_BTC[:, None] * own_H1C).view(batch, num_heads * count, channels)
-    weights = torch.softmax(query @ key_BKC.mT * (channels // num_heads) ** -0.5, dim=-1)
+    scaled_H1C = own_H1C * (channels // num_heads) ** -0.5
+    query = (query_BTC[:, None] * scaled_H1C).view(batch, num_heads * count, channels)
+    weights = torch.softmax(query @ key_BKC.mT, dim=-1)
     mixed = (weights.to(value_BKC.dtype) @ value_BKC).view(batch, num_heads, count, channels)
     return (mixed * own_H1C).sum(1)
 
