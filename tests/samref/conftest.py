@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels, in numpy
+
 from samref import trial
 from samref.config import Runtime, TrialConfig
 from samref.run_stage import run
 from samref.stage import Job
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels, in numpy
 
 SETTINGS = {
     "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
