@@ -39,6 +39,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
 from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
+from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.stage import Report
 from samref.waves import Paths
@@ -74,12 +75,15 @@ def evaluate(
     config = configs[0]
     if any(other.model_copy(update={"theta": config.theta}) != config for other in configs):
         raise ValueError("evaluations that run in one go may differ in theta alone")
-    network = weights.build_model(model, runtime, weights=inputs.get("weights"), encoder=False)
+    network = weights.build_model(
+        model, runtime, weights=inputs.get("weights"), encoder=False, precision=config.precision
+    )
     embeddings = Embeddings(inputs["embeddings"])
     dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
     _load_compiled(runtime.resolve_device())  # before the clock runs
     clock = time.perf_counter()
-    paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
+    with products(config.precision):
+        paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = (time.perf_counter() - clock) / max(1, calls)
     for out, own in zip(outs, paths, strict=True):
         _write_clicks(out, [trajectory.records for trajectory in own])
@@ -111,7 +115,9 @@ def run(
     loop = ClickLoop(network, configs[0], thetas, batch=1)
 
     def play(position: int) -> tuple[Paths, int]:
-        return loop.run(waves.assemble(position, [waves.read(dataset, position, network, embeddings)], network, device))
+        reads = [waves.read(dataset, position, network, embeddings)]
+        with autocast(device, configs[0].precision):
+            return loop.run(waves.assemble(position, reads, network, device))
 
     paths: Paths = [[] for _ in configs]
     calls = 0

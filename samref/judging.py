@@ -168,7 +168,7 @@ class OneByOne:
                 result = self._network.paste(interaction, i, None if anew else live[i].result_HW, frame)
             results.append(result)
             logits = interaction.result_B1MM[i, 0] if result is None else result
-            masks.append(_above(logits.numpy(), frame, self._network.backbone.threshold))
+            masks.append(_above(logits.float().numpy(), frame, self._network.backbone.threshold))
         return results, masks
 
     def judge(self, nodes: Sequence[Node], masks: Sequence[NDArray[np.bool_]] | None) -> list[Verdict]:

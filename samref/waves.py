@@ -25,6 +25,7 @@ from samref.config import EvaluateConfig
 from samref.data import Dataset
 from samref.embeddings import Embeddings
 from samref.judging import Map, Wave
+from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.resample import Images
 from samref.transfers import to_device
@@ -185,7 +186,7 @@ class _Players:
     def play(self, first: int, reads: Sequence[Read], batch: int) -> tuple[Paths, int]:
         """The trajectories of these samples; `batch` is the most nodes of one call of the network."""
         try:
-            with self._stream():
+            with self._stream(), autocast(str(self._device), self._config.precision):
                 wave = assemble(first, reads, self._network, str(self._device), together=True)
                 loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
                 return loop.run(wave)
