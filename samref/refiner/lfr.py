@@ -142,6 +142,28 @@ class LocalFusionRefiner(nn.Module):
             for (left, top, right, bottom), (height, width) in zip(windows, frames, strict=True)
         ]
         boxes_B4 = to_device(torch.tensor(shares), global_B1MM.device)
+        return Patch(windows, *self.refine(patches, features, global_B1MM, boxes_B4, points_BN2, labels_BN))
+
+    def refine(
+        self,
+        patches_B3PP: Tensor,
+        features: Mapping[str, Tensor],
+        global_B1MM: Tensor,
+        boxes_B4: Tensor,
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What of `forward` the device does, of one shape whatever the windows: change, error and refined of a Patch.
+
+        Args:
+            patches_B3PP: the windows' pixels.
+            features: of the images.
+            global_B1MM: logits of the GFR.
+            boxes_B4: the windows as shares of the frames' sides.
+            points_BN2: clicks in px of the network's input.
+            labels_BN: 1, 0 or -1.
+        """
+        size = self.patch_size
         logits = sample_boxes(global_B1MM, boxes_B4, size)
         # A quarter of the working grid's side in embedding cells is what the four-fold upsampler brings to the grid;
         # high-resolution features keep their ratio to the embedding.
@@ -153,11 +175,11 @@ class LocalFusionRefiner(nn.Module):
         offset, extent = boxes_B4[:, None, :2], boxes_B4[:, None, 2:] - boxes_B4[:, None, :2]
         points = ((points_BN2 + 0.5) / self.image_size - offset) / extent * size - 0.5
         disks = click_disks(points, labels_BN, size, self.radius)
-        lateral = self.fusion.lateral(patches, crops)
+        lateral = self.fusion.lateral(patches_B3PP, crops)
         error, detail = self.fusion(lateral, torch.cat([disks, logits.sigmoid()], dim=1))
         error, detail = (F.interpolate(grid, size, mode="bilinear", align_corners=False) for grid in (error, detail))
         change = self.fusion.change(error, detail, logits)
-        return Patch(windows, change, error, logits + change)
+        return change, error, logits + change
 
 
 def _crop_images(

@@ -27,6 +27,9 @@ from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
 from samref.transfers import to_device, to_host
 
+_ROOM = 32
+"""Clicks that the refiner's inputs have room for, or a multiple."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -119,25 +122,36 @@ class SamRef(nn.Module):
         sizes = frames.sizes if isinstance(frames, Frames) else frames
         device = context.features["embedding"].device
         points, labels = self._points(clicks, sizes, device)
-        coarse = self.backbone.decode(context.features, points, labels, coarse_B1MM, multimask=self.multimask)
+        made = max(len(each) for each in clicks)
+        coarse = self.backbone.decode(
+            context.features, points[:, :made], labels[:, :made], coarse_B1MM, multimask=self.multimask
+        )
         if self.gfr is None:
             return Interaction(coarse, coarse, None, None, None)
         assert context.lateral is not None
         # Detached: the refiner does not teach the decoder, so a decoder trained with it equals one trained alone.
-        refined, error = self.gfr(context.lateral, coarse.detach(), points, labels)
-        area_B = error_area(error, self.error_threshold)
+        refined, error, area_B, mask_BMM = self.global_stage(context.lateral, coarse.detach(), points, labels)
         if self.lfr is None:
             return Interaction(coarse, refined, error, torch.from_numpy(*to_host(area_B)), None)
-        masks_BMM, previous_BMM = self._on_grid(refined, results, frames)
-        area, *masks = to_host(area_B, masks_BMM, *previous_BMM)
+        area, *masks = to_host(area_B, mask_BMM, *self._on_grid(results, frames))
         windows = self._windows(masks, clicks, sizes)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
 
+    def global_stage(
+        self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """G_t and E_t as logits B×1×M×M; ‖H(E_t)‖₀ of each; and G_t as masks B×M×M uint8."""
+        assert self.gfr is not None
+        refined, error = self.gfr(lateral, coarse_B1MM, points_BN2, labels_BN)
+        masks = (refined[:, 0] > self.backbone.threshold).to(torch.uint8)
+        return refined, error, error_area(error, self.error_threshold), masks
+
     def _points(
         self, clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        size, longest = self.backbone.image_size, max(len(each) for each in clicks)
+        # Room for more clicks than there are: the refiner, which draws none of label -1, has one shape for many.
+        size, longest = self.backbone.image_size, -(-max(len(each) for each in clicks) // _ROOM) * _ROOM
         points = np.zeros((len(clicks), longest, 2), np.float32)
         labels = np.full((len(clicks), longest), -1, np.int64)
         for i, (each, (height, width)) in enumerate(zip(clicks, frames, strict=True)):
@@ -147,22 +161,18 @@ class SamRef(nn.Module):
         return to_device(points, device), to_device(labels, device)
 
     def _on_grid(
-        self,
-        refined_B1MM: Tensor,
-        results: Sequence[Tensor] | Tensor | None,
-        frames: Sequence[tuple[int, int]] | Frames,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """G_t and, after the first click, M_{t-1} as masks on the grid of the logits: B×M×M uint8."""
-        threshold, side = self.backbone.threshold, self.backbone.mask_size
-        masks = (refined_B1MM[:, 0] > threshold).to(torch.uint8)
+        self, results: Sequence[Tensor] | Tensor | None, frames: Sequence[tuple[int, int]] | Frames
+    ) -> list[Tensor]:
+        """After the first click, M_{t-1} as masks on the grid of the logits, B×M×M uint8; else nothing."""
         if results is None:
-            return masks, []
+            return []
+        side = self.backbone.mask_size
         if isinstance(results, Tensor):
             assert isinstance(frames, Frames)
             previous = frames.on_grid(results, side)
         else:
-            previous = torch.stack([_on_grid(result, side) for result in results]) > threshold
-        return masks, [previous.to(torch.uint8)]
+            previous = torch.stack([_on_grid(result, side) for result in results]) > self.backbone.threshold
+        return [previous.to(torch.uint8)]
 
     def _windows(
         self, masks: Sequence[NDArray[np.uint8]], clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]]
