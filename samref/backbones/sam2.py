@@ -146,4 +146,6 @@ def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
     """
     config = f"configs/{name.partition('_')[0]}/{name}.yaml"
     device = torch.get_default_device()  # the CPU, unless a caller counts parameters on `meta`
+    if device.type == "meta":  # of the video's part, which is dropped anyway, sam2 sends a table to CUDA where that is
+        overrides = [*overrides, "model.memory_attention=null"]
     return Sam2Backbone(build_sam2(config, device=device, hydra_overrides_extra=list(overrides)))
