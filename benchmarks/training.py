@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each way (default: 5)")
     parser.add_argument("--refiner", default="gfr+lfr", choices=["none", "gfr", "gfr+lfr"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of encoder and steps")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"], help="of encoder and steps")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: CUDA where there is one")
     options = parser.parse_args()
 

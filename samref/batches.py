@@ -8,9 +8,9 @@ Legend: B samples, S side of the network's input, h w an image's own size.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref.backbones.backbone import Resize, resize_image
+from samref.clicks import Click, next_click
 from samref.data.sample import Dataset, Pixels, Sample
+from samref.embeddings import Embeddings
 
 _CACHE_BYTES = 1 << 30
 _AHEAD = 3
@@ -46,6 +48,8 @@ class Batch:
     images: list[Tensor]  # each 3×h×w uint8, padded to a square where the network's input is
     images_B3SS: Tensor  # uint8
     truth_BSS: NDArray[np.int8]  # -1 also where padded
+    centers: tuple[Click | None, ...]  # the first click of each: it depends on the truth alone
+    features: Mapping[str, Tensor]  # of the images, as stored; none where the encoder is part of a step
 
     def split(self, parts: int) -> list[Batch]:
         """The same in consecutive parts, of one size where the number divides; never an empty one."""
@@ -59,16 +63,15 @@ class Batch:
                 self.images[start:end],
                 self.images_B3SS[start:end],
                 self.truth_BSS[start:end],
+                self.centers[start:end],
+                {name: feature[start:end] for name, feature in self.features.items()},
             )
             for start, end in pairwise(edges)
         ]
 
 
 class Batches:
-    """Iterates over the batches of steps first, first + 1, …, last - 1.
-
-    `positions` are those of each batch that are read: all, or one process's share.
-    """
+    """Iterates over the batches of steps first, first + 1, …, last - 1."""
 
     def __init__(
         self,
@@ -80,7 +83,24 @@ class Batches:
         seed: int,
         augment: bool,
         positions: range | None = None,
+        embeddings: Embeddings | None = None,
+        threads: int = 1,
+        pinned: bool = False,
     ) -> None:
+        """What to read, and how.
+
+        Args:
+            dataset: of the samples.
+            size: S.
+            resize: how an image becomes S×S.
+            batch_size: samples of a step.
+            seed: of their order and of what augmentation draws.
+            augment: whether images are flipped and cropped.
+            positions: those of each batch that are read: all, or one process's share.
+            embeddings: of the images, whose features are then read too.
+            threads: that read, each one sample at a time.
+            pinned: put all tensors in memory from which CUDA copies while the host goes on.
+        """
         self._dataset = dataset
         self._size = size
         self._resize = resize
@@ -88,8 +108,11 @@ class Batches:
         self._seed = seed
         self._augment = augment
         self._positions = range(batch_size) if positions is None else positions
+        self._embeddings = embeddings
+        self.threads = threads
+        self.pinned = pinned
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
-        self._cache: OrderedDict[str, Pixels] = OrderedDict()
+        self._cache: dict[str, Pixels] = {}
         self._cached_bytes = 0
         self._lock = Lock()
 
@@ -111,36 +134,60 @@ class Batches:
         return permutation
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches, read ahead in a background thread."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead: list[Future[Batch]] = []
+        """The batches, read ahead in background threads."""
+        # torch on one thread in each, as they take the cores.
+        with ThreadPoolExecutor(
+            self.threads, thread_name_prefix="batches", initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            ahead: deque[Callable[[], Batch]] = deque()
             try:
                 for step in range(first, last):
                     while len(ahead) < _AHEAD and step + len(ahead) < last:
-                        ahead.append(pool.submit(self.read, step + len(ahead)))
-                    yield ahead.pop(0).result()
+                        ahead.append(self._begin(step + len(ahead), pool))
+                    yield ahead.popleft()()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, step: int) -> Batch:
         """The batch of one step, or this process's share of it."""
-        samples, images, inputs, truths = [], [], [], []
-        indices = self.indices(step)
-        for position in self._positions:
-            sample = self._dataset.samples[indices[position]]
-            image, truth = self._pixels(sample)
-            if self._augment:
-                rng = np.random.default_rng([self._seed, AUGMENTATION, step, position])
-                image, truth = _augment(image, truth, rng)
-            image_3hw = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-            samples.append(sample)
-            inputs.append(resize_image(image_3hw, self._size, self._resize))
-            truths.append(resize_truth(truth, self._size, self._resize))
+        with ThreadPoolExecutor(1) as pool:
+            return self._begin(step, pool)()
+
+    def _begin(self, step: int, pool: Executor) -> Callable[[], Batch]:
+        """Start to read a step's samples; what is returned waits for them."""
+        indices, count = self.indices(step), len(self._positions)
+        samples = tuple(self._dataset.samples[indices[position]] for position in self._positions)
+        inputs = torch.empty(count, 3, self._size, self._size, dtype=torch.uint8, pin_memory=self.pinned)
+        truths = torch.empty(count, self._size, self._size, dtype=torch.int8, pin_memory=self.pinned).numpy()
+        features = self._embeddings.room(count, pinned=self.pinned) if self._embeddings else {}
+
+        def read(place: int) -> tuple[Tensor, Click | None]:
+            image_3hw, truth = self._sample(samples[place], step, self._positions[place])
+            inputs[place] = resize_image(image_3hw, self._size, self._resize)
+            truths[place] = resize_truth(truth, self._size, self._resize)
+            if self._embeddings:
+                self._embeddings.load(samples[place].image_key, features, place)
             if self._resize == "pad":
                 side = max(image_3hw.shape[1:])
                 image_3hw = F.pad(image_3hw, (0, side - image_3hw.shape[2], 0, side - image_3hw.shape[1]))
-            images.append(image_3hw)
-        return Batch(tuple(samples), tuple(self._positions), images, torch.stack(inputs), np.stack(truths))
+            center = next_click(truths[place], np.zeros((self._size, self._size), bool), ())
+            return image_3hw.pin_memory() if self.pinned else image_3hw, center
+
+        started = [pool.submit(read, place) for place in range(count)]
+
+        def batch() -> Batch:
+            images, centers = zip(*(each.result() for each in started), strict=True)
+            return Batch(samples, tuple(self._positions), list(images), inputs, truths, centers, features)
+
+        return batch
+
+    def _sample(self, sample: Sample, step: int, position: int) -> tuple[Tensor, NDArray[np.int8]]:
+        """Image 3×h×w uint8 and truth h×w of one sample, augmented where that is asked for."""
+        image, truth = self._pixels(sample)
+        if self._augment:
+            rng = np.random.default_rng([self._seed, AUGMENTATION, step, position])
+            image, truth = _augment(image, truth, rng)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), truth
 
     def _pixels(self, sample: Sample) -> Pixels:
         with self._lock:
@@ -149,7 +196,8 @@ class Batches:
         pixels = Pixels(self._dataset.image(sample.image_key), self._dataset.truth(sample.key))
         size = pixels.image.nbytes + pixels.truth.nbytes
         with self._lock:
-            if self._cached_bytes + size <= _CACHE_BYTES:  # enough for the small sets that are read again and again
+            # Enough for the small sets that are read again and again. Another thread may have read the same meanwhile.
+            if sample.key not in self._cache and self._cached_bytes + size <= _CACHE_BYTES:
                 self._cache[sample.key] = pixels
                 self._cached_bytes += size
         return pixels

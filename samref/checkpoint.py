@@ -70,8 +70,9 @@ class State:
         # Early steps forget faster, or a short training would end near its first weights (as TensorFlow's
         # ExponentialMovingAverage does with num_updates).
         decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
-        for name, average in (self.averages or {}).items():
-            average.lerp_(self.parameters[name].detach(), 1 - decay)
+        if self.averages:
+            newest = [self.parameters[name].detach() for name in self.averages]
+            torch._foreach_lerp_(list(self.averages.values()), newest, 1 - decay)
 
 
 def save(scratch: Path, state: State) -> None:

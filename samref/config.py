@@ -44,7 +44,7 @@ class Added:
 
 
 Module = Literal["encoder", "decoder", "refiner"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Part(BaseModel):
@@ -94,7 +94,7 @@ class ModelConfig(Part):
     multimask: Literal["never", "first", "always"] = "never"
     """At which clicks the decoder offers three masks and the one of best predicted IoU is taken."""
     precision: Precision = "fp32"
-    """Arithmetic of the image encoder."""
+    """Arithmetic of the image encoder; of everything in the profile."""
     embedding_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """Storage of cached embeddings."""
     seed: int = Field(0, ge=0)
@@ -143,7 +143,7 @@ class TrainConfig(Part):
     augment: bool = False
     """Random flip and resized crop of the training images; impossible with cached embeddings."""
     precision: Precision = "fp32"
-    """Arithmetic of the training steps (bf16: autocast)."""
+    """Arithmetic of the training steps."""
     seed: int = Field(0, ge=0)
     """Seed of the data order, the simulated clicks, and the refiner's first weights."""
 
@@ -179,6 +179,8 @@ class EvaluateConfig(Part):
     """Whose rule places the next click."""
     stop_at: Number | None = Field(None, gt=0, le=1)
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
+    precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
+    """Arithmetic of the clicks: decoder and refiner."""
     seed: int = Field(0, ge=0)
     """Seed of the random ties of `clicker: interformer`."""
 

@@ -19,6 +19,7 @@ from samref.backbones.backbone import Backbone, Resize, resize_image
 from samref.config import ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import EmbeddingWriter
+from samref.precision import autocast, products
 from samref.stage import Report
 
 _LOG = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def embed(
     at_once = _BATCH if device.startswith("cuda") else max(1, _PIXELS_ON_CPU // backbone.image_size**2)
     done, clock = 0, time.perf_counter()
     for images_B3SS in _read(dataset, keys, backbone.image_size, resize):
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=model.precision == "bf16"):
+        with products(model.precision), autocast(device, model.precision):
             features, at_once = encode(backbone, images_B3SS.to(device), at_once)
         for i in range(len(images_B3SS)):
             writer.write(done, {name: feature[i] for name, feature in features.items()})

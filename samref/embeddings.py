@@ -79,11 +79,27 @@ class Embeddings:
 
     def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
         """Features of these images, float32, each B×channels×side×side."""
-        batch = {}
+        stored = self.room(len(image_keys))
+        for place, key in enumerate(image_keys):
+            self.load(key, stored, place)
+        return {name: values.to(device).float() for name, values in stored.items()}
+
+    def room(self, count: int, *, pinned: bool = False) -> dict[str, Tensor]:
+        """Where `load` puts the features of `count` images, in the precision that they are stored in.
+
+        Args:
+            count: B of the tensors B×channels×side×side.
+            pinned: in memory from which CUDA copies while the host goes on.
+        """
+        shapes = {name: arrays[0].shape[1:] for name, arrays in self._arrays.items()}
+        return {
+            name: torch.empty(count, *shape, dtype=self._dtype, pin_memory=pinned) for name, shape in shapes.items()
+        }
+
+    def load(self, image_key: str, room: Mapping[str, Tensor], place: int) -> None:
+        """Read one image's features into the given place of each tensor of `room`."""
         for name, rows in self._rows.items():
-            places = [divmod(self._position[key], rows) for key in image_keys]
-            stacked = torch.from_numpy(np.stack([self._arrays[name][shard][row] for shard, row in places]))
-            if self._dtype is torch.bfloat16:
-                stacked = stacked.view(torch.bfloat16)
-            batch[name] = stacked.to(device).float()
-        return batch
+            shard, row = divmod(self._position[image_key], rows)
+            values = room[name][place]
+            values = values.view(torch.uint16) if self._dtype is torch.bfloat16 else values
+            np.copyto(values.numpy(), self._arrays[name][shard][row])

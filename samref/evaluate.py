@@ -3,7 +3,9 @@
 `samref.clickloop` makes the clicks. On a CPU each thread takes a sample and calls the network with one node at a time,
 on one thread of torch: as fast as batches, which bring a CPU little, without waiting for each other, and a result is
 bit by bit the same alone, beside others, and on any number of cores, which it would not be in batches (a product of
-matrices rounds differently with the number of its rows). On CUDA waves of samples advance in batches.
+matrices rounds differently with the number of its rows). On a GPU waves of samples advance in batches, see
+`samref.waves`. There a click is that of the CPU, and that of several θ at once that of one alone, up to such roundings:
+now and then one moves the edge of a mask by a pixel, and another pixel is clicked from there on (docs/results.md).
 
 Written into each θ's folder:
 
@@ -31,20 +33,19 @@ import cv2
 import numpy as np
 import torch
 
-from samref import metrics, pixel_loops, weights
-from samref.backbones.backbone import resize_image
-from samref.clickloop import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, ClickLoop, Record, Trajectory, Wave
+from samref import metrics, pixel_loops, waves, weights
+from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
+from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
+from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.stage import Report
+from samref.waves import Paths
 
-_WAVE = 32  # samples, and nodes of one decoder call, that a GPU works on together
 KEPT_MASKS = 16
 """About a kilobyte each; the dashboard draws eight objects."""
-Paths = list[list[Trajectory]]
-"""For each θ, for each sample."""
 Played = TypeVar("Played")
 
 
@@ -74,12 +75,15 @@ def evaluate(
     config = configs[0]
     if any(other.model_copy(update={"theta": config.theta}) != config for other in configs):
         raise ValueError("evaluations that run in one go may differ in theta alone")
-    network = weights.build_model(model, runtime, weights=inputs.get("weights"), encoder=False)
+    network = weights.build_model(
+        model, runtime, weights=inputs.get("weights"), encoder=False, precision=config.precision
+    )
     embeddings = Embeddings(inputs["embeddings"])
     dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
-    pixel_loops.load()  # before the clock runs
+    _load_compiled(runtime.resolve_device())  # before the clock runs
     clock = time.perf_counter()
-    paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
+    with products(config.precision):
+        paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = (time.perf_counter() - clock) / max(1, calls)
     for out, own in zip(outs, paths, strict=True):
         _write_clicks(out, [trajectory.records for trajectory in own])
@@ -87,6 +91,14 @@ def evaluate(
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
     clicked = [[trajectory.records for trajectory in own] for own in paths]
     return [{**headline(records, config), "seconds_per_click": seconds} for records in clicked]
+
+
+def _load_compiled(device: str) -> None:
+    pixel_loops.load()
+    if device != "cpu":
+        from samref import device_clicks  # Triton comes with torch's builds for GPUs
+
+        device_clicks.load(device)
 
 
 def run(
@@ -99,44 +111,29 @@ def run(
 ) -> tuple[Paths, int]:
     """All clicks, and how many calls of the decoder they took, counted in nodes."""
     num_samples, max_clicks = len(dataset.samples), configs[0].max_clicks
-    on_cpu = device == "cpu"
-    size = 1 if on_cpu else _WAVE
-    loop = ClickLoop(network, configs[0], [config.theta for config in configs], batch=size)
+    thetas = [config.theta for config in configs]
+    loop = ClickLoop(network, configs[0], thetas, batch=1)
 
-    def play(first: int) -> tuple[Paths, int]:
-        positions = range(first, min(first + size, num_samples))
-        return loop.run(load_wave(dataset, positions, network, embeddings, device))
+    def play(position: int) -> tuple[Paths, int]:
+        reads = [waves.read(dataset, position, network, embeddings)]
+        with autocast(device, configs[0].precision):
+            return loop.run(waves.assemble(position, reads, network, device))
 
     paths: Paths = [[] for _ in configs]
     calls = 0
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_one_library_thread())
-        # On a GPU the second thread reads and decodes while the first one's kernels run. Closing: whoever stops us by
-        # an exception waits for the samples that are being played, not for all.
-        played = _in_threads(play, range(0, num_samples, size), threads if on_cpu else 2)
+        if device == "cpu":
+            played = _in_threads(play, range(num_samples), threads)
+        else:
+            played = waves.play(network, configs, dataset, embeddings, device, threads)
+        # Closing: whoever stops us by an exception waits for the samples that are being played, not for all.
         for found, more in stack.enter_context(contextlib.closing(played)):
             for own, trajectories in zip(paths, found, strict=True):
                 own.extend(trajectories)
             calls += more
             report(len(paths[0]) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
     return paths, calls
-
-
-def load_wave(dataset: Dataset, positions: Sequence[int], network: SamRef, embeddings: Embeddings, device: str) -> Wave:
-    """Read these samples, and compute once what all their clicks share."""
-    truths, contexts = [], []
-    for sample in (dataset.samples[position] for position in positions):
-        # Only the refiner looks at images. Read before the truth, which is checked against their size.
-        image = torch.zeros(3, 1, 1, dtype=torch.uint8)
-        image_1SS = image[None]
-        if network.gfr is not None:
-            image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
-            image_1SS = resize_image(image, network.backbone.image_size, "stretch")[None]
-        truths.append(dataset.truth(sample.key))
-        features = embeddings.read([sample.image_key], device)
-        with torch.inference_mode():
-            contexts.append(network.prepare(features, image_1SS.to(device), [image.to(device)]))
-    return Wave(positions[0], truths, contexts)
 
 
 @contextlib.contextmanager
@@ -153,7 +150,7 @@ def _one_library_thread() -> Iterator[int]:
 
 
 def _in_threads(play: Callable[[int], Played], starts: Sequence[int], threads: int) -> Generator[Played]:
-    """Results in order. All threads and one are tried on two waves a thread each; the faster plays the rest.
+    """Results in order. All threads and one are tried on two samples a thread each; the faster plays the rest.
 
     Python itself runs on one thread at a time: for a decoder whose steps are microseconds, more can be slower.
     """

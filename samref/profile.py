@@ -11,6 +11,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -23,9 +24,13 @@ from samref import memory, pixel_loops, weights
 from samref.backbones.backbone import parameter_counts
 from samref.clicks import Click, next_click
 from samref.config import ModelConfig, ProfileConfig, Runtime
+from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.refiner.model import Context
+from samref.refiner.recorded import record
+from samref.refiner.resample import Frames, Images
 from samref.stage import Report
+from samref.transfers import to_host
 
 T = TypeVar("T")
 
@@ -64,12 +69,22 @@ def profile(
         Those of a profile's measures (`samref.measures`) that apply to the model and could be measured.
     """
     device = runtime.resolve_device()
-    network = weights.build_model(model.model_copy(update={"checkpoint": "none"}), runtime, weights=None)
+    random = model.model_copy(update={"checkpoint": "none"})
+    network = weights.build_model(random, runtime, weights=None, precision=model.precision)
+    with products(model.precision), autocast(device, model.precision):
+        return _measure(network, model, config, device, report)
+
+
+def _measure(
+    network: SamRef, model: ModelConfig, config: ProfileConfig, device: str, report: Report
+) -> dict[str, float | int]:
     everything, leaves = parameter_counts(network)
     bench = _Bench(network, model, device)
     found: dict[str, float | int] = {"parameters": everything, "parameters_leaf": leaves}
     found |= bench.gflops()  # also the warm-up
-    pixel_loops.load()  # before time is measured
+    found |= _memory(bench.repetition(), network)
+    prompts = _grid(config.prompts_per_side, bench.size)
+    bench.warm_up(prompts)
     steps = config.repeats + 3
 
     repetitions = []
@@ -77,12 +92,10 @@ def profile(
         repetitions.append(bench.repetition())
         report(repeat + 1, {"total": steps})
     found |= _times(repetitions)
-    found |= _memory(repetitions, network)
     if not bench.refines:
         found = {name: value for name, value in found.items() if not name.startswith(("prepare", "refine"))}
 
     encode = statistics.median(repetition.encode for repetition in repetitions)
-    prompts = _grid(config.prompts_per_side, bench.size)
     loops: dict[str, Callable[[], object]] = {
         "loop_seconds_per_click": bench.annotate,
         "sat_latency_seconds": lambda: bench.segment(prompts, batch=1),
@@ -104,7 +117,6 @@ class _Bench:
         self.refines = network.gfr is not None
         self.size = network.backbone.image_size
         self._bare = SamRef(network.backbone, model.model_copy(update={"refiner": "none"}))
-        self._half_precision = model.precision == "bf16"
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(0, 256, (3, self.size, self.size), dtype=torch.uint8, generator=generator)
         self._image_3SS = image.to(device)
@@ -123,8 +135,7 @@ class _Bench:
         return time.perf_counter()
 
     def encode(self) -> dict[str, Tensor]:
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self._half_precision):
-            self._features = self.network.backbone.encode(self._image_3SS[None].float())
+        self._features = self.network.backbone.encode(self._image_3SS[None].float())
         return self._features
 
     def prepare(self) -> Context:
@@ -140,6 +151,14 @@ class _Bench:
         self.network.paste(interaction, 0, None, frames[0])
         flops = {"encode": encode, "prepare": prepare, "decode": decode, "refine": interact - decode}
         return {f"{name}_gflops": value for name, value in flops.items()}
+
+    def warm_up(self, prompts: list[Click]) -> None:
+        """Leave nothing to compile, record or choose for the clock to see."""
+        pixel_loops.load()
+        if self.device.startswith("cuda"):
+            record(self.network)
+            self.segment(prompts[:2], batch=1)
+            self.segment(prompts, batch=_PROMPTS)
 
     def repetition(self) -> _Repetition:
         """One encode, a click without the refiner, and one with it."""
@@ -168,25 +187,32 @@ class _Bench:
         truth = (away[:, None] ** 2 + away[None] ** 2 < (self.size // 4) ** 2).astype(np.int8)
         clicks: list[Click] = []
         coarse = result = None
-        mask = np.zeros(frame, np.uint8)
+        mask = np.zeros(frame, bool)
         for _ in range(_LOOP_CLICKS):
             clicks.append(next_click(truth, mask, clicks) or self._click)
             interaction = self.network(context, [clicks], coarse, None if result is None else [result], [frame])
             coarse, result = interaction.coarse_B1MM, self.network.paste(interaction, 0, None, frame)
-            mask = (result > self.network.backbone.threshold).to(torch.uint8).cpu().numpy()
+            (mask,) = to_host(result > self.network.backbone.threshold)
 
     def segment(self, prompts: list[Click], batch: int) -> None:
         """Every prompt on its own gives a mask at the image's size."""
         frame, context = (self.size, self.size), self.prepare()
+        together = batch > 1 and self._image_3SS.is_cuda
+        if together:
+            context = replace(context, images=Images(self._image_3SS[None], [frame]))
         for start in range(0, len(prompts), batch):
             clicks = [[prompt] for prompt in prompts[start : start + batch]]
+            objects, frames = range(len(clicks)), [frame] * len(clicks)
             own = context.select([0] * len(clicks))
-            interaction = self.network(own, clicks, None, None, [frame] * len(clicks))
-            masks = [
-                self.network.paste(interaction, i, None, frame) > self.network.backbone.threshold
-                for i in range(len(clicks))
-            ]
-            torch.stack(masks).cpu()
+            if together:
+                all_frames = Frames.of(frames, self.network.backbone.mask_size, self._image_3SS.device)
+                interaction = self.network(own, clicks, None, None, all_frames)
+                masks = self.network.masks(interaction, all_frames, objects, None, [True] * len(clicks))
+            else:
+                interaction = self.network(own, clicks, None, None, frames)
+                results = [self.network.paste(interaction, i, None, frame) for i in objects]
+                masks = torch.stack(results) > self.network.backbone.threshold
+            to_host(masks)
 
 
 def _counted(work: Callable[[], T]) -> tuple[float, T]:
@@ -223,13 +249,11 @@ def _times(repetitions: list[_Repetition]) -> dict[str, float]:
     return found
 
 
-def _memory(repetitions: list[_Repetition], network: SamRef) -> dict[str, float]:
-    taken = [each.memory for each in repetitions if each.memory is not None]
-    bare = [each.bare_memory for each in repetitions if each.bare_memory is not None]
-    if not taken:
+def _memory(repetition: _Repetition, network: SamRef) -> dict[str, float]:
+    if repetition.memory is None or repetition.bare_memory is None:
         return {}
-    peak = _gigabytes(network) + statistics.median(taken)
-    bare_peak = _gigabytes(network.backbone) + statistics.median(bare)
+    peak = _gigabytes(network) + repetition.memory
+    bare_peak = _gigabytes(network.backbone) + repetition.bare_memory
     return {"memory_gb": peak, "refiner_memory_ratio": peak / bare_peak}
 
 

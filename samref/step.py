@@ -6,17 +6,17 @@ position in the batch alone: in how many parts a batch is worked changes nothing
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from samref.batches import CLICKS, Batch
 from samref.clicks import Click, simulate_click
 from samref.config import TrainConfig
-from samref.embeddings import Embeddings
 from samref.losses import (
     binary_cross_entropy,
     dice_loss,
@@ -24,99 +24,122 @@ from samref.losses import (
     error_weight,
     normalized_focal_loss,
 )
+from samref.precision import autocast
 from samref.refiner import Interaction, SamRef
 from samref.refiner.lfr import Window
 from samref.refiner.model import Context
+from samref.refiner.resample import Frames
 from samref.refiner.selector import error_ratio, paste_on_global
+from samref.transfers import to_host
+
+Results = list[Tensor] | Tensor | None
+"""M_{t-1} of each object: logits, or with `Frames` masks B×S×S; None before the first click."""
 
 
 def training_step(
     network: SamRef,
     batch: Batch,
-    embeddings: Embeddings | None,
     config: TrainConfig,
     step: int,
     rounds: int,
     device: str,
+    pool: Executor,
 ) -> dict[str, Tensor]:
     """The losses of a batch, or of a part of one, by name: click rounds without gradient, then one interaction with.
 
     Args:
         network: the model, in evaluation mode.
-        batch: the samples; what is drawn for one hangs on the seed, the step and its position alone.
-        embeddings: of their images, or None to encode them.
+        batch: the samples; what is drawn for one depends on the seed, the step and its position alone. Images that
+            come without features are encoded.
         config: the training.
         step: counts from 0.
         rounds: n, the number of clicks after the first.
         device: the network's.
+        pool: threads that place clicks, a sample each.
     """
-    images_B3SS = batch.images_B3SS.to(device)
-    images = [image.to(device) for image in batch.images]
-    size = network.backbone.image_size
-    frames = [(size, size)] * len(images)
-
-    def autocast() -> torch.autocast:
-        # Entered anew for each part: autocast keeps the weights that it cast until it ends, and in older releases
-        # those cast in the rounds carry no gradient and would never be trained (pytorch#158232; gone in 2.15).
-        return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16")
-
-    with autocast():
-        if embeddings is not None:
-            features = embeddings.read([sample.image_key for sample in batch.samples], device)
-        else:
-            features = network.backbone.encode(images_B3SS.float())
+    images_B3SS, truth_BSS, *images = (
+        tensor.to(device, non_blocking=True)
+        for tensor in (batch.images_B3SS, torch.from_numpy(batch.truth_BSS), *batch.images)
+    )
+    features = {name: stored.to(device, non_blocking=True).float() for name, stored in batch.features.items()}
+    sizes = [(network.backbone.image_size,) * 2] * len(images)
+    # On CUDA all objects at once; on a CPU one by one, as to the bit it always was.
+    frames = Frames.of(sizes, network.backbone.mask_size, images_B3SS.device) if images_B3SS.is_cuda else sizes
+    # Entered anew for each part: autocast keeps the weights that it cast until it ends, and in older releases those
+    # cast in the rounds carry no gradient and would never be trained (pytorch#158232; gone in 2.15).
+    with autocast(device, config.precision):
+        features = features or network.backbone.encode(images_B3SS.float())
         context = network.prepare(features, images_B3SS, images)
-    with autocast():
-        clicks, coarse, results = simulate_rounds(network, context, batch, config, step, rounds)
-    with autocast():
+    with autocast(device, config.precision):
+        clicks, coarse, results = simulate_rounds(network, context, batch, frames, config, step, rounds, pool)
+    with autocast(device, config.precision):
         interaction = network(context, clicks, coarse, results, frames)
-    truth_BSS = torch.from_numpy(batch.truth_BSS).to(device)
     return interaction_losses(network, interaction, truth_BSS, config)
 
 
 @torch.no_grad()
 def simulate_rounds(
-    network: SamRef, context: Context, batch: Batch, config: TrainConfig, step: int, rounds: int
-) -> tuple[list[list[Click]], Tensor | None, list[Tensor] | None]:
+    network: SamRef,
+    context: Context,
+    batch: Batch,
+    frames: Frames | list[tuple[int, int]],
+    config: TrainConfig,
+    step: int,
+    rounds: int,
+    pool: Executor,
+) -> tuple[list[list[Click]], Tensor | None, Results]:
     """Clicks, S_{t-1} and M_{t-1} that the step with gradient starts from.
 
     The first click is the object's centre; each round predicts and adds one more click to every sample that is still
-    wrong somewhere.
+    wrong somewhere. The host waits for a device twice a round: for the windows, and for the masks.
     """
-    size = network.backbone.image_size
-    frames = [(size, size)] * len(batch.samples)
     rngs = [np.random.default_rng([config.seed, CLICKS, step, position]) for position in batch.positions]
-    clicks: list[list[Click]] = [[] for _ in frames]
-    _add_clicks(clicks, batch, [np.zeros((size, size), np.uint8)] * len(frames), rngs)
+    clicks = [[center] if center else [] for center in batch.centers]
     coarse: Tensor | None = None
-    results: list[Tensor] | None = None
-    areas = torch.full((len(frames),), -1, device=context.features["embedding"].device)
+    results: Results = None
+    areas = torch.full((len(clicks),), -1)
     for _ in range(rounds):
         interaction: Interaction = network(context, clicks, coarse, results, frames)
-        ratios = [math.nan] * len(frames)
+        on_global = [True] * len(clicks)
         if interaction.error_area_B is not None:
             ratios = error_ratio(interaction.error_area_B, areas).tolist()
+            on_global = [paste_on_global(ratio, config.theta) for ratio in ratios]
             areas = interaction.error_area_B
-        results = [
-            network.paste(
-                interaction,
-                i,
-                None if results is None or paste_on_global(ratio, config.theta) else results[i],
-                frames[i],
-            )
-            for i, ratio in enumerate(ratios)
-        ]
+        results, masks_BSS = _paste(network, interaction, frames, results, on_global)
         coarse = interaction.coarse_B1MM
-        masks = torch.stack(results) > network.backbone.threshold
-        _add_clicks(clicks, batch, list(masks.to(torch.uint8).cpu().numpy()), rngs)
+        (masks,) = to_host(masks_BSS)
+        _add_clicks(clicks, batch, masks, rngs, pool)
     return clicks, coarse, results
 
 
+def _paste(
+    network: SamRef,
+    interaction: Interaction,
+    frames: Frames | list[tuple[int, int]],
+    previous: Results,
+    on_global: Sequence[bool],
+) -> tuple[Tensor | list[Tensor], Tensor]:
+    """M_t, as the next interaction takes it, and as masks B×S×S."""
+    if isinstance(frames, Frames):
+        assert not isinstance(previous, list)
+        masks_BSS = network.masks(interaction, frames, range(len(on_global)), previous, on_global)
+        return masks_BSS, masks_BSS
+    results = [
+        network.paste(interaction, i, None if previous is None or anew else previous[i], frames[i])
+        for i, anew in enumerate(on_global)
+    ]
+    return results, torch.stack(results) > network.backbone.threshold
+
+
 def _add_clicks(
-    clicks: list[list[Click]], batch: Batch, masks: list[np.ndarray], rngs: Sequence[np.random.Generator]
+    clicks: list[list[Click]],
+    batch: Batch,
+    masks_BSS: NDArray[np.bool_],
+    rngs: Sequence[np.random.Generator],
+    pool: Executor,
 ) -> None:
-    for own, truth, mask, rng in zip(clicks, batch.truth_BSS, masks, rngs, strict=True):
-        click = simulate_click(truth, mask, own, rng)
+    made = pool.map(simulate_click, batch.truth_BSS, masks_BSS, clicks, rngs)
+    for own, click in zip(clicks, made, strict=True):
         if click is not None:
             own.append(click)
 

@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +33,12 @@ from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
 from samref.errors import UserError
+from samref.precision import products
 from samref.refiner import SamRef
+from samref.refiner.recorded import record
 from samref.stage import Report, Stopped
 from samref.step import training_step
+from samref.threads import on_threads
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = 200  # points of each curve
@@ -77,8 +81,8 @@ def train(
         report: called after steps with the metrics so far and `total` steps.
 
     Returns:
-        loss (the curve's last point), steps_per_second (missing where a checkpoint left nothing to do) and
-        accumulation (the one that it ended with).
+        loss (the curve's last point), steps_per_second (of all but the first, which compiles and records; missing where
+        a checkpoint left nothing to do) and accumulation (the one that it ended with).
 
     Raises:
         TrainingError: a loss that is not finite, or memory that does not suffice for the smallest parts.
@@ -91,12 +95,8 @@ def train(
             f"train.batch_size is {config.batch_size}, which {group.size} processes with train.accumulation "
             f"{config.accumulation} cannot divide; make it a multiple of {group.size * config.accumulation}"
         )
-    if "refiner" not in config.modules:
-        model = model.model_copy(update={"refiner": "none"})
     embeddings = Embeddings(inputs["embeddings"]) if "embeddings" in inputs else None
-    network = weights.build_model(
-        model, runtime, weights=inputs.get("init"), refiner_seed=config.seed, encoder=embeddings is None
-    )
+    network = _network(model, config, inputs.get("init"), runtime, encoder=embeddings is None)
     state = _first_state(network, config)
     checkpoint.restore(scratch, state, device)
     if not group.same(state.progress.step):
@@ -110,9 +110,18 @@ def train(
         seed=config.seed,
         augment=config.augment,
         positions=group.share(config.batch_size),
+        embeddings=embeddings,
+        threads=torch.get_num_threads(),
+        pinned=device.startswith("cuda"),
     )
-    work = _Work(network, embeddings, config, device, group)
-    steps, seconds = _steps(work, state, batches, scratch, runtime, report)
+    with (
+        products(config.precision),
+        # Threads of their own: what reads ahead must not keep a step waiting for its clicks.
+        ThreadPoolExecutor(batches.threads, thread_name_prefix="clicks") as pool,
+        on_threads(1 if batches.pinned else None),  # beside a GPU each CPU takes a sample, alone
+    ):
+        work = _Work(network, config, device, group, pool)
+        steps, seconds = _steps(work, state, batches, scratch, runtime, report)
     if group.rank == 0:
         written: Mapping[str, Tensor] = state.parameters if state.averages is None else state.averages
         weights.save({**weights.inherited(inputs.get("init")), **written}, out)
@@ -122,13 +131,27 @@ def train(
     return {"loss": state.progress.last("loss"), **rate, "accumulation": state.progress.accumulation}
 
 
+def _network(model: ModelConfig, config: TrainConfig, init: Path | None, runtime: Runtime, *, encoder: bool) -> SamRef:
+    if "refiner" not in config.modules:
+        model = model.model_copy(update={"refiner": "none"})
+    network = weights.build_model(
+        model, runtime, weights=init, refiner_seed=config.seed, encoder=encoder, precision=config.precision
+    )
+    record(network)  # the rounds, where Python is slower than a GPU
+    return network
+
+
 def _first_state(network: SamRef, config: TrainConfig) -> State:
     parameters = weights.parts(network, config.modules)
     network.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay
+        parameters.values(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=config.weight_decay,
+        fused=next(iter(parameters.values())).is_cuda or None,  # one kernel for all; on a CPU as before there was one
     )
     averages = {name: p.detach().clone() for name, p in parameters.items()} if config.ema is not None else None
     return State(parameters, optimizer, averages, Progress(accumulation=config.accumulation))
@@ -137,8 +160,9 @@ def _first_state(network: SamRef, config: TrainConfig) -> State:
 def _steps(
     work: _Work, state: State, batches: Batches, scratch: Path, runtime: Runtime, report: Report
 ) -> tuple[int, float]:
-    """Make the steps that are left; their number, and the seconds they took."""
+    """Make the steps that are left; the number of those after the first (or 1), and the seconds they took."""
     config, first = work.config, state.progress.step
+    counted = first
     every = max(1, config.steps // _RECORDS)
     clock = saved = told = time.perf_counter()
     metrics: Mapping[str, float] = {}
@@ -161,6 +185,8 @@ def _steps(
         state.progress.add(losses)
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
         metrics = state.progress.record() if recorded else metrics
+        if step == first and config.steps > first + 1:
+            counted, clock = first + 1, time.perf_counter()
         if work.group.rank > 0:
             continue
         if recorded or time.perf_counter() - told > _REPORT_SECONDS:
@@ -173,7 +199,7 @@ def _steps(
         if time.perf_counter() - saved > runtime.checkpoint_seconds:
             checkpoint.save(scratch, state)
             saved = time.perf_counter()
-    return config.steps - first, time.perf_counter() - clock
+    return config.steps - counted, time.perf_counter() - clock
 
 
 @dataclass(frozen=True)
@@ -181,10 +207,10 @@ class _Work:
     """What a step needs besides the state that it changes."""
 
     network: SamRef
-    embeddings: Embeddings | None
     config: TrainConfig
     device: str
     group: parallel.Group
+    pool: Executor
 
     def gradients(self, batch: Batch, state: State) -> dict[str, float]:
         """Fill in the gradients of a step's whole batch, and give its mean losses.
@@ -218,7 +244,7 @@ class _Work:
         rounds = num_rounds(config.gamma, config.max_clicks, np.random.default_rng([config.seed, ROUNDS, step]))
         sums: dict[str, Tensor] = {}
         for part in batch.split(progress.accumulation):
-            losses = training_step(self.network, part, self.embeddings, config, step, rounds, self.device)
+            losses = training_step(self.network, part, config, step, rounds, self.device, self.pool)
             share = len(part.samples) / config.batch_size
             (torch.stack(list(losses.values())).sum() * share).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():

@@ -17,6 +17,7 @@ from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.decoder import upscaled_masks, use_decoder_attention
 
 # Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
 # would take four times that, and not be faster.
@@ -36,6 +37,7 @@ class SamBackbone(Backbone):
             block.attn = _Attention(block.attn)
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
+        use_decoder_attention(self.mask_decoder.transformer)
         # Not persistent: public checkpoints do not have them.
         self.register_buffer("pixel_mean", sam.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", sam.pixel_std, persistent=False)
@@ -60,23 +62,45 @@ class SamBackbone(Backbone):
     ) -> Tensor:
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
         prompt, decoder = self.prompt_encoder, self.mask_decoder
-        sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
+        sparse = self._embed_points(points_BN2, labels_BN)
+        if previous_B1MM is None:
+            dense = prompt.no_mask_embed.weight[..., None, None]
+        else:
+            dense = prompt.mask_downscaling(previous_B1MM)
         best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
         source = features["embedding"] + dense
-        position = prompt.get_dense_pe().expand(len(source), -1, -1, -1)
-        decoded, source_out = decoder.transformer(source, position, tokens)
-        upscaled = decoder.output_upscaling(source_out.transpose(1, 2).view(source.shape))
+        position = prompt.get_dense_pe()
+        # Channels last is the tokens' own order, in which batches come on a GPU.
+        by_tokens = source.is_contiguous(memory_format=torch.channels_last)
+        if by_tokens:
+            position = position.contiguous(memory_format=torch.channels_last)
+        decoded, source_out = decoder.transformer(source, position.expand(len(source), -1, -1, -1), tokens)
 
         used = range(1, decoder.num_mask_tokens) if best_of_three else range(1)
-        weights = [decoder.output_hypernetworks_mlps[token](decoded[:, 1 + token]) for token in used]
-        masks = torch.einsum("btc,bchw->bthw", torch.stack(weights, dim=1), upscaled)
+        weights_BTC = torch.stack(
+            [decoder.output_hypernetworks_mlps[token](decoded[:, 1 + token]) for token in used], dim=1
+        )
+        if by_tokens:
+            masks = upscaled_masks(decoder.output_upscaling, source_out.unflatten(1, source.shape[-2:]), weights_BTC)
+        else:
+            upscaled = decoder.output_upscaling(source_out.transpose(1, 2).view(source.shape))
+            masks = torch.einsum("btc,bchw->bthw", weights_BTC, upscaled)
         if not best_of_three:
             return masks
         quality = decoder.iou_prediction_head(decoded[:, 0])[:, 1:]
         return masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+
+    def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor) -> Tensor:
+        """As the package's prompt encoder, which picks points by truth values: each time the host waits for a GPU."""
+        prompt = self.prompt_encoder
+        labels = F.pad(labels_BN, (0, 1), value=-1)
+        padded = F.pad(points_BN2 + 0.5, (0, 0, 0, 1))
+        position: Tensor = prompt.pe_layer.forward_with_coords(padded, prompt.input_image_size)
+        kinds = [prompt.not_a_point_embed.weight, *(prompt.point_embeddings[label].weight for label in range(2))]
+        return position.masked_fill((labels == -1)[..., None], 0.0) + F.embedding(labels + 1, torch.cat(kinds))
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt encoder belongs to neither: it stays frozen (paper, supplement)."""

@@ -16,6 +16,7 @@ from sam2.build_sam import build_sam2
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.decoder import use_decoder_attention
 
 # What SAM2ImagePredictor clamps its low-resolution logits to, before a user feeds them back.
 _LARGEST_LOGIT = 32.0
@@ -52,6 +53,9 @@ class Sam2Backbone(Backbone):
         self.image_encoder = sam.image_encoder
         self.sam_prompt_encoder = sam.sam_prompt_encoder
         self.sam_mask_decoder = sam.sam_mask_decoder
+        transformer = self.sam_mask_decoder.transformer
+        transformer.register_forward_pre_hook(_positions_as_tokens)
+        use_decoder_attention(transformer)
         self.no_mem_embed = sam.no_mem_embed
         self._add_no_mem_embed: bool = sam.directly_add_no_mem_embed
         self.image_size = sam.image_size
@@ -125,6 +129,14 @@ class Sam2Backbone(Backbone):
         self.image_encoder = None
 
 
+def _positions_as_tokens(transformer: nn.Module, arguments: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Gives the positions, equal for all objects, the layout of the image's tokens: sums are copies otherwise."""
+    source, position, tokens = arguments
+    if source.is_contiguous(memory_format=torch.channels_last):
+        position = position[:1].contiguous(memory_format=torch.channels_last).expand_as(source)
+    return source, position, tokens
+
+
 def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
     """One of sam2's own configurations, random weights.
 
@@ -134,4 +146,6 @@ def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
     """
     config = f"configs/{name.partition('_')[0]}/{name}.yaml"
     device = torch.get_default_device()  # the CPU, unless a caller counts parameters on `meta`
+    if device.type == "meta":  # of the video's part, which is dropped anyway, sam2 sends a table to CUDA where that is
+        overrides = [*overrides, "model.memory_attention=null"]
     return Sam2Backbone(build_sam2(config, device=device, hydra_overrides_extra=list(overrides)))

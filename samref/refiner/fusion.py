@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from samref.refiner.norm import GroupNormGelu, Layers
+
 # σ(-3) = 0.05, about the share of pixels that a coarse mask has wrong.
 _INITIAL_ERROR_LOGIT = -3.0
 
@@ -33,11 +35,12 @@ class Lateral(NamedTuple):
         return Lateral(self.start_BChw[index], self.skip_BKChw[index])
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(8, channels)
+def _norm_gelu(channels: int) -> list[nn.Module]:
+    # Two places of a Sequential, as norm and GELU have: names of weights count them.
+    return [GroupNormGelu(8, channels), nn.Identity()]
 
 
-class _Stem(nn.Sequential):
+class _Stem(Layers):
     """Strided convolutions from full resolution to the working grid; a stride is a power of two."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -47,19 +50,18 @@ class _Stem(nn.Sequential):
             last = step == steps - 1
             out = channels if last else channels // 2
             layers += [nn.Conv2d(channels_in, out, 3, stride=2, padding=1)]
-            layers += [] if last else [_norm(out), nn.GELU()]
+            layers += [] if last else _norm_gelu(out)
             channels_in = out
         super().__init__(*layers)
 
 
-class _Upsampler(nn.Sequential):
+class _Upsampler(Layers):
     """SAM's way of upscaling an embedding: two transposed convolutions, four times the side."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__(
             nn.ConvTranspose2d(channels_in, channels, 2, stride=2),
-            _norm(channels),
-            nn.GELU(),
+            *_norm_gelu(channels),
             nn.ConvTranspose2d(channels, channels, 2, stride=2),
         )
 
@@ -75,10 +77,9 @@ class _HighResolution(nn.Module):
         super().__init__()
         self.width = width
         self.levels = nn.ModuleList(
-            nn.Sequential(
+            Layers(
                 nn.Conv2d(level, level, 3, padding=1),
-                _norm(level),
-                nn.GELU(),
+                *_norm_gelu(level),
                 nn.Conv2d(level, sums * width, 3, padding=1),
             )
             for level in channels
@@ -101,18 +102,15 @@ def _to_grid(x_BChw: Tensor, grid: tuple[int, int]) -> Tensor:
 class _ResBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _norm(channels),
-            nn.GELU(),
+        self.body = Layers(
+            *_norm_gelu(channels),
             nn.Conv2d(channels, channels, 3, padding=1),
-            _norm(channels),
-            nn.GELU(),
+            *_norm_gelu(channels),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
-    def forward(self, x_BChw: Tensor) -> Tensor:
-        change: Tensor = self.body(x_BChw)
-        return x_BChw + change
+    def forward(self, x_BChw: Tensor, skip_BChw: Tensor) -> Tensor:
+        return self.body.added_to(x_BChw, x_BChw, skip_BChw)
 
 
 class Fusion(nn.Module):
@@ -124,7 +122,7 @@ class Fusion(nn.Module):
         self.dense_stem = _Stem(3, width, stride)
         self.upsampler = _Upsampler(feature_channels["embedding"], width)
         self.blocks = nn.ModuleList(_ResBlock(width) for _ in range(blocks))
-        self.heads = nn.Sequential(_norm(width), nn.GELU(), nn.Conv2d(width, 2, 3, padding=1))
+        self.heads = nn.Sequential(*_norm_gelu(width), nn.Conv2d(width, 2, 3, padding=1))
         last = self.heads[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
@@ -157,10 +155,10 @@ class Fusion(nn.Module):
             lateral: of the same objects.
             dense_B3HW: positive disks, negative disks, probability of the coarse mask.
         """
-        x = lateral.start_BChw + self.dense_stem(dense_B3HW)
+        x = self.dense_stem.added_to(lateral.start_BChw, dense_B3HW)
         skips = lateral.skip_BKChw.expand(-1, len(self.blocks), -1, -1, -1)
         for block, skip in zip(self.blocks, skips.unbind(1), strict=True):
-            x = block(x) + skip
+            x = block(x, skip)
         error, detail = self.heads(x).split(1, dim=1)
         return error, detail
 

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from samref.click_disks import click_disks
 from samref.clicks import Click
 from samref.refiner.fusion import Fusion
+from samref.refiner.resample import Box, Images, crop
+from samref.transfers import to_device
 
-Window = tuple[int, int, int, int]
+Window = Box
 
 # The constants of FocalClick's focus crop (Chen et al., CVPR 2022), which method.md takes over.
 _EXPANSION = 1.4
@@ -113,7 +115,7 @@ class LocalFusionRefiner(nn.Module):
 
     def forward(
         self,
-        images: Sequence[Tensor],
+        images: Sequence[Tensor] | Images,
         features: Mapping[str, Tensor],
         global_B1MM: Tensor,
         windows: Sequence[Window],
@@ -124,7 +126,8 @@ class LocalFusionRefiner(nn.Module):
         """Refine one window of each object.
 
         Args:
-            images: each 3×h×w uint8, at its own resolution, covering the same extent as its frame.
+            images: each 3×h×w uint8, at its own resolution, covering the same extent as its frame. Those in a list
+                are cropped one by one, `Images` all at once: the same to rounding.
             features: of the images.
             global_B1MM: logits of the GFR.
             windows: in px of the frames.
@@ -133,15 +136,35 @@ class LocalFusionRefiner(nn.Module):
             labels_BN: 1, 0 or -1.
         """
         size = self.patch_size
-        patches = torch.stack([_crop_image(*item, size) for item in zip(images, windows, frames, strict=True)])
-        boxes_B4 = torch.tensor(
-            [
-                (left / width, top / height, right / width, bottom / height)
-                for (left, top, right, bottom), (height, width) in zip(windows, frames, strict=True)
-            ],
-            device=global_B1MM.device,
-        )
-        crop = sample_boxes(global_B1MM, boxes_B4, size)
+        patches = _crop_images(images, windows, frames, size)
+        shares = [
+            (left / width, top / height, right / width, bottom / height)
+            for (left, top, right, bottom), (height, width) in zip(windows, frames, strict=True)
+        ]
+        boxes_B4 = to_device(torch.tensor(shares), global_B1MM.device)
+        return Patch(windows, *self.refine(patches, features, global_B1MM, boxes_B4, points_BN2, labels_BN))
+
+    def refine(
+        self,
+        patches_B3PP: Tensor,
+        features: Mapping[str, Tensor],
+        global_B1MM: Tensor,
+        boxes_B4: Tensor,
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What of `forward` the device does, of one shape whatever the windows: change, error and refined of a Patch.
+
+        Args:
+            patches_B3PP: the windows' pixels.
+            features: of the images.
+            global_B1MM: logits of the GFR.
+            boxes_B4: the windows as shares of the frames' sides.
+            points_BN2: clicks in px of the network's input.
+            labels_BN: 1, 0 or -1.
+        """
+        size = self.patch_size
+        logits = sample_boxes(global_B1MM, boxes_B4, size)
         # A quarter of the working grid's side in embedding cells is what the four-fold upsampler brings to the grid;
         # high-resolution features keep their ratio to the embedding.
         cells = features["embedding"].shape[-1]
@@ -152,29 +175,34 @@ class LocalFusionRefiner(nn.Module):
         offset, extent = boxes_B4[:, None, :2], boxes_B4[:, None, 2:] - boxes_B4[:, None, :2]
         points = ((points_BN2 + 0.5) / self.image_size - offset) / extent * size - 0.5
         disks = click_disks(points, labels_BN, size, self.radius)
-        lateral = self.fusion.lateral(patches, crops)
-        error, detail = self.fusion(lateral, torch.cat([disks, crop.sigmoid()], dim=1))
-        error, detail = (
-            F.interpolate(logits, size, mode="bilinear", align_corners=False) for logits in (error, detail)
-        )
-        change = self.fusion.change(error, detail, crop)
-        return Patch(windows, change, error, crop + change)
+        lateral = self.fusion.lateral(patches_B3PP, crops)
+        error, detail = self.fusion(lateral, torch.cat([disks, logits.sigmoid()], dim=1))
+        error, detail = (F.interpolate(grid, size, mode="bilinear", align_corners=False) for grid in (error, detail))
+        change = self.fusion.change(error, detail, logits)
+        return change, error, logits + change
 
 
-def _crop_image(image_3hw: Tensor, window: Window, frame: tuple[int, int], size: int) -> Tensor:
-    scale_y, scale_x = image_3hw.shape[1] / frame[0], image_3hw.shape[2] / frame[1]
-    left, right = (
-        int(window[0] * scale_x),
-        max(int(np.ceil(window[2] * scale_x)), int(window[0] * scale_x) + 1),
-    )
-    top, bottom = (
-        int(window[1] * scale_y),
-        max(int(np.ceil(window[3] * scale_y)), int(window[1] * scale_y) + 1),
-    )
-    crop = image_3hw[None, :, top:bottom, left:right]
-    # CUDA has no antialiased resize of bytes (torch 2.15), hence the float.
-    crop = crop.float() if crop.is_cuda else crop
-    return F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0].float()
+def _crop_images(
+    images: Sequence[Tensor] | Images, windows: Sequence[Window], frames: Sequence[tuple[int, int]], size: int
+) -> Tensor:
+    if isinstance(images, Images):
+        return crop(images, [_on_image(*each) for each in zip(windows, frames, images.sizes, strict=True)], size)
+    crops = []
+    for image, window, frame in zip(images, windows, frames, strict=True):
+        left, top, right, bottom = _on_image(window, frame, image.shape[1:])
+        own = image[None, :, top:bottom, left:right]
+        # CUDA has no antialiased resize of bytes (torch 2.15), hence the float.
+        own = own.float() if own.is_cuda else own
+        crops.append(F.interpolate(own, (size, size), mode="bilinear", antialias=True)[0].float())
+    return torch.stack(crops)
+
+
+def _on_image(window: Window, frame: tuple[int, int], image: Sequence[int]) -> Window:
+    """The window of a frame in px of an image of this height and width, which covers the same extent."""
+    scale_y, scale_x = image[0] / frame[0], image[1] / frame[1]
+    left, top = int(window[0] * scale_x), int(window[1] * scale_y)
+    right, bottom = int(np.ceil(window[2] * scale_x)), int(np.ceil(window[3] * scale_y))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def sample_boxes(maps_BChw: Tensor, boxes_B4: Tensor, size: int) -> Tensor:

@@ -23,7 +23,12 @@ from samref.refiner import lfr
 from samref.refiner.fusion import Lateral
 from samref.refiner.gfr import GlobalFusionRefiner
 from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
+from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
+from samref.transfers import to_device, to_host
+
+_ROOM = 32
+"""Clicks that the refiner's inputs have room for, or a multiple."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,19 @@ class Context:
     """What does not depend on the clicks: computed once, used at every click."""
 
     features: dict[str, Tensor]
-    images: list[Tensor]  # each 3×h×w uint8, over the same extent as the object's frame
+    images: list[Tensor] | Images  # each 3×h×w uint8, over the same extent as the object's frame
     lateral: Lateral | None
 
     def select(self, index: Sequence[int]) -> Context:
-        """The same for the objects at these positions."""
-        if list(index) == list(range(len(self.images))):
+        """The context of the objects at these positions; of all in their order without a copy."""
+        features, images, lateral = self.features, self.images, self.lateral
+        if list(index) == list(range(len(features["embedding"]))):
             return self
-        positions = torch.as_tensor(index, device=self.features["embedding"].device)
+        positions = to_device(torch.as_tensor(index), features["embedding"].device)
         return Context(
-            {name: feature[positions] for name, feature in self.features.items()},
-            [self.images[i] for i in index],
-            self.lateral.select(positions) if self.lateral else None,
-        )
-
-    @staticmethod
-    def join(contexts: Sequence[Context]) -> Context:
-        """Of several objects in one batch; a context that comes alone is not copied."""
-        if len(contexts) == 1:
-            return contexts[0]
-        laterals = [context.lateral for context in contexts if context.lateral]
-        return Context(
-            {name: torch.cat([context.features[name] for context in contexts]) for name in contexts[0].features},
-            [image for context in contexts for image in context.images],
-            Lateral(*map(torch.cat, zip(*laterals, strict=True))) if laterals else None,
+            {name: feature[positions] for name, feature in features.items()},
+            images.select(index) if isinstance(images, Images) else [images[i] for i in index],
+            lateral.select(positions) if lateral else None,
         )
 
 
@@ -65,7 +59,7 @@ class Interaction:
     coarse_B1MM: Tensor  # S_t, also the next interaction's mask prompt
     result_B1MM: Tensor  # G_t, or S_t where there is no refiner
     error_B1MM: Tensor | None  # error logits E_t
-    error_area_B: Tensor | None  # ‖H(E_t)‖₀
+    error_area_B: Tensor | None  # ‖H(E_t)‖₀, in the host's memory
     patch: Patch | None  # of the local stage
 
 
@@ -94,13 +88,14 @@ class SamRef(nn.Module):
         """The modules that SAM-REF adds to its backbone."""
         return nn.ModuleList(module for module in (self.gfr, self.lfr) if module is not None)
 
-    def prepare(self, features: dict[str, Tensor], images_B3SS: Tensor, images: list[Tensor]) -> Context:
+    def prepare(self, features: dict[str, Tensor], images_B3SS: Tensor, images: list[Tensor] | Images) -> Context:
         """Compute once what every click of these objects shares.
 
         Args:
             features: of the backbone.
             images_B3SS: RGB 0..255 as the encoder saw them.
-            images: the same, each 3×h×w uint8 at its own resolution.
+            images: the same, each 3×h×w uint8 at its own resolution. `Images`, and then `Frames`, make the local stage
+                work on all objects at once: for a GPU, where every operation costs a launch. The same to rounding.
         """
         lateral = self.gfr.lateral(images_B3SS, features) if self.gfr else None
         return Context(features, images, lateral)
@@ -110,8 +105,8 @@ class SamRef(nn.Module):
         context: Context,
         clicks: Sequence[Sequence[Click]],
         coarse_B1MM: Tensor | None,
-        results: Sequence[Tensor] | None,
-        frames: Sequence[tuple[int, int]],
+        results: Sequence[Tensor] | Tensor | None,
+        frames: Sequence[tuple[int, int]] | Frames,
     ) -> Interaction:
         """One interaction of B objects.
 
@@ -119,52 +114,79 @@ class SamRef(nn.Module):
             context: of these objects.
             clicks: all clicks so far of each, in px of its frame; the newest last.
             coarse_B1MM: S_{t-1}, or None at the first click.
-            results: M_{t-1}, each H×W logits, or None at the first click.
+            results: M_{t-1}, each H×W logits (with `Frames` B×H×W masks), or None at the first click.
             frames: (H, W) of each.
+
+        With a refiner the host waits for the device, once.
         """
+        sizes = frames.sizes if isinstance(frames, Frames) else frames
         device = context.features["embedding"].device
-        points, labels = self._points(clicks, frames, device)
-        coarse = self.backbone.decode(context.features, points, labels, coarse_B1MM, multimask=self.multimask)
+        points, labels = self._points(clicks, sizes, device)
+        made = max(len(each) for each in clicks)
+        coarse = self.backbone.decode(
+            context.features, points[:, :made], labels[:, :made], coarse_B1MM, multimask=self.multimask
+        )
         if self.gfr is None:
             return Interaction(coarse, coarse, None, None, None)
         assert context.lateral is not None
         # Detached: the refiner does not teach the decoder, so a decoder trained with it equals one trained alone.
-        refined, error = self.gfr(context.lateral, coarse.detach(), points, labels)
-        patch = None
-        if self.lfr is not None:
-            windows = self._windows(refined, results, clicks, frames)
-            patch = self.lfr(context.images, context.features, refined.detach(), windows, frames, points, labels)
-        return Interaction(coarse, refined, error, error_area(error, self.error_threshold), patch)
+        refined, error, area_B, mask_BMM = self.global_stage(context.lateral, coarse.detach(), points, labels)
+        if self.lfr is None:
+            return Interaction(coarse, refined, error, torch.from_numpy(*to_host(area_B)), None)
+        area, *masks = to_host(area_B, mask_BMM, *self._on_grid(results, frames))
+        windows = self._windows(masks, clicks, sizes)
+        patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
+        return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
+
+    def global_stage(
+        self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """G_t and E_t as logits B×1×M×M; ‖H(E_t)‖₀ of each; and G_t as masks B×M×M uint8."""
+        assert self.gfr is not None
+        refined, error = self.gfr(lateral, coarse_B1MM, points_BN2, labels_BN)
+        masks = (refined[:, 0] > self.backbone.threshold).to(torch.uint8)
+        return refined, error, error_area(error, self.error_threshold), masks
 
     def _points(
         self, clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        size, longest = self.backbone.image_size, max(len(each) for each in clicks)
+        # Room for more clicks than there are: the refiner, which draws none of label -1, has one shape for many.
+        size, longest = self.backbone.image_size, -(-max(len(each) for each in clicks) // _ROOM) * _ROOM
         points = np.zeros((len(clicks), longest, 2), np.float32)
         labels = np.full((len(clicks), longest), -1, np.int64)
         for i, (each, (height, width)) in enumerate(zip(clicks, frames, strict=True)):
             for j, click in enumerate(each):
                 points[i, j] = click.x * size / width, click.y * size / height
                 labels[i, j] = click.positive
-        return torch.from_numpy(points).to(device), torch.from_numpy(labels).to(device)
+        return to_device(points, device), to_device(labels, device)
+
+    def _on_grid(
+        self, results: Sequence[Tensor] | Tensor | None, frames: Sequence[tuple[int, int]] | Frames
+    ) -> list[Tensor]:
+        """After the first click, M_{t-1} as masks on the grid of the logits, B×M×M uint8; else nothing."""
+        if results is None:
+            return []
+        side = self.backbone.mask_size
+        if isinstance(results, Tensor):
+            assert isinstance(frames, Frames)
+            previous = frames.on_grid(results, side)
+        else:
+            previous = torch.stack([_on_grid(result, side) for result in results]) > self.backbone.threshold
+        return [previous.to(torch.uint8)]
 
     def _windows(
-        self,
-        refined_B1MM: Tensor,
-        results: Sequence[Tensor] | None,
-        clicks: Sequence[Sequence[Click]],
-        frames: Sequence[tuple[int, int]],
+        self, masks: Sequence[NDArray[np.uint8]], clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]]
     ) -> list[Window]:
         # Found on the grid of the logits, where the change is known, and cheap; then scaled to the frame.
-        threshold, side = self.backbone.threshold, self.backbone.mask_size
-        masks = (refined_B1MM[:, 0] > threshold).to(torch.uint8).cpu().numpy()
+        side = self.backbone.mask_size
+        refined_BMM, *previous_BMM = masks
         windows = []
         for i, (height, width) in enumerate(frames):
-            previous = _on_grid(results[i], side, threshold) if results is not None else np.zeros_like(masks[i])
+            previous = previous_BMM[0][i] if previous_BMM else np.zeros_like(refined_BMM[i])
             newest = clicks[i][-1]
             scale_x, scale_y = width / side, height / side
             on_grid = Click(int(newest.x / scale_x), int(newest.y / scale_y), newest.positive)
-            left, top, right, bottom = focus_window(masks[i], previous, on_grid)
+            left, top, right, bottom = focus_window(refined_BMM[i], previous, on_grid)
             windows.append(
                 (
                     int(left * scale_x),
@@ -182,6 +204,35 @@ class SamRef(nn.Module):
             return refined  # without a local stage there is nothing to select
         return lfr.paste(previous_HW, refined, interaction.patch.change_B1PP[i, 0], interaction.patch.windows[i])
 
+    def masks(
+        self,
+        interaction: Interaction,
+        frames: Frames,
+        objects: Sequence[int],
+        previous_BHW: Tensor | None,
+        on_global: Sequence[bool],
+    ) -> Tensor:
+        """M_t as masks in the frames, of all objects at once, or of some of them in several ways: K×H×W bool.
+
+        Args:
+            interaction: of B objects.
+            frames: theirs.
+            objects: which object each of the K masks is of.
+            previous_BHW: masks M_{t-1}, or None at the first click.
+            on_global: whether the patch is pasted on G_t, and not on M_{t-1}; for each of the K.
+        """
+        logits = frames.upscale(interaction.result_B1MM[:, 0])
+        inside = None
+        if interaction.patch is not None:
+            logits, inside = frames.paste(logits, interaction.patch.change_B1PP[:, 0], interaction.patch.windows)
+        masks = logits > self.backbone.threshold
+        if inside is not None and previous_BHW is not None and not all(on_global):
+            chosen = to_device(torch.tensor(objects), masks.device)
+            anew = to_device(torch.tensor(on_global), masks.device)[:, None, None]
+            return torch.where(inside[chosen] | anew, masks[chosen], previous_BHW[chosen])
+        # Objects whose θ part have some on M_{t-1}: here each has one mask, its own.
+        return masks
+
 
 def upscale(logits_MM: Tensor, frame: tuple[int, int]) -> Tensor:
     """Low-resolution logits without gradient in the frame of masks and clicks, H×W, bilinear."""
@@ -192,10 +243,9 @@ def upscale(logits_MM: Tensor, frame: tuple[int, int]) -> Tensor:
     return torch.from_numpy(cv2.resize(logits_MM.float().numpy(), (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def _on_grid(logits_HW: Tensor, side: int, threshold: float) -> NDArray[np.uint8]:
+def _on_grid(logits_HW: Tensor, side: int) -> Tensor:
     # Nearest neighbour at cell centres, the grid's own sampling.
     height, width = logits_HW.shape
     y = ((torch.arange(side) + 0.5) * (height / side)).long().to(logits_HW.device)
     x = ((torch.arange(side) + 0.5) * (width / side)).long().to(logits_HW.device)
-    grid: NDArray[np.uint8] = (logits_HW[y[:, None], x] > threshold).to(torch.uint8).cpu().numpy()
-    return grid
+    return logits_HW[y[:, None], x]

@@ -1,13 +1,24 @@
-"""One small trial, trained and evaluated once a session, for the tests that look at its outputs."""
+"""One small trial, trained and evaluated once a session, for the tests that look at its outputs.
 
+SAMREF_TEST_DEVICE=cuda runs them there. What holds on a CPU alone has the marker `cpu_only`, with its reason.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before ours import Triton: its kernels, in numpy
 
 from samref import trial
 from samref.config import Runtime, TrialConfig
+from samref.precision import products
 from samref.run_stage import run
 from samref.stage import Job
+
+DEVICE = os.environ.get("SAMREF_TEST_DEVICE", "cpu")
 
 SETTINGS = {
     "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
@@ -58,7 +69,27 @@ class Runner:
         return {stage.kind: self.root / stage.id for stage in planned.stages}
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        marker = item.get_closest_marker("cpu_only")
+        if marker and DEVICE != "cpu":
+            item.add_marker(pytest.mark.skip(reason=f"on a CPU alone: {marker.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def device():
+    """What the tests' networks run on."""
+    return DEVICE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_products():
+    """On CUDA fp32 is fp32 also where a test calls a network itself, and no stage."""
+    with products("fp32"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory):
     # One thread, in this process and in those that tests start: how sums are rounded depends on the number.
-    return Runner(tmp_path_factory.mktemp("stages"), Runtime(data_root=Path(), device="cpu", threads=1))
+    return Runner(tmp_path_factory.mktemp("stages"), Runtime(data_root=Path(), device=DEVICE, threads=1))

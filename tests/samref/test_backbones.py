@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, Sam
+from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 from samref import backbones, embed
-from samref.backbones import checkpoints, sam
+from samref.backbones import checkpoints, decoder, sam
 from samref.backbones.backbone import resize_image
 from samref.config import ModelConfig
 
@@ -224,3 +225,29 @@ def test_encoding_goes_on_with_fewer_images_where_memory_runs_out():
         backbone.encode = lambda images: with_room_for_two(images.repeat(3, 1, 1, 1))
         with pytest.raises(torch.OutOfMemoryError):
             embed.encode(backbone, images, 2)
+
+
+@pytest.mark.parametrize("multimask", ["never", "always"])
+@torch.inference_mode()
+def test_a_decoder_by_tokens_gives_the_masks_of_the_package(multimask):
+    """Features channels last, as batches on a GPU have them."""
+    backbone, generator = backbones.build("tiny", seed=0), torch.Generator().manual_seed(0)
+    embedding = torch.randn(3, 64, 16, 16, generator=generator)
+    points, labels = 256 * torch.rand(3, 4, 2, generator=generator), torch.tensor([[1, 0, 1, -1]] * 3)
+    for previous in (None, torch.randn(3, 1, 64, 64, generator=generator)):
+        expected, found = (
+            backbone.decode({"embedding": each}, points, labels, previous, multimask=multimask)
+            for each in (embedding, embedding.contiguous(memory_format=torch.channels_last))
+        )
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(9, 50), (50, 9), (9, 9)])
+def test_attention_in_few_passes_is_the_packages(queries, keys):
+    generator = torch.Generator().manual_seed(0)
+    plain = Attention(64, num_heads=4, downsample_rate=2)
+    q, k, v = (torch.randn(2, count, 64, generator=generator) for count in (queries, keys, keys))
+    found = plain.out_proj(decoder.attend(plain.q_proj(q), plain.k_proj(k), plain.v_proj(v), 4))
+    torch.testing.assert_close(found, plain(q, k, v), atol=1e-6, rtol=1e-5)
+    found.sum().backward()  # in training too, after an evaluation has kept which channels are whose
+    assert plain.q_proj.weight.grad is not None

@@ -3,22 +3,24 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from samref import clickloop
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
-from samref.clickloop import NO_SELECTOR, ClickLoop, Record, Trajectory, Wave
+from samref.clickloop import ClickLoop, Trajectory
 from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
+from samref.judging import NO_SELECTOR, Node, OneByOne, Record, Together, Wave
 from samref.measures import MEASURES
 from samref.metrics import iou
+from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model
 
@@ -66,7 +68,9 @@ def plain_loop(runner, planned):
     for position, sample in enumerate(dataset.samples):
         image, truth = dataset.image(sample.image_key), dataset.truth(sample.key)
         image_3HW = torch.from_numpy(image.transpose(2, 0, 1).copy())
-        context = model.prepare(embeddings.read([sample.image_key], "cpu"), image_3HW[None], [image_3HW])
+        image_3HW = image_3HW.to(runner.runtime.device)
+        features = embeddings.read([sample.image_key], runner.runtime.device)
+        context = model.prepare(features, image_3HW[None], [image_3HW])
         mask, clicks, coarse, result, area = np.zeros(truth.shape, np.uint8), [], None, None, None
         for count in range(1, config.max_clicks + 1):
             click = next_click(truth, mask, clicks)
@@ -79,12 +83,13 @@ def plain_loop(runner, planned):
                 ratio = math.nan if area is None else now / max(1, area)
                 on_global = area is None or ratio < config.theta
                 result = model.paste(found, 0, None if on_global else result, truth.shape)
-            coarse, area, mask = found.coarse_B1MM, now, (result > 0).numpy()
+            coarse, area, mask = found.coarse_B1MM, now, (result > 0).cpu().numpy()
             rows.append((position, count, *click, iou(truth, mask), 1 if on_global else 2, ratio))
     return rows
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("on CUDA batches round otherwise than one alone, which moves clicks")
 def test_several_thetas_at_once_equal_one_at_a_time(runner, evaluated):
     trials, outs = evaluated
     for planned, out in zip(trials, outs, strict=True):
@@ -186,21 +191,21 @@ def test_hardest_are_most_clicks_then_the_lowest_last_iou():
     assert module.hardest(paths, 3) == [3, 1, 5, 2, 0]
 
 
-def draw_wave(network, seed, num_samples):
+def draw_wave(network, seed, num_samples, sides=(40, 130)):
     """Objects in images of different sizes, with features of their own."""
     rng = np.random.default_rng(seed)
-    truths, contexts = [], []
+    truths, images, embeddings = [], [], []
     for _ in range(num_samples):
-        height, width = (int(side) for side in rng.integers(40, 130, 2))
+        height, width = (int(side) for side in rng.integers(*sides, 2))
         truth = np.zeros((height, width), np.uint8)
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         cv2.ellipse(truth, centre, (width // 3, height // 4), float(rng.uniform(0, 180)), 0, 360, 1, -1)
         truths.append(truth.astype(np.int8))
         truths[-1][:3] = -1
-        image = torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8))
-        features = {"embedding": torch.from_numpy(rng.normal(size=(1, 64, 16, 16)).astype(np.float32))}
-        contexts.append(network.prepare(features, resize_image(image, 256, "stretch")[None], [image]))
-    return Wave(0, truths, contexts)
+        images.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8)))
+        embeddings.append(torch.from_numpy(rng.normal(size=(1, 64, 16, 16)).astype(np.float32)))
+    small = torch.stack([resize_image(image, 256, "stretch") for image in images])
+    return Wave(0, truths, network.prepare({"embedding": torch.cat(embeddings)}, small, images))
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +218,12 @@ def undecided():
         weight = refiner.fusion.heads[-1].weight
         weight.data.copy_(torch.randn(weight.shape, generator=generator))
     return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def bare():
+    model = ModelConfig(backbone="tiny", refiner="none")
+    return build_model(model, Runtime(device="cpu"), weights=None).requires_grad_(False)
 
 
 def bits(paths):
@@ -232,7 +243,7 @@ def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker
         return ClickLoop(undecided, config, values, batch=1).run(part)[0]
 
     def part(i):  # its position in the dataset stays, as drawn ties hang on it
-        return Wave(i, wave.truths[i : i + 1], wave.contexts[i : i + 1])
+        return Wave(i, wave.truths[i : i + 1], wave.context.select([i]))
 
     with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         threaded = list(pool.map(lambda i: play(part(i), thetas), range(4)))
@@ -254,16 +265,46 @@ def test_batches_make_the_same_first_clicks(undecided):
         assert one.iou == pytest.approx(other.iou, abs=1e-3)
 
 
+def in_batches(wave):
+    """The wave as a GPU gets it."""
+    return Wave(wave.first, wave.truths, replace(wave.context, images=Images.stack(wave.context.images, "cpu")))
+
+
+@pytest.mark.parametrize("refiner", [True, False])
+def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
+    """Up to a pixel here and there: sums are rounded otherwise, and a crop of the image is not rounded to bytes."""
+    network = undecided if refiner else bare
+    wave = draw_wave(network, 7, 2, (20, 33))
+    config, thetas = EvaluateConfig(max_clicks=2), (0.9, 1.05)
+    expected, calls = ClickLoop(network, config, thetas, batch=1).run(wave)
+    found, found_calls = ClickLoop(network, config, thetas, batch=8, together=True).run(in_batches(wave))
+    assert found_calls == calls
+    if refiner:
+        assert len({tuple(record.pasted_on for record in sample.records) for own in found for sample in own}) > 1
+    for own, other in zip(found, expected, strict=True):
+        for (records, mask), (other_records, other_mask) in zip(own, other, strict=True):
+            for record, expected_record in zip(records, other_records, strict=True):
+                assert record.click == expected_record.click
+                assert record.iou == pytest.approx(expected_record.iou, abs=0.01)
+                assert record.boundary_iou == pytest.approx(expected_record.boundary_iou, abs=0.03, nan_ok=True)
+                assert record.pasted_on == expected_record.pasted_on
+            assert abs(decode(*mask).astype(int) - decode(*other_mask)).sum() <= 3  # px
+
+
 def test_the_judges_of_host_and_device_agree(undecided):
-    wave = draw_wave(undecided, 3, 4)
+    wave = draw_wave(undecided, 3, 4, (20, 33))
     rng = np.random.default_rng(0)
     for clicker in ("ritm", "interformer"):
         config = EvaluateConfig(max_clicks=5, clicker=clicker)
         record = Record(Click(1, 5, True), 0.0, math.nan, NO_SELECTOR, math.nan)
-        nodes = [clickloop._Node(i, (0,), None, (record,)) for i in (2, 0, 3, 3)]
+        nodes = [Node(i, (0,), None, (record,)) for i in (2, 0, 3, 3)]
         masks = [torch.from_numpy(rng.random(wave.truths[node.sample].shape) < 0.5) for node in nodes]
-        expected = clickloop._on_host(wave, nodes, masks, config)
-        assert repr(clickloop._on_device(wave, nodes, masks, config)) == repr(expected)
+        expected = OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks])
+        together = Together(wave, undecided, config, map)
+        padded = torch.zeros(4, *together._all_frames.largest, dtype=torch.bool)
+        for own, mask in zip(padded, masks, strict=True):
+            own[: mask.shape[0], : mask.shape[1]] = mask
+        assert repr(together.judge(nodes, padded)) == repr(expected)
 
 
 def test_stopping_at_95_gives_every_noc_for_less_work(runner):

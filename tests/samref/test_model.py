@@ -13,6 +13,7 @@ from samref.data import open_dataset
 from samref.metrics import iou
 from samref.refiner import SamRef
 from samref.refiner.lfr import focus_window, paste, sample_boxes
+from samref.refiner.recorded import record
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.weights import build_model
 
@@ -26,7 +27,8 @@ def shapes():
     return images, [dataset.truth(sample.key) for sample in dataset.samples]
 
 
-def prepare(model, images):
+def prepare(model, images, device):
+    images = [image.to(device) for image in images]
     images_B3SS = torch.stack(images)
     return model.prepare(model.backbone.encode(images_B3SS.float()), images_B3SS, images)
 
@@ -53,37 +55,38 @@ def test_parameters_on_vit_h_match_table_3():
 
 
 @torch.inference_mode()
-def test_a_refiner_that_has_learned_nothing_does_not_hurt(shapes):
+def test_a_refiner_that_has_learned_nothing_does_not_hurt(shapes, device):
     images, truths = shapes
-    model = build_model(TINY, Runtime(device="cpu"), weights=None)
+    model = build_model(TINY, Runtime(device=device), weights=None)
     clicks = [[Click(*map(int, np.argwhere(truth == 1)[0][::-1]), True)] for truth in truths]
     frames = [truth.shape for truth in truths]
     coarse, results = None, None
-    context = prepare(model, images)
+    context = prepare(model, images, device)
     for _ in range(3):
         interaction = model(context, clicks, coarse, results, frames)
         coarse, results = interaction.coarse_B1MM, [model.paste(interaction, i, None, frames[i]) for i in range(4)]
         plain = torch.nn.functional.interpolate(coarse, frames[0], mode="bilinear", align_corners=False)[:, 0]
         for mask, sam in zip(results, plain, strict=True):
-            assert iou((sam > 0).numpy().astype(np.int8), (mask > 0).numpy()) > 1 - 1e-4
+            assert iou((sam > 0).cpu().numpy().astype(np.int8), (mask > 0).cpu().numpy()) > 1 - 1e-4
         clicks = [[*own, Click(own[0].x // 2, own[0].y // 2, False)] for own in clicks]
 
 
 @torch.inference_mode()
-def test_a_batch_gives_what_each_object_gives_alone(shapes):
+def test_a_batch_gives_what_each_object_gives_alone(shapes, device):
     """Objects whose images differ, also in size, do not see each other."""
     images, _ = shapes
     images = [images[0], images[1], images[2].repeat_interleave(2, 1), images[3].repeat_interleave(3, 2)]
     frames = [tuple(image.shape[1:]) for image in images]
-    model = build_model(TINY, Runtime(device="cpu"), weights=None)
+    model = build_model(TINY, Runtime(device=device), weights=None)
     shake(model)
     size = model.backbone.image_size
+    images = [image.to(device) for image in images]
     small = torch.stack([torch.nn.functional.interpolate(image[None], (size, size))[0] for image in images])
     context = model.prepare(model.backbone.encode(small.float()), small, images)
     clicks = [[Click(width // 2, height // 3, True), Click(5, 7, False)] for height, width in frames]
     generator = torch.Generator().manual_seed(1)
-    coarse = torch.randn(4, 1, model.backbone.mask_size, model.backbone.mask_size, generator=generator)
-    results = [torch.randn(frame, generator=generator) for frame in frames]
+    coarse = torch.randn(4, 1, model.backbone.mask_size, model.backbone.mask_size, generator=generator).to(device)
+    results = [torch.randn(frame, generator=generator).to(device) for frame in frames]
 
     together = model(context, clicks, coarse, results, frames)
     assert together.error_area_B.max() > 0
@@ -94,9 +97,33 @@ def test_a_batch_gives_what_each_object_gives_alone(shapes):
         pasted = model.paste(alone, 0, results[i], frames[i])
         torch.testing.assert_close(pasted, model.paste(together, i, results[i], frames[i]), atol=1e-4, rtol=1e-4)
         left, top, right, bottom = together.patch.windows[i]
-        outside = torch.ones(frames[i], dtype=torch.bool)
+        outside = torch.ones(frames[i], dtype=torch.bool, device=device)
         outside[top:bottom, left:right] = False
         assert torch.equal(pasted[outside], results[i][outside])
+
+
+@torch.inference_mode()
+def test_recorded_clicks_are_the_plain_ones(shapes, device):
+    """To the bit also on CUDA, where they are replayed; on a CPU nothing is recorded."""
+    image, size = shapes[0][0].to(device), 256
+    model = build_model(TINY, Runtime(device=device), weights=None)
+    shake(model)
+    features = model.backbone.encode(image[None].float())
+
+    def clicked():
+        coarse, results, found = None, None, []
+        context = model.prepare(features, image[None], [image])
+        for count in (1, 2):
+            clicks = [Click(100, 100, True), Click(30, 180, False)][:count]
+            interaction = model(context, [clicks], coarse, results, [(size, size)])
+            coarse, results = interaction.coarse_B1MM, [model.paste(interaction, 0, None, (size, size))]
+            found += [interaction.result_B1MM, interaction.patch.change_B1PP, results[0]]
+        return found
+
+    plain = clicked()
+    record(model)
+    for _ in range(2):  # recorded, and replayed
+        assert all(torch.equal(own, other) for own, other in zip(clicked(), plain, strict=True))
 
 
 def test_click_disks_are_binary_and_separate():

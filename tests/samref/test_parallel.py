@@ -86,6 +86,7 @@ def begin(runner, planned, root):
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("its processes are a CPU's, by gloo")
 def test_two_processes_are_accumulation_two(one_process, two_processes):
     out, first, second = two_processes["plain"]
     assert losses(out) == pytest.approx(losses(one_process), rel=1e-4)
@@ -98,6 +99,7 @@ def test_two_processes_are_accumulation_two(one_process, two_processes):
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("its processes are a CPU's, by gloo")
 def test_rank_0_alone_writes_and_reports(two_processes):
     _, first, second = two_processes["plain"]
     assert first["reported"] == [1, 2, 3, 4, 5, 6]
@@ -106,6 +108,7 @@ def test_rank_0_alone_writes_and_reports(two_processes):
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("its processes are a CPU's, by gloo")
 def test_both_go_on_from_a_checkpoint(one_process, two_processes):
     out, first, _ = two_processes["resumed"]
     assert first["reported"] == [4, 5, 6]
@@ -113,6 +116,7 @@ def test_both_go_on_from_a_checkpoint(one_process, two_processes):
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("its processes are a CPU's, by gloo")
 def test_memory_that_runs_out_on_one_makes_all_parts_smaller(one_process, two_processes):
     out, first, second = two_processes["full"]
     assert first["metrics"]["accumulation"] == second["metrics"]["accumulation"] == 2
@@ -120,6 +124,7 @@ def test_memory_that_runs_out_on_one_makes_all_parts_smaller(one_process, two_pr
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only("its processes are a CPU's, by gloo")
 def test_a_batch_that_cannot_be_divided_is_refused(two_processes):
     _, *ranks = two_processes["odd"]
     expected = "ValueError: train.batch_size is 3, which 2 processes with train.accumulation 1 cannot divide; "

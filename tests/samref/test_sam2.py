@@ -112,6 +112,16 @@ def test_outputs_equal_the_predictors(predicted, multimask, gain):
             layer.bias.div_(gain)
 
 
+@torch.inference_mode()
+def test_features_channels_last_give_the_same_masks(backbone):
+    """As batches on a GPU have them; several objects, as positions are spread over them."""
+    features = backbone.encode(random_images(2, 256).float())
+    last = {name: each.contiguous(memory_format=torch.channels_last) for name, each in features.items()}
+    points, labels = torch.tensor([[[30.0, 40.0]], [[200.0, 90.0]]]), torch.ones(2, 1, dtype=torch.long)
+    expected, found = (backbone.decode(each, points, labels, None) for each in (features, last))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)

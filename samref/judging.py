@@ -1,0 +1,292 @@
+"""The two ways to paste and judge masks: one by one on the host, or those of a batch together on its device.
+
+A judgement is a mask's IoU, and where the next click goes. Both ways have the same methods, which `samref.clickloop`
+calls; what one of them gave, only the same one takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samref import metrics, pixel_loops, run_lengths
+from samref.clicks import Click, click_on, errors, next_click
+from samref.config import EvaluateConfig
+from samref.refiner import SamRef
+from samref.refiner.model import Context, Interaction
+from samref.refiner.resample import Frames
+from samref.run_lengths import RunLengths
+from samref.transfers import to_device, to_host
+
+Map = Callable[[Callable[[int], Any], Sequence[int]], Iterator[Any]]
+
+NO_SELECTOR, GLOBAL, PREVIOUS = 0, 1, 2
+BOUNDARY_CLICKS = (1, 5, 20)
+"""After which clicks the boundary IoU is measured: it costs as much as all other measurements of a click."""
+
+
+class Record(NamedTuple):
+    """One click and what it led to."""
+
+    click: Click
+    iou: float
+    boundary_iou: float
+    """NaN where it was not measured."""
+    pasted_on: int
+    error_ratio: float
+
+
+class Verdict(NamedTuple):
+    """What the truth says of a mask."""
+
+    iou: float
+    boundary_iou: float
+    next_click: Click | None
+    """None: the mask is the last one."""
+    last_mask: RunLengths | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One sample on one path of selector decisions."""
+
+    sample: int  # position in the wave
+    thetas: tuple[int, ...]  # positions of the configurations that share this path
+    click: Click | None  # the next one
+    records: tuple[Record, ...] = ()
+    coarse_1MM: Tensor | None = None  # S_{t-1}
+    result_HW: Tensor | None = None  # M_{t-1}, where a selector may paste on it: its logits, or in a batch its mask
+    area: int = -1  # ‖H(E_{t-1})‖₀; -1 before the first click
+    mask: RunLengths | None = None  # once there is no next click
+
+    @property
+    def clicks(self) -> list[Click]:
+        """Those that were made, and the next one."""
+        made = [record.click for record in self.records]
+        return made if self.click is None else [*made, self.click]
+
+
+@dataclass(frozen=True)
+class Wave:
+    """The samples whose nodes advance together."""
+
+    first: int
+    """Position in the dataset of its first sample."""
+    truths: list[NDArray[np.int8]]
+    context: Context
+    """Of all the samples; with `Images` where they are played in batches."""
+    _boundaries: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @cached_property
+    def num_object(self) -> list[int]:
+        """Pixels of each object."""
+        return [int(np.count_nonzero(truth == 1)) for truth in self.truths]
+
+    def boundary(self, sample: int) -> NDArray[np.bool_]:
+        """Of one object, computed when first asked for."""
+        if sample not in self._boundaries:
+            self._boundaries[sample] = metrics.boundary(self.truths[sample] == 1)
+        return self._boundaries[sample]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.context.features["embedding"].device
+
+    def frames(self, mask_size: int) -> Frames:
+        """Of the truths, for logits of that side."""
+        return Frames.of([truth.shape for truth in self.truths], mask_size, self.device)
+
+    def stacked(self, height: int, width: int) -> Tensor:
+        """The truths as one int8 tensor beside the features; what a smaller one lacks is ignored."""
+        stacked = np.full((len(self.truths), height, width), -1, np.int8)
+        for i, truth in enumerate(self.truths):
+            stacked[i, : truth.shape[0], : truth.shape[1]] = truth
+        return to_device(stacked, self.device)
+
+
+class Place(Protocol):
+    """Where, and so how, the masks of a wave are pasted and judged."""
+
+    def frames(self, samples: Sequence[int]) -> Sequence[tuple[int, int]] | Frames:
+        """The frames of these samples, as the network takes them."""
+        ...
+
+    def previous(self, live: Sequence[Node]) -> Sequence[Tensor] | Tensor | None:
+        """M_{t-1} of these nodes, as the network takes them; None before the first click."""
+        ...
+
+    def paste(
+        self, interaction: Interaction, live: Sequence[Node], objects: Sequence[int], on_global: Sequence[bool]
+    ) -> tuple[Sequence[Tensor | None], Any]:
+        """What the next click of each branch needs of its result, and the branches' masks.
+
+        Args:
+            interaction: of the nodes.
+            live: the nodes.
+            objects: which of them each branch is of.
+            on_global: whether its patch is pasted on G_t, and not on M_{t-1}.
+        """
+        ...
+
+    def judge(self, nodes: Sequence[Node], masks: Any) -> list[Verdict]:
+        """The verdicts on masks of these nodes; None: on empty ones."""
+        ...
+
+
+class OneByOne:
+    """Pastes and judges masks one after the other, on the host: what a CPU does fastest."""
+
+    def __init__(self, wave: Wave, network: SamRef, config: EvaluateConfig) -> None:
+        self._wave = wave
+        self._network = network
+        self._config = config
+        self.sizes: list[tuple[int, int]] = [truth.shape for truth in wave.truths]
+
+    def frames(self, samples: Sequence[int]) -> list[tuple[int, int]]:
+        return [self.sizes[sample] for sample in samples]
+
+    def previous(self, live: Sequence[Node]) -> list[Tensor] | None:
+        return [node.result_HW for node in live if node.result_HW is not None] or None
+
+    def paste(
+        self, interaction: Interaction, live: Sequence[Node], objects: Sequence[int], on_global: Sequence[bool]
+    ) -> tuple[Sequence[Tensor | None], list[NDArray[np.bool_]]]:
+        results: list[Tensor | None] = []
+        masks = []
+        for i, anew in zip(objects, on_global, strict=True):
+            result, frame = None, self.sizes[live[i].sample]
+            if interaction.patch is not None:
+                result = self._network.paste(interaction, i, None if anew else live[i].result_HW, frame)
+            results.append(result)
+            logits = interaction.result_B1MM[i, 0] if result is None else result
+            masks.append(_above(logits.float().numpy(), frame, self._network.backbone.threshold))
+        return results, masks
+
+    def judge(self, nodes: Sequence[Node], masks: Sequence[NDArray[np.bool_]] | None) -> list[Verdict]:
+        found = []
+        for i, node in enumerate(nodes):
+            truth = self._wave.truths[node.sample]
+            mask = np.zeros(truth.shape, bool) if masks is None else masks[i]
+            wrong = errors(truth, mask)
+            iou = metrics.iou_of_counts(self._wave.num_object[node.sample], wrong.num_missing, wrong.num_extra)
+            click = None
+            if len(node.records) < self._config.max_clicks:
+                rng = _generator(self._wave, node, self._config)
+                click = click_on(wrong, node.clicks, clicker=self._config.clicker, rng=rng)
+            found.append(_verdict(self._wave, node, self._config, iou, click, mask))
+        return found
+
+
+class Together:
+    """Pastes and judges a batch's masks at once, on their device: clicks, counts and masks that are kept travel."""
+
+    def __init__(self, wave: Wave, network: SamRef, config: EvaluateConfig, each: Map) -> None:
+        self._wave = wave
+        self._network = network
+        self._config = config
+        self._each = each
+        self._all_frames = wave.frames(network.backbone.mask_size)
+        self._frames = self._all_frames
+        self._truth_SHW = wave.stacked(*self._all_frames.largest)
+
+    def frames(self, samples: Sequence[int]) -> Frames:
+        self._frames = self._all_frames.select(samples)
+        return self._frames
+
+    def previous(self, live: Sequence[Node]) -> Tensor | None:
+        results = [node.result_HW for node in live if node.result_HW is not None]
+        return torch.stack(results) if results else None
+
+    def paste(
+        self, interaction: Interaction, live: Sequence[Node], objects: Sequence[int], on_global: Sequence[bool]
+    ) -> tuple[Sequence[Tensor | None], Tensor]:
+        previous = self.previous(live)
+        masks = self._network.masks(interaction, self._frames, objects, previous, on_global)
+        return masks.unbind() if interaction.patch is not None else [None] * len(masks), masks
+
+    def judge(self, nodes: Sequence[Node], masks_BHW: Tensor | None) -> list[Verdict]:
+        from samref import device_clicks  # Triton comes with torch's builds for GPUs
+
+        wave, config, device = self._wave, self._config, self._wave.device
+        if masks_BHW is None:
+            masks_BHW = torch.zeros(len(nodes), *self._all_frames.largest, dtype=torch.bool, device=device)
+        made = len(nodes[0].records)
+        clicked = np.full((len(nodes), max(1, made), 2), -1, np.int32)
+        for i, node in enumerate(nodes):
+            for j, click in enumerate(node.clicks):
+                clicked[i, j] = click[:2]
+        samples = to_device(torch.tensor([node.sample for node in nodes]), device)
+        leaders = device_clicks.judge(self._truth_SHW, samples, masks_BHW, to_device(clicked, device))
+        # Ties that are drawn are drawn from a list of pixels, on the host.
+        drawn = config.clicker != "ritm"
+        all_masks = drawn or made == config.max_clicks or made in BOUNDARY_CLICKS
+        found, *masks = to_host(leaders, *([masks_BHW] if all_masks else []))
+        clicks = device_clicks.clicks(found[:, 0].tolist(), self._all_frames.largest[1])
+        ious = [
+            metrics.iou_of_counts(wave.num_object[node.sample], *map(int, counts))
+            for node, counts in zip(nodes, found[:, 1:], strict=True)
+        ]
+        if made == config.max_clicks:
+            clicks = [None] * len(nodes)
+        needed = [i for i in range(len(nodes)) if all_masks or _is_last(config, ious[i], clicks[i])]
+        if needed and not all_masks:
+            masks = to_host(masks_BHW[to_device(torch.tensor(needed), device)])
+        of = dict(zip(needed, masks[0] if masks else (), strict=True))
+
+        def verdict(i: int) -> Verdict:
+            node, click = nodes[i], clicks[i]
+            truth = wave.truths[node.sample]
+            mask = of[i][: truth.shape[0], : truth.shape[1]] if i in of else None
+            if drawn and click is not None:
+                assert mask is not None
+                rng = _generator(wave, node, config)
+                click = next_click(truth, mask, node.clicks, clicker=config.clicker, rng=rng)
+            return _verdict(wave, node, config, ious[i], click, mask)
+
+        return list(self._each(verdict, range(len(nodes))))
+
+
+def _above(logits: NDArray[np.float32], frame: tuple[int, int], threshold: float) -> NDArray[np.bool_]:
+    """Where logits are above the threshold in the frame H×W, to which they are resized (bilinear)."""
+    # On one thread numpy compares eight times as fast as torch 2.15 does.
+    if logits.shape == frame:
+        return logits > np.float32(threshold)
+    return pixel_loops.above(logits, *frame, threshold)
+
+
+def _is_last(config: EvaluateConfig, iou: float, following: Click | None) -> bool:
+    return following is None or (config.stop_at is not None and iou >= config.stop_at)
+
+
+def _verdict(
+    wave: Wave, node: Node, config: EvaluateConfig, iou: float, following: Click | None, mask_HW: NDArray[Any] | None
+) -> Verdict:
+    """The verdict on a mask, which may be None where neither its boundary nor itself is wanted."""
+    if not node.records:
+        return Verdict(iou, math.nan, following, None)
+    boundary, last = math.nan, None
+    # Where it is reported: after some clicks, and after the last one of a sample on which nothing is left to do.
+    if len(node.records) in BOUNDARY_CLICKS or following is None:
+        assert mask_HW is not None
+        truth, true = wave.truths[node.sample], wave.boundary(node.sample)
+        boundary = metrics.boundary_iou(truth, mask_HW, true_boundary_HW=true)
+    if _is_last(config, iou, following):
+        assert mask_HW is not None
+        following, last = None, run_lengths.encode(mask_HW)
+    return Verdict(iou, boundary, following, last)
+
+
+def _generator(wave: Wave, node: Node, config: EvaluateConfig) -> np.random.Generator | None:
+    if config.clicker == "ritm":
+        return None
+    # Drawn ties depend on the sample and the click alone, not on the order of the work.
+    return np.random.default_rng([config.seed, wave.first + node.sample, len(node.records)])

@@ -1,0 +1,211 @@
+"""The evaluation on a GPU: which samples advance together, read ahead, and played while others are prepared.
+
+Two waves are in play at a time, each on a stream of its own: while the host finds one's windows, or reads its clicks,
+the device works on the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import local
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samref.backbones.backbone import resize_image
+from samref.clickloop import ClickLoop, Trajectory
+from samref.config import EvaluateConfig
+from samref.data import Dataset
+from samref.embeddings import Embeddings
+from samref.judging import Map, Wave
+from samref.precision import autocast
+from samref.refiner import SamRef
+from samref.refiner.resample import Images
+from samref.transfers import to_device
+
+_LOG = logging.getLogger(__name__)
+Paths = list[list[Trajectory]]
+"""For each θ, for each sample."""
+
+_IN_PLAY = 2
+_LARGEST = 32  # samples of a wave: more make a decoder no faster
+# What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
+# pixel of its image, of it what the masks of each θ take.
+_BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_THETA = 300e6, 64, 2
+
+
+class Read(NamedTuple):
+    """A sample in the host's memory."""
+
+    truth: NDArray[np.int8]
+    features: dict[str, Tensor]
+    image: Tensor
+    """3×h×w uint8; of one pixel where the network does not look at images."""
+    image_3SS: Tensor
+    """As the encoder saw it."""
+
+
+def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings) -> Read:
+    """Read the sample at a position of the dataset; may be called from several threads at once."""
+    sample = dataset.samples[position]
+    # Only the refiner looks at images. Read before the truth, which is checked against their size.
+    image = image_3SS = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    if network.gfr is not None:
+        image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
+        image_3SS = resize_image(image, network.backbone.image_size, "stretch")
+    return Read(dataset.truth(sample.key), embeddings.read([sample.image_key], "cpu"), image, image_3SS)
+
+
+def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *, together: bool = False) -> Wave:
+    """The wave of these samples, the first of which has this position; computes once what all their clicks share.
+
+    `together`: for a ClickLoop that works on all of a batch at once.
+    """
+    joined = {name: torch.cat([each.features[name] for each in reads]) for name in reads[0].features}
+    features = {name: to_device(feature, device) for name, feature in joined.items()}
+    if together:  # channels last, as a transformer's tokens are, and what CUDA's fast convolutions take
+        features = {name: each.contiguous(memory_format=torch.channels_last) for name, each in features.items()}
+    images_B3SS = to_device(torch.stack([each.image_3SS for each in reads]), device)
+    images = [each.image for each in reads]
+    with torch.inference_mode():
+        context = network.prepare(
+            features, images_B3SS, Images.stack(images, device) if together else [image.to(device) for image in images]
+        )
+    return Wave(first, [each.truth for each in reads], context)
+
+
+def at_once(height: int, width: int, num_thetas: int, free_bytes: float) -> int:
+    """How many samples of images of this size (px) may be in one wave, with so much of the device's memory for it."""
+    pixel = _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_AND_THETA * num_thetas
+    return max(1, int(min(_LARGEST, free_bytes / (_BYTES + pixel * height * width))))
+
+
+def play(
+    network: SamRef,
+    configs: Sequence[EvaluateConfig],
+    dataset: Dataset,
+    embeddings: Embeddings,
+    device: str,
+    threads: int,
+) -> Generator[tuple[Paths, int]]:
+    """The trajectories of the dataset's samples, wave by wave in order, and each wave's decoder calls (in nodes).
+
+    Args:
+        network: the model, on the device.
+        configs: alike but for θ.
+        dataset: the samples.
+        embeddings: of their images.
+        device: a GPU; a CPU does the same, slowly, where Triton interprets its kernels.
+        threads: of the host, to read samples and to measure masks.
+    """
+    players = _Players(network, configs, device)
+    with ExitStack() as stack:
+        readers = stack.enter_context(_threads(threads, "samples"))
+        measuring = stack.enter_context(_threads(threads, "masks"))
+        playing = stack.enter_context(_threads(_IN_PLAY, "clicks"))
+        players.each = measuring.map
+
+        def begin(position: int) -> Future[Read]:
+            return readers.submit(read, dataset, position, network, embeddings)
+
+        num_samples = len(dataset.samples)
+        share = -(-num_samples // _IN_PLAY)  # of few samples every player gets some
+        ahead = deque(begin(position) for position in range(min(num_samples, _LARGEST)))
+        waves: deque[Future[tuple[Paths, int]]] = deque()
+        first = 0
+        while first < num_samples or waves:
+            # One wave waits, so that a player that is done has the next one.
+            while first < num_samples and len(waves) <= _IN_PLAY:
+                reads, batch = _take(ahead, players, share)
+                waves.append(playing.submit(players.play, first, reads, batch))
+                first += len(reads)
+                ahead.extend(map(begin, range(first + len(ahead), min(num_samples, first + _LARGEST))))
+            yield waves.popleft().result()
+
+
+def _take(ahead: deque[Future[Read]], players: _Players, share: int) -> tuple[list[Read], int]:
+    """The next wave, as many samples as fit, in the dataset's order; and how many of its nodes one call may have."""
+    taken: list[Read] = []
+    height = width = 0
+    batch = players.largest
+    while ahead:
+        truth = ahead[0].result().truth
+        height, width = max(height, truth.shape[0]), max(width, truth.shape[1])
+        fitting = min(players.largest, at_once(height, width, players.num_thetas, players.free_bytes))
+        if taken and len(taken) >= min(fitting, share):
+            break
+        taken.append(ahead.popleft().result())
+        batch = fitting
+    return taken, batch
+
+
+@contextmanager
+def _threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads on each of which torch takes one; at the end they finish what has begun, and nothing else."""
+    # torch keeps its number of threads for each thread that calls it.
+    pool = ThreadPoolExecutor(count, name, torch.set_num_threads, (1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Players:
+    """Plays waves on one device, several at a time, in halves where its memory does not hold one."""
+
+    def __init__(self, network: SamRef, configs: Sequence[EvaluateConfig], device: str) -> None:
+        self._network = network
+        self._config = configs[0]
+        self._thetas = [config.theta for config in configs]
+        self._device = torch.device(device)
+        self._own = local()
+        self.each: Map = map
+        self.num_thetas = len(configs)
+        self.largest = _LARGEST
+        self.free_bytes = float("inf")
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the weights are there before other streams use them
+            self.free_bytes = torch.cuda.mem_get_info(self._device)[0] / _IN_PLAY
+
+    def _stream(self) -> AbstractContextManager[object]:
+        """One stream a thread, as memory that one has used is kept for it."""
+        if self._device.type != "cuda":
+            return ExitStack()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: AbstractContextManager[object] = torch.cuda.stream(self._own.stream)
+        return stream
+
+    def play(self, first: int, reads: Sequence[Read], batch: int) -> tuple[Paths, int]:
+        """The trajectories of these samples; `batch` is the most nodes of one call of the network."""
+        try:
+            with self._stream(), autocast(str(self._device), self._config.precision):
+                wave = assemble(first, reads, self._network, str(self._device), together=True)
+                loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
+                return loop.run(wave)
+        except torch.OutOfMemoryError:
+            batch = min(batch, len(reads) * len(self._thetas))
+            if batch == 1:
+                raise
+        # Out of the except block, so that no traceback holds the failed wave's tensors any more.
+        self.largest = batch = batch // 2
+        _LOG.warning("out of memory; %d samples at once from here on", batch)
+        torch.cuda.empty_cache()
+        paths: Paths = [[] for _ in self._thetas]
+        calls = 0
+        done = 0
+        while done < len(reads):
+            part = min(batch, self.largest)  # which an earlier part may have made smaller
+            found, more = self.play(first + done, reads[done : done + part], part)
+            for own, trajectories in zip(paths, found, strict=True):
+                own.extend(trajectories)
+            calls += more
+            done += part
+        return paths, calls
