@@ -1,8 +1,13 @@
 """One small trial, trained and evaluated once a session, for the tests that look at its outputs."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels, in numpy
 
 from samref import trial
 from samref.config import Runtime, TrialConfig
