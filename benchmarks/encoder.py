@@ -6,7 +6,8 @@ One process, one random image batch, random weights, the steps one after the oth
 repetitions, its ratio to the plain one and to the step before, the peak memory (of a CPU: of the process, all weights
 included), and the largest difference of the output from the plain one's. *Plain* is segment-anything's own encoder; of
 SAM2 and SegNext, which call torch's attention themselves, it is torch's unfused one. Stages always take the fused one,
-bf16 with `model.precision: bf16`, and do not compile (`--no-compile` leaves it out). The published anchor is
+bf16 with `model.precision: bf16` (on CUDA, for SAM, by samref.backbones.sam_triton), and do not compile (`--no-compile`
+leaves it out; it compiles the modules, which SAM on CUDA then does not call). The published anchor is
 segment-anything-fast: 8 times, ViT-H on an A100.
 """
 
@@ -17,10 +18,13 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
@@ -30,6 +34,7 @@ from samref import backbones, memory
 from samref.backbones.backbone import Backbone
 from samref.backbones.sam import SamBackbone
 from samref.config import Runtime
+from samref.data.sample import Image
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -139,6 +144,23 @@ def measure(encode: Encode, images_B3SS: Tensor, repeats: int, device: str) -> M
     peaks = memory.peaks(device)
     peak = peaks.get("device_peak_memory_gb", peaks["peak_memory_gb"])
     return Measured(output, min(seconds for _, seconds in rest), peak, first)
+
+
+def enlarge(images: Sequence[Image], folder: Path, count: int) -> None:
+    """Write `count` JPEGs of 3000×2000 px, made of these photographs and noise (large as files too), and masks."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    mask = np.zeros((2000, 3000), np.uint8)
+    mask[500:1500, 700:2300] = 255
+
+    def write(i: int) -> None:
+        enlarged = cv2.resize(images[i % len(images)][..., ::-1], (3000, 2000), interpolation=cv2.INTER_CUBIC)
+        noise = np.random.default_rng(i).integers(0, 12, enlarged.shape, np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{i:04d}.jpg"), cv2.add(enlarged, noise), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(folder / "masks" / f"{i:04d}.png"), mask)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(count)))
 
 
 def machine(device: str) -> str:

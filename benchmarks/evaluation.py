@@ -1,12 +1,12 @@
 """The click loop against a plain one: clicks per second, where the time goes, what several θ and more objects cost.
 
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \\
-        uv run python benchmarks/evaluation.py --data-root ../shared/data --claims 1 2 3 5
+        uv run python benchmarks/evaluation.py --data-root ../shared/data
 
 The reference is written here, in the manner of the public evaluators: one object, one click, one θ at a time; distance
 transforms of the whole image; the image encoded once an object; torch's own threads. Both sides run the same weights on
 the same images, take turns, and must come to the same NoC. The environment is what the orchestrator gives its workers;
-it helps both sides. Claim 4 needs CUDA. Ratios and shares matter, not the seconds of one machine.
+it helps both sides. What a GPU does: benchmarks/gpu.py. Ratios and shares matter, not the seconds of one machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from samref.backbones.backbone import resize_image
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.data import open_dataset
-from samref.embed import DataSource, embed
+from samref.embed import encode_all
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
 from samref.refiner.selector import paste_on_global
@@ -108,9 +108,8 @@ class Case:
                 head.weight.data.copy_(0.3 * torch.randn(head.weight.shape, generator=generator))
         self.folder.mkdir(parents=True)
         began = time.perf_counter()
-        source = DataSource(name=self.config.data, split="val", samples=self.config.samples)
-        inputs = {} if self.weights is None else {"weights": self.weights}
-        embed(self.model, source, "stretch", inputs=inputs, out=self.folder, runtime=self.runtime, report=silent)
+        parts = (self.network.backbone, self.dataset, self.model, "stretch")
+        encode_all(*parts, out=self.folder, runtime=self.runtime, report=silent)
         self.embed_seconds = time.perf_counter() - began
         self.embeddings = Embeddings(self.folder)
 
@@ -122,13 +121,15 @@ class Case:
         return paths, calls, time.perf_counter() - began
 
     @torch.inference_mode()
-    def reference(self, theta: float = 1.1) -> tuple[list[list[float]], int, float, float]:
-        """IoUs of each sample, decoder calls, seconds of its loop, seconds of its encoder."""
+    def reference(self, theta: float = 1.1, samples: int | None = None) -> tuple[list[list[float]], int, float, float]:
+        """IoUs of each sample (of the first ones), decoder calls, seconds of its loop, seconds of its encoder."""
         found, calls, encoding, began = [], 0, 0.0, time.perf_counter()
-        for sample in self.dataset.samples:
+        for sample in self.dataset.samples[:samples]:
             image, truth = self.dataset.image(sample.image_key), self.dataset.truth(sample.key)
-            image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device)
-            image_13SS = resize_image(image_3HW, self.network.backbone.image_size, "stretch")[None]
+            image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            # Resized before it moves: CUDA resizes no bytes.
+            image_13SS = resize_image(image_3HW, self.network.backbone.image_size, "stretch")[None].to(self.device)
+            image_3HW = image_3HW.to(self.device)
             encode_began = time.perf_counter()
             features = self.network.backbone.encode(image_13SS.float())
             if self.device != "cpu":
@@ -187,7 +188,7 @@ def plain_click(truth: Any, mask: Any, not_clicked: Any) -> Click | None:
 
 
 def compare(case: Case, title: str) -> None:
-    """One row of claims 1, 2 and 4: both sides in turns."""
+    """One row of claims 1 and 2: both sides in turns."""
     plain_rates, rates, encoding, shares, plain_shares = [], [], 0.0, [], []
     parts: dict[str, float] = {}
     for _ in range(REPEATS):
@@ -302,27 +303,7 @@ def claim_3(options: argparse.Namespace, folder: Path) -> None:
 
 
 def claim_4(options: argparse.Namespace, folder: Path) -> None:
-    if not torch.cuda.is_available():
-        print("\n## 4 · GPU: not measured, there is no CUDA here")
-        return
-    heading(f"4 · {torch.cuda.get_device_name()}", COMPARISON)
-    peaks = []
-    for backbone in ("sam_vit_h", "sam2.1_hiera_l"):
-        for refiner in ("none", "gfr+lfr"):
-            model = ModelConfig(backbone=backbone, checkpoint="none", refiner=refiner, embedding_precision="fp32")
-            config = EvaluateConfig(data="davis", samples=options.samples)
-            runtime = Runtime(data_root=options.data_root, device="cuda")
-            case = Case(model, config, runtime, folder / f"{backbone} {refiner}")
-            for wave in (1, 4, 16, 32, 64):
-                evaluate._WAVE = wave
-                torch.cuda.reset_peak_memory_stats()
-                compare(case, f"{backbone}, refiner {refiner}, batch {wave}")
-                peaks.append(f"{backbone}, {refiner}, {wave}: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
-    print("\nPeak memory by batch, both sides and the encoder: " + "; ".join(peaks))
-
-
-def claim_5(options: argparse.Namespace, folder: Path) -> None:
-    heading("5 · more objects, more clicks (each in a fresh process)", ("objects", "clicks", "ms a click", "peak, GB"))
+    heading("4 · more objects, more clicks (each in a fresh process)", ("objects", "clicks", "ms a click", "peak, GB"))
     few = max(2, options.samples // 16)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as processes:
         for samples, clicks in ((few, 20), (4 * few, 20), (16 * few, 20), (4 * few, 5), (4 * few, 10)):
@@ -365,7 +346,7 @@ def row(*cells: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--claims", type=int, nargs="+", default=[1, 2, 3, 4, 5], choices=range(1, 6), metavar="1…5")
+    parser.add_argument("--claims", type=int, nargs="+", default=[1, 2, 3, 4], choices=range(1, 5), metavar="1…4")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder that holds DAVIS")
     parser.add_argument("--samples", type=int, default=64, help="frames of DAVIS, evenly spaced")
     parser.add_argument(
@@ -376,7 +357,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    claims = {1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4, 5: claim_5}
+    claims = {1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4}
     for number in options.claims:
         with tempfile.TemporaryDirectory() as folder:
             claims[number](options, Path(folder))

@@ -11,16 +11,18 @@ encodes an image in about 12 seconds: two to three minutes for the line above. O
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from encoder import machine
 
 from samref import backbones, memory
+from samref.batches import ROUNDS
+from samref.clicks import num_rounds
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.embed import DataSource, embed
 from samref.train import train
@@ -84,20 +86,36 @@ def run(
     return train(model, config, inputs=inputs, out=out, scratch=folder / "scratch", runtime=runtime, report=silent)
 
 
+WARM_STEPS = 4
+
+
+def steps_per_second(
+    model: ModelConfig, config: TrainConfig, inputs: Mapping[str, Path], folder: Path, runtime: Runtime
+) -> float:
+    """Of one training without its first steps; the others' rounds of clicks are on average those of a long one."""
+    counts = np.arange(config.max_clicks + 1)
+    expected = np.average(counts, weights=config.gamma**counts)
+
+    def deviation(seed: int) -> float:
+        streams = (np.random.default_rng([seed, ROUNDS, step]) for step in range(WARM_STEPS, config.steps))
+        return abs(float(np.mean([num_rounds(config.gamma, config.max_clicks, rng) for rng in streams]) - expected))
+
+    times: list[float] = []
+    (out := folder / "out").mkdir(parents=True)
+    train(
+        model,
+        config.model_copy(update={"seed": min(range(200), key=deviation)}),
+        inputs=inputs,
+        out=out,
+        scratch=folder / "scratch",
+        runtime=runtime,
+        report=lambda step, metrics: times.append(time.perf_counter()),
+    )
+    return (len(times) - WARM_STEPS) / (times[-1] - times[WARM_STEPS - 1])
+
+
 def silent(step: int, metrics: Mapping[str, float]) -> None:
     """Reports nothing."""
-
-
-def machine(device: str) -> str:
-    """The GPU's name, or the CPU's with its cores and torch's threads."""
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +27,10 @@ from samref.stage import Report
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 8
-_AHEAD = 3
+# Batches that are read ahead, beyond the images that the threads have in hand.
+_AHEAD = 2
+# Batches of features on their way from the device to the disk.
+_BEHIND = 2
 # On a CPU larger batches of images are no faster, and take memory that cannot be asked for and refused.
 _PIXELS_ON_CPU = 1024**2
 
@@ -38,7 +44,6 @@ class DataSource:
     samples: int | None
 
 
-@torch.inference_mode()
 def embed(
     model: ModelConfig,
     source: DataSource,
@@ -60,21 +65,55 @@ def embed(
         runtime: device and data.
         report: called with the number of images done.
     """
-    device = runtime.resolve_device()
     bare = model.model_copy(update={"refiner": "none"})
     backbone = weights.build_model(bare, runtime, weights=inputs.get("weights")).backbone
     dataset = open_dataset(source.name, split=source.split, data_root=runtime.data_root, samples=source.samples)
+    return encode_all(backbone, dataset, model, resize, out=out, runtime=runtime, report=report)
+
+
+@torch.inference_mode()
+def encode_all(
+    backbone: Backbone,
+    dataset: Dataset,
+    model: ModelConfig,
+    resize: Resize,
+    *,
+    out: Path,
+    runtime: Runtime,
+    report: Report,
+) -> dict[str, float]:
+    """What `embed` does, with a backbone and a dataset that are there: reading, encoding and writing overlap.
+
+    On CUDA as many threads read as the stage has CPUs, and features travel while the next images are encoded.
+    """
+    device = runtime.resolve_device()
     keys = list(dict.fromkeys(sample.image_key for sample in dataset.samples))
     writer = EmbeddingWriter(out, keys, backbone.feature_channels, model.embedding_precision)
-    at_once = _BATCH if device.startswith("cuda") else max(1, _PIXELS_ON_CPU // backbone.image_size**2)
-    done, clock = 0, time.perf_counter()
-    for images_B3SS in _read(dataset, keys, backbone.image_size, resize):
+    on_cuda = device.startswith("cuda")
+    at_once = _BATCH if on_cuda else max(1, _PIXELS_ON_CPU // backbone.image_size**2)
+
+    def encoded(images_B3SS: Tensor) -> dict[str, Tensor]:
+        nonlocal at_once
         with products(model.precision), autocast(device, model.precision):
-            features, at_once = encode(backbone, images_B3SS.to(device), at_once)
-        for i in range(len(images_B3SS)):
-            writer.write(done, {name: feature[i] for name, feature in features.items()})
-            done += 1
-        report(done, {"total": len(keys)})
+            features, at_once = encode(backbone, images_B3SS.to(device, non_blocking=True), at_once)
+        return features
+
+    if on_cuda:  # what a device does once, at the first images, is not counted in their time
+        encoded(torch.zeros(_BATCH, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8))
+    readers = (runtime.threads or _num_cpus()) if on_cuda else 1  # a CPU is the encoder's
+    done, clock = 0, time.perf_counter()
+    with (
+        contextlib.closing(_read(dataset, keys, backbone.image_size, resize, readers, pinned=on_cuda)) as batches,
+        ThreadPoolExecutor(1, thread_name_prefix="embeddings") as writing,
+    ):
+        on_their_way: deque[Future[int]] = deque()
+        for start, images_B3SS in zip(range(0, len(keys), _BATCH), batches, strict=True):
+            store = writer.receive(start, encoded(images_B3SS))
+            on_their_way.append(writing.submit(store))
+            behind = _BEHIND if on_cuda and start + _BATCH < len(keys) else 0
+            while len(on_their_way) > behind:
+                done += on_their_way.popleft().result()
+                report(done, {"total": len(keys)})
     writer.close()
     return {"images_per_second": done / (time.perf_counter() - clock)}
 
@@ -108,17 +147,32 @@ def encode(backbone: Backbone, images_B3SS: Tensor, at_once: int) -> tuple[dict[
             torch.cuda.empty_cache()
 
 
-def _read(dataset: Dataset, keys: Sequence[str], size: int, resize: Resize) -> Iterator[Tensor]:
-    """Batches B×3×S×S uint8, read and resized in the background while the encoder works."""
+def _read(
+    dataset: Dataset, keys: Sequence[str], size: int, resize: Resize, threads: int, *, pinned: bool
+) -> Generator[Tensor]:
+    """Batches B×3×S×S uint8 in order, each image read and resized in a thread of its own while the encoder works."""
 
-    def read(batch: Sequence[str]) -> Tensor:
-        images = (torch.from_numpy(np.ascontiguousarray(dataset.image(key).transpose(2, 0, 1))) for key in batch)
-        return torch.stack([resize_image(image, size, resize) for image in images])
+    def read(key: str) -> Tensor:
+        # Channels last, as files have them: torch resizes that without rearranging the whole photograph.
+        return resize_image(torch.from_numpy(dataset.image(key)).permute(2, 0, 1), size, resize)
 
-    batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
-    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
-        ahead: list[Future[Tensor]] = [pool.submit(read, batch) for batch in batches[:_AHEAD]]
-        for following in range(len(ahead), len(batches) + len(ahead)):
-            yield ahead.pop(0).result()
-            if following < len(batches):
-                ahead.append(pool.submit(read, batches[following]))
+    # torch keeps its number of threads for each thread that calls it.
+    alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)} if threads > 1 else {}
+    pool = ThreadPoolExecutor(threads, "images", **alone)
+    waiting = iter(keys)
+    try:
+        ahead = deque(pool.submit(read, key) for key in islice(waiting, threads + _AHEAD * _BATCH))
+        while ahead:
+            images: list[Tensor] = []
+            while ahead and len(images) < _BATCH:
+                images.append(ahead.popleft().result())
+                ahead.extend(pool.submit(read, key) for key in islice(waiting, 1))
+            batch_B3SS = torch.empty(len(images), 3, size, size, dtype=torch.uint8, pin_memory=pinned)
+            yield torch.stack(images, out=batch_B3SS)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _num_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

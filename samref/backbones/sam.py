@@ -2,23 +2,27 @@
 
 Kirillov et al., Segment Anything, ICCV 2023. Differs from `SamPredictor` in that every object of a batch may have
 an image of its own, which the package's mask decoder (one embedding, many prompts) does not offer, and in that the
-image encoder's attention is torch's fused one.
+image encoder's attention is torch's fused one; in bf16 on CUDA, without gradient, the encoder is that of
+samref.backbones.sam_triton.
 
 Legend: B images (or windows), N heads of all of them, H W side of the token grid, T tokens (H·W), D channels of a head.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from segment_anything import sam_model_registry
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from samref.backbones.backbone import Backbone, Multimask
 from samref.backbones.decoder import upscaled_masks, use_decoder_attention
 
+_LOG = logging.getLogger(__name__)
 # Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
 # would take four times that, and not be faster.
 _LARGEST_BIAS = 2**26
@@ -46,10 +50,33 @@ class SamBackbone(Backbone):
         self.mask_size = 4 * side
         self.feature_channels = {"embedding": (sam.prompt_encoder.embed_dim, side)}
         self.threshold = sam.mask_threshold
+        self._kernels_work = True  # until they fail
 
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """One `embedding`, B×256×64×64 for SAM at 1024 px."""
-        return {"embedding": self.image_encoder((images_B3SS - self.pixel_mean) / self.pixel_std)}
+        normalised_B3SS = (images_B3SS - self.pixel_mean) / self.pixel_std
+        if self._kernels_work and self._takes_kernels(normalised_B3SS):
+            try:
+                from samref.backbones import sam_triton  # torch has Triton on CUDA alone
+
+                sam_triton.require(self.image_encoder, normalised_B3SS.device)
+                return {"embedding": sam_triton.encode(self.image_encoder, normalised_B3SS)}
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever Triton, its C compiler or the card lack
+                self._kernels_work = False
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                _LOG.warning("the encoder takes twice as long: its Triton kernels do not work here (%s)", reason)
+        return {"embedding": self.image_encoder(normalised_B3SS)}
+
+    def _takes_kernels(self, images_B3SS: Tensor) -> bool:
+        """Whether the kernels compute what the modules would, here and now: they know bf16 and no gradient.
+
+        Where operators are counted (FLOPs), the modules run: a kernel is no operator.
+        """
+        half = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") is torch.bfloat16
+        trained = torch.is_grad_enabled() and self.image_encoder.patch_embed.proj.weight.requires_grad
+        return images_B3SS.is_cuda and half and not trained and not is_in_torch_dispatch_mode()
 
     def decode(
         self,

@@ -243,9 +243,12 @@ def test_every_sum_of_the_refiner_sees_the_high_resolution_features(backbone):
 
 
 class OnMeta(TorchFunctionMode):
-    """Hiera reads its stochastic depth's rates with `.item()`, which a meta tensor refuses (sam2 1.1)."""
+    """sam2 1.1 reads the rates of Hiera's stochastic depth with `.item()`, and moves rotary positions to a GPU where
+    there is one: a meta tensor refuses both."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.to and args[0].is_meta:
+            return args[0]
         if function is torch.linspace:
             kwargs = {**(kwargs or {}), "device": "cpu"}
         return function(*args, **(kwargs or {}))

@@ -1,0 +1,59 @@
+"""The embed stage: what it reads and writes, whatever the number of threads."""
+
+import numpy as np
+import pytest
+import torch
+
+from samref import embed
+from samref.backbones.backbone import resize_image
+from samref.data import open_dataset
+from samref.data.sample import DataError
+from samref.embeddings import Embeddings, EmbeddingWriter
+
+SAMPLES = 21
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return open_dataset("shapes", split="val", data_root=tmp_path_factory.mktemp("none"), samples=SAMPLES)
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_come_in_order_with_the_pixels_of_a_plain_resize(dataset, threads, resize):
+    keys = [sample.image_key for sample in dataset.samples]
+    before = torch.get_num_threads()
+    batches = list(embed._read(dataset, keys, 96, resize, threads, pinned=False))
+    torch.set_num_threads(before)
+    assert [len(batch) for batch in batches] == [8, 8, 5]
+    for key, found in zip(keys, torch.cat(batches), strict=True):
+        image_3HW = torch.from_numpy(np.ascontiguousarray(dataset.image(key).transpose(2, 0, 1)))
+        assert torch.equal(found, resize_image(image_3HW, 96, resize))
+
+
+def test_a_broken_image_ends_the_reading_in_its_turn(dataset):
+    class Broken:
+        def image(self, key):
+            if key == "broken":
+                raise DataError("broken: cannot be read")
+            return dataset.image(key)
+
+    keys = [sample.image_key for sample in dataset.samples[:8]] + ["broken", dataset.samples[9].image_key]
+    batches = embed._read(Broken(), keys, 96, "pad", 4, pinned=False)
+    assert len(next(batches)) == 8
+    with pytest.raises(DataError, match="broken: cannot be read"):
+        next(batches)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_features_are_received_for_several_images_at_once(tmp_path, precision):
+    features = {"embedding": torch.randn(3, 4, 2, 2), "high_res_0": torch.randn(3, 1, 8, 8)}
+    channels = {name: (value.shape[1], value.shape[2]) for name, value in features.items()}
+    writer = EmbeddingWriter(tmp_path, ["a", "b", "c", "d"], channels, precision)
+    assert writer.receive(1, features)() == 3
+    writer.write(0, {name: value[2] for name, value in features.items()})
+    writer.close()
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    read = Embeddings(tmp_path).read(["b", "c", "d", "a"], "cpu")
+    for name, value in features.items():
+        assert torch.equal(read[name], value[[0, 1, 2, 2]].to(dtype).float())
