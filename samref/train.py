@@ -35,7 +35,6 @@ from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
 from samref.refiner import SamRef
-from samref.refiner.recorded import record
 from samref.stage import Report, Stopped
 from samref.step import training_step
 from samref.threads import on_threads
@@ -81,7 +80,7 @@ def train(
         report: called after steps with the metrics so far and `total` steps.
 
     Returns:
-        loss (the curve's last point), steps_per_second (of all but the first, which compiles and records; missing where
+        loss (the curve's last point), steps_per_second (of all but the first, which compiles; missing where
         a checkpoint left nothing to do) and accumulation (the one that it ended with).
 
     Raises:
@@ -137,7 +136,6 @@ def _network(model: ModelConfig, config: TrainConfig, init: Path | None, runtime
     network = weights.build_model(
         model, runtime, weights=init, refiner_seed=config.seed, encoder=encoder, precision=config.precision
     )
-    record(network)  # the rounds, where Python is slower than a GPU
     return network
 
 

@@ -1,7 +1,8 @@
 """The evaluation on a GPU: which samples advance together, read ahead, and played while others are prepared.
 
-Two waves are in play at a time, each on a stream of its own: while the host finds one's windows, or reads its clicks,
-the device works on the other.
+Without a refiner two waves are in play at a time, each on a stream of its own: while the host reads one's clicks, the
+device works on the other. With a refiner it is one: two came to a standstill on an H100 (torch 2.11, 2026-11-26), why is
+not known yet.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 Paths = list[list[Trajectory]]
 """For each θ, for each sample."""
 
-_IN_PLAY = 2
+_IN_PLAY, _IN_PLAY_WITH_REFINER = 2, 1
 _LARGEST = 32  # samples of a wave: more make a decoder no faster
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each θ take.
@@ -109,20 +110,20 @@ def play(
     with ExitStack() as stack:
         readers = stack.enter_context(_threads(threads, "samples"))
         measuring = stack.enter_context(_threads(threads, "masks"))
-        playing = stack.enter_context(_threads(_IN_PLAY, "clicks"))
+        playing = stack.enter_context(_threads(players.in_play, "clicks"))
         players.each = measuring.map
 
         def begin(position: int) -> Future[Read]:
             return readers.submit(read, dataset, position, network, embeddings)
 
         num_samples = len(dataset.samples)
-        share = -(-num_samples // _IN_PLAY)  # of few samples every player gets some
+        share = -(-num_samples // players.in_play)  # of few samples every player gets some
         ahead = deque(begin(position) for position in range(min(num_samples, _LARGEST)))
         waves: deque[Future[tuple[Paths, int]]] = deque()
         first = 0
         while first < num_samples or waves:
             # One wave waits, so that a player that is done has the next one.
-            while first < num_samples and len(waves) <= _IN_PLAY:
+            while first < num_samples and len(waves) <= players.in_play:
                 reads, batch = _take(ahead, players, share)
                 waves.append(playing.submit(players.play, first, reads, batch))
                 first += len(reads)
@@ -166,13 +167,14 @@ class _Players:
         self._thetas = [config.theta for config in configs]
         self._device = torch.device(device)
         self._own = local()
+        self.in_play = _IN_PLAY if network.gfr is None else _IN_PLAY_WITH_REFINER
         self.each: Map = map
         self.num_thetas = len(configs)
         self.largest = _LARGEST
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights are there before other streams use them
-            self.free_bytes = torch.cuda.mem_get_info(self._device)[0] / _IN_PLAY
+            self.free_bytes = torch.cuda.mem_get_info(self._device)[0] / self.in_play
 
     def _stream(self) -> AbstractContextManager[object]:
         """One stream a thread, as memory that one has used is kept for it."""
