@@ -80,8 +80,8 @@ def train(
         report: called after steps with the metrics so far and `total` steps.
 
     Returns:
-        loss (the curve's last point), steps_per_second (of all but the first, which compiles; missing where
-        a checkpoint left nothing to do) and accumulation (the one that it ended with).
+        loss (the curve's last point), steps_per_second (of all but the first, which compiles; missing where a
+        checkpoint left nothing to do) and accumulation (the one that it ended with).
 
     Raises:
         TrainingError: a loss that is not finite, or memory that does not suffice for the smallest parts.
@@ -133,10 +133,8 @@ def train(
 def _network(model: ModelConfig, config: TrainConfig, init: Path | None, runtime: Runtime, *, encoder: bool) -> SamRef:
     if "refiner" not in config.modules:
         model = model.model_copy(update={"refiner": "none"})
-    network = weights.build_model(
-        model, runtime, weights=init, refiner_seed=config.seed, encoder=encoder, precision=config.precision
-    )
-    return network
+    seed, precision = config.seed, config.precision
+    return weights.build_model(model, runtime, weights=init, refiner_seed=seed, encoder=encoder, precision=precision)
 
 
 def _first_state(network: SamRef, config: TrainConfig) -> State:

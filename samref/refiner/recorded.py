@@ -1,7 +1,7 @@
 """The refiner's networks without gradient, replayed as CUDA graphs: one launch where Python makes a hundred.
 
-A GPU is done with one click, or with the rounds of a training's batch, sooner than Python has launched the kernels. For
-work whose shapes come again and again; an evaluation's waves are of any size, and nothing of theirs is recorded.
+A GPU is done with one click sooner than Python has launched the kernels. For work whose shapes come again and again: an
+evaluation's waves are of any size, and a training's rounds were never tried so on a GPU.
 """
 
 from __future__ import annotations
