@@ -1,8 +1,8 @@
 """The evaluation on a GPU: which samples advance together, read ahead, and played while others are prepared.
 
 Without a refiner two waves are in play at a time, each on a stream of its own: while the host reads one's clicks, the
-device works on the other. With a refiner it is one: two came to a standstill on an H100 (torch 2.11, 2026-11-26), why is
-not known yet.
+device works on the other. With a refiner it is one: two came to a standstill on an H100 (torch 2.11, 2026-11-26), and
+why is not known yet.
 """
 
 from __future__ import annotations
