@@ -31,9 +31,8 @@ import numpy as np
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.stage import Job, Report
 from samref.trial import NamesAsFingerprints
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
-from samref_sweep.planning.work import Work
+from samref_sweep.planning.work import Event, Work
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.folder import FolderStore

@@ -13,13 +13,13 @@ from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
 from samref_sweep.execution.dispatch import Ending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.work import Event
 from samref_sweep.store.opening import is_uri, local, open_store
 from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
-    from samref_sweep.record.reading import Table
+    from samref_sweep.record.tables import Table
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class Result:
         Args:
             name: trials, clicks, masks, training, profile or stages.
         """
-        from samref_sweep.record.reading import table  # imports pyarrow
+        from samref_sweep.record import tables  # imports pyarrow
 
-        return table(self.where, name)
+        return tables.read(self.where, name)
 
 
 def run(

@@ -20,9 +20,8 @@ from samref_sweep.execution.requests import Request
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.spending import Clock, spent
 from samref_sweep.failures import REMEMBERED, Failure, FailureKind
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan
-from samref_sweep.planning.work import Work
+from samref_sweep.planning.work import Event, Work
 from samref_sweep.store.store import Store
 
 REBUILDS = 2

@@ -12,6 +12,7 @@ A metric that was not measured is null.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -29,11 +30,14 @@ from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
 from samref_sweep.record.schemas import SCHEMAS, VERSION
+from samref_sweep.store.bucket import QUICK, Bucket
+from samref_sweep.store.opening import is_uri, local
 from samref_sweep.store.store import Store
 
 BYTES_PER_GROUP = 32 << 20
 """In memory, of a table's row groups: half a million clicks, or ten thousand masks."""
 PASTED_ON = ("global", "previous")
+Table = pa.Table
 
 
 def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str) -> tuple[Outcome, ...]:
@@ -67,6 +71,17 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     _write(folder, "profile", _batches("profile", profile_rows(stages, reader)))
     _write(folder, "stages", _batches("stages", stage_rows(stages, reader)))
     return outcomes
+
+
+def read(where: str, name: str) -> Table:
+    """Read one table of a folder or URI of results.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the URI does not answer.
+    """
+    file = f"{name}.parquet"
+    return pq.read_table(io.BytesIO(Bucket(where, QUICK).read(file)) if is_uri(where) else local(where) / file)
 
 
 def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from samref.trial import Trial
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan, leaves
+from samref_sweep.planning.work import Event
 from samref_sweep.record.mlflow_runs import RunStatus, SweepRuns
 from samref_sweep.store.locks import exclusive
 from samref_sweep.store.store import Store

@@ -20,9 +20,8 @@ from samref.progress import readable_size
 from samref.stage import Kind, Stage
 from samref.summary import Summary
 from samref_sweep.planning.cost import Cost
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
-from samref_sweep.planning.work import KINDS
+from samref_sweep.planning.work import KINDS, Event
 from samref_sweep.screen.tally import WORDS, Tally, clock, heading, plural, point_text
 from samref_sweep.store.store import Store
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from samref.measures import MEASURES, measured
 from samref.stage import Kind
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Count, Plan, leaves
-from samref_sweep.planning.work import KINDS, Work
+from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.metric import Metric
 from samref_sweep.store.store import Store
 

@@ -13,7 +13,7 @@ import toys
 
 from samref.stage import Job, Report
 from samref_sweep.execution.ray import tuner  # noqa: F401  # imported before the line comes
-from samref_sweep.planning.events import Event
+from samref_sweep.planning.work import Event
 from samref_sweep.record import tables
 from samref_sweep.record.tracker import Tracker, default_uri
 from samref_sweep.store.folder import FolderStore

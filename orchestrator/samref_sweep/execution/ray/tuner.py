@@ -21,7 +21,6 @@ from ray import tune
 
 from samref.config import Runtime
 from samref_sweep.errors import StoreError
-from samref_sweep.execution.classify import causes
 from samref_sweep.execution.dispatch import Dispatcher, Ending
 from samref_sweep.execution.ray.cluster import check_store, connected
 from samref_sweep.execution.ray.messages import StopSign, request_in
@@ -30,8 +29,9 @@ from samref_sweep.execution.ray.worker import trainable
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import Runner, run
-from samref_sweep.planning.events import Event
+from samref_sweep.failures import causes
 from samref_sweep.planning.plan import Plan
+from samref_sweep.planning.work import Event
 from samref_sweep.store.store import Store
 
 
