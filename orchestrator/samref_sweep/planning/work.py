@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from samref.stage import Kind, Stage
 from samref_sweep.failures import Failure
@@ -35,15 +35,6 @@ class Work:
     def needs(self) -> Mapping[str, str]:
         """Role → id of the stage whose output is needed; alike for all stages of one unit of work."""
         return self.stages[0].needs
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """All that `from_json` needs, as plain JSON values."""
-        return [stage.to_json() for stage in self.stages]
-
-    @classmethod
-    def from_json(cls, value: Sequence[Mapping[str, Any]]) -> Work:
-        """The unit of work again, from what `to_json` gave."""
-        return cls(tuple(Stage.from_json(entry) for entry in value))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from samref.config import Number
 from samref.stage import canonical
 from samref_sweep.errors import SpecError
-from samref_sweep.spec.settings import options, setting
+from samref_sweep.spec.settings import Keys, options, setting
 
 SEED = "train.seed"
 
@@ -23,10 +23,8 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Setting → the values that it may have."""
 
 
-class Axis(BaseModel):
+class Axis(Keys):
     """The values of one swept setting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     values: list[Any] | None = None
     """One trial for each value (times the values of the other axes)."""
@@ -67,13 +65,13 @@ def _axis(value: Any) -> Any:
 AxisEntry = Annotated[Axis, BeforeValidator(_axis, json_schema_input_type=list[Any] | Axis)]
 
 
-class Parameters(BaseModel):
+class Parameters(Keys):
     """The axes: a dotted setting → its values."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, AxisEntry] = Field(init=False)
 
-    zip: list[dict[str, Any]] = []
+    zip: list[dict[str, Any]] = Field([])
     """Coupled axes: each entry gives the same settings a value each, and all entries together are one axis."""
 
     @property

@@ -12,7 +12,7 @@ from ray import tune
 from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.dispatch import Order
-from samref_sweep.execution.ray.messages import StopSign, end_report, order_from_config, progress_report
+from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
 from samref_sweep.execution.unit import Runner, attempt, run
 from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
@@ -31,7 +31,7 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
     """
 
     def carry_out(config: dict[str, Any]) -> None:
-        order, store = order_from_config(config), open_store(where, patient=True)
+        order, store = order_in(config), open_store(where, patient=True)
         request = order.request
         device, threads = "cuda" if request.gpu else "cpu", max(1, int(request.cpu))
         failure = attempt(
