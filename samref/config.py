@@ -230,8 +230,8 @@ class Runtime:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
     threads: int | None = None
-    """CPU threads of torch and OpenCV; None leaves their choice. How sums are rounded hangs on it, and so do the last
-    bits of a training."""
+    """CPU threads of torch and OpenCV; None leaves their choice. The rounding of sums depends on it, and with that
+    the last bits of a training."""
     checkpoint_seconds: float = 60.0
     """A training saves a checkpoint this often."""
     checkpoints: Path = field(

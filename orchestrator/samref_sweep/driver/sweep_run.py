@@ -40,10 +40,9 @@ class Result:
     """Folder or URI of the Parquet tables."""
 
     def table(self, name: str = "trials") -> Table:
-        """One of the sweep's tables (docs/results.md); `.to_pandas()` makes a data frame of it.
+        """One of the sweep's tables (docs/results.md): trials, clicks, masks, training, profile or stages.
 
-        Args:
-            name: trials, clicks, masks, training, profile or stages.
+        Its `.to_pandas()` makes a data frame of it.
         """
         from samref_sweep.record import tables  # imports pyarrow
 

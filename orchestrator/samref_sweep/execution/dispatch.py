@@ -74,15 +74,8 @@ class _Running:
 class Dispatcher:
     """Hands out a plan's work, and decides what follows from each end of it: another attempt, a rebuild, a failure.
 
-    Args:
-        plan: what to do, under which budget, retries and scheduler.
-        store: where outputs are looked for, and failures remembered.
-        requests: what a unit of work of each kind takes; work of a kind that is absent is never made anew.
-        on_event: called for everything that happens.
-        stop: called with the number of a running unit of work that is to end in order; with None for all of them.
-        jobs: at most this many units of work at a time; None: as many as resources allow.
-        search: adds work to the plan as results come in.
-        clock: tells the time, in seconds.
+    Work of a kind without a request is never made anew; `jobs` bounds the units of work that run at a time. `stop` is
+    called with the number of a running one that is to end in order, and with None for all of them.
     """
 
     def __init__(
@@ -184,10 +177,7 @@ class Dispatcher:
     def ended(self, number: int, failure: Failure | None = None, loss: Loss | None = None) -> None:
         """Decide what follows from the end of an order; the store tells whether it has its output.
 
-        Args:
-            number: the unit of work's.
-            failure: why it failed, where it could say so.
-            loss: how its process was lost, where it could not.
+        `failure` is why it failed, where it could say so, and `loss` how its process was lost, where it could not.
         """
         work = self._queue.work(number)
         running = self._running.pop(number, None)
@@ -275,7 +265,7 @@ class Dispatcher:
         return True
 
     def _damaged(self, stage_ids: Iterable[str]) -> list[str]:
-        """Those of some stages that the store has no more, and what they need of such, each after its needs."""
+        """Which of some stages the store has no more, and which of those that they need, each after its needs."""
         found: list[str] = []
         for stage_id in stage_ids:
             if not self._store.has(stage_id):

@@ -54,10 +54,7 @@ class Spending:
     def exceeded_by_trial(self, number: int, before: float, devices: int) -> str | None:
         """Whether the trials that need a running unit of work are over their bound, and what to do; None if not.
 
-        Args:
-            number: the unit of work, as told to `start`.
-            before: device-seconds of the stages that it needs.
-            devices: how many devices it uses, or CPU processes.
+        The stages that it needs took `before` device-seconds; it uses so many `devices`, or CPU processes.
         """
         if self.budget.trial_hours is None:
             return None

@@ -88,8 +88,8 @@ def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
     stage = trial.stage("evaluate")
     if stage is None or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
-    with np.load(reader.file(stage, "clicks.npz")) as arrays:
+    samples = np.array(json.loads(reader.store.file(stage.id, "samples.json").read_text()), dtype=object)
+    with np.load(reader.store.file(stage.id, "clicks.npz")) as arrays:
         count = len(arrays["click"])
         error_ratio, pasted_on = (arrays["error_ratio"], arrays["pasted_on"].astype(np.int8))
         yield pa.table(
@@ -109,8 +109,8 @@ def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
 def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
     if stage.kind != "evaluate" or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
-    with np.load(reader.file(stage, "masks.npz")) as arrays:
+    samples = np.array(json.loads(reader.store.file(stage.id, "samples.json").read_text()), dtype=object)
+    with np.load(reader.store.file(stage.id, "masks.npz")) as arrays:
         yield pa.table(
             {
                 "stage": pa.repeat(stage.id, len(arrays["sample"])),
@@ -124,7 +124,7 @@ def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
 
 def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
     if stage.kind == "train" and reader.summary(stage):
-        lines = reader.file(stage, "training.jsonl").read_text().splitlines()
+        lines = reader.store.file(stage.id, "training.jsonl").read_text().splitlines()
         rows = [{"stage": stage.id, **json.loads(line)} for line in lines if line]
         yield pa.Table.from_pylist(rows, schema=SCHEMAS["training"])
 

@@ -58,7 +58,7 @@ class Running:
     first: tuple[float, float] | None = None
     """When it first reported, and its step then: a training that goes on from a checkpoint does not begin at 0."""
     last: tuple[float, float] = (0.0, 0.0)
-    """The same of its last report."""
+    """When it last reported, and its step then."""
 
     def tell(self, metrics: Mapping[str, float]) -> None:
         """It reported."""

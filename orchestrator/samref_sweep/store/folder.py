@@ -54,25 +54,20 @@ class FolderStore:
         self.stages = self.root / "stages"
         self._scratches = self.root / "scratch"
         self._replaced = self.root / "replaced"
-        self.failures, self.codes = Failures(Files(self.root), self.done), Codes(Files(self.root))
+        files = Files(self.root)
+        self.failures, self.codes = Failures(files, self.done), Codes(files)
         try:
             self.node = NodeFolder(self.root)
             self.stages.mkdir(exist_ok=True)
-            version = self._marked_version()
+            if not files.has(MARKER):
+                files.write(MARKER, json.dumps({"version": VERSION}).encode())
+            version = json.loads(files.read(MARKER))["version"]
             if not os.access(self.stages, os.W_OK) or not os.access(self.node.partial, os.W_OK):
                 raise PermissionError(13, "no permission to write")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoreError(f"{self.root}: cannot be used as a store: {reason}; choose another with --store") from None
         check_version(version, self.where)
-
-    def _marked_version(self) -> object:
-        marker = self.root / MARKER
-        if not marker.exists():
-            with self.node.temporary("marker") as aside:
-                (aside / MARKER).write_text(json.dumps({"version": VERSION}) + "\n")
-                (aside / MARKER).rename(marker)
-        return json.loads(marker.read_text())["version"]
 
     def has(self, stage_id: str) -> bool:
         return self.folder(stage_id).is_dir()

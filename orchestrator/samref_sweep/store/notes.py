@@ -71,12 +71,7 @@ class Files:
 
 
 class Failures:
-    """Why stages failed by themselves, remembered in a store for later runs.
-
-    Args:
-        place: where the notes are.
-        done: gives the ids of the finished stages.
-    """
+    """Why stages failed by themselves, remembered in a store for later runs; `done` gives the finished stages' ids."""
 
     def __init__(self, place: Bucket | Files, done: Callable[[], Collection[str]]) -> None:
         self._place = place

@@ -41,11 +41,9 @@ CLOCKS_SECONDS = 60
 
 
 class ObjectStore:
-    """A `Store` at a URI; a new one where there is none. This node's folder in front of it is `cache`.
+    """A `Store` at a URI such as s3://bucket/folder; a new one where there is none. `cache` is this node's folder.
 
-    Args:
-        uri: for example `s3://bucket/folder`.
-        patient: whether a server that is away is waited for, a minute; else what is wrong is told at once.
+    With `patient` a server that is away is waited for, a minute; else what is wrong is told at once.
 
     Raises:
         StoreError: the bucket cannot be used, or there is a store of another version.

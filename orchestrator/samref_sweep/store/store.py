@@ -79,9 +79,7 @@ class Store(Protocol):
     def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """Return what a finished stage measured, and the `commit` of the code that did.
 
-        Args:
-            stage_id: the stage.
-            checked: whether all files of a folder are compared with its manifest first, as `open` does.
+        A folder's files are compared with its manifest first, as `open` does, unless that is left out.
         """
 
     def file(self, stage_id: str, name: str) -> Path:

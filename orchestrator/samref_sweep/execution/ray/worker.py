@@ -23,11 +23,7 @@ REPORT_SECONDS = 1.0
 def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> Callable[[dict[str, Any]], None]:
     """The function that Tune calls in a worker with an order's configuration.
 
-    Args:
-        where: the store, as `open_store` takes it.
-        runtime: folders; device and threads are set from what each order takes.
-        runner: what runs stages.
-        sign: how the driver tells workers to end.
+    Of the runtime the folders count: device and threads are set from what each order takes.
     """
 
     def carry_out(config: dict[str, Any]) -> None:
