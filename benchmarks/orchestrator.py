@@ -128,11 +128,11 @@ def way_empty_ours(folder: Path, count: int) -> dict[str, float]:
 
 
 def way_empty_tracked(folder: Path, count: int) -> dict[str, float]:
-    from samref_sweep.record.tracker import Tracker, default_uri
+    from samref_sweep.record.tracker import Tracker
 
     store = FolderStore(folder / "store")
     planned = empty_plan(count, store.done())
-    tracker = Tracker(planned, store, default_uri(store), print)
+    tracker = Tracker(planned, store, store.node.mlflow, print)
     held: list[float] = []
 
     def watch(event: Event) -> None:

@@ -17,17 +17,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
-def _number_from_text(value: Any) -> Any:
-    # YAML 1.1 reads `1e-4` (no dot) as text; for a number's field its meaning is plain.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def number_from_text(value: Any) -> Any:
+    """The number that a text is, else the value itself: YAML 1.1 reads `1e-4` (no dot) as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-Number = Annotated[float, BeforeValidator(_number_from_text)]
+Number = Annotated[float, BeforeValidator(number_from_text)]
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,9 @@ def _execute(
     **options: Any,
 ) -> tuple[Plan, Ending]:
     """Do a plan's work and log it; gives the plan at its end, and how it ended."""
-    from samref_sweep.record.tracker import Tracker, default_uri  # imports mlflow, which takes seconds
+    from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
 
-    tracker = Tracker(planned.grown(), store, mlflow or default_uri(store), warn)
+    tracker = Tracker(planned.grown(), store, mlflow or store.node.mlflow, warn)
     final, ending = planned.plan, Ending({}, interrupted=False)
     if not planned.complete:
         from samref_sweep.execution.ray.tuner import execute  # imports ray
@@ -149,10 +149,10 @@ def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str],
     Returns:
         Whether all is logged; why not was told to `warn`.
     """
-    from samref_sweep.record.tracker import Tracker, default_uri
+    from samref_sweep.record.tracker import Tracker
 
     store = planned.store or open_store(planned.where)
-    tracker = Tracker(planned.plan, store, mlflow or default_uri(store), warn)
+    tracker = Tracker(planned.plan, store, mlflow or store.node.mlflow, warn)
     return tracker.close(planned.outcomes(), interrupted=bool(planned.plan.works), patience_seconds=None)
 
 

@@ -64,13 +64,6 @@ class Ending:
     """Which budget interrupted it."""
 
 
-@dataclass(frozen=True)
-class _Running:
-    since: float
-    used_before: float
-    """Device-seconds of the stages that it needs; 0 where trials have no budget."""
-
-
 class Dispatcher:
     """Hands out a plan's work, and decides what follows from each end of it: another attempt, a rebuild, a failure.
 
@@ -103,12 +96,10 @@ class Dispatcher:
         self._stop = stop
         self._jobs = jobs
         self._search = search
-        self._clock = clock
         self._retry = plan.sweep.retry
         self._spending = spent(plan, store, clock)
         scheduler = plan.sweep.scheduler
         self._halving = Halving(scheduler, plan.stages.values(), store.journal("rungs.jsonl")) if scheduler else None
-        self._running: dict[int, _Running] = {}
         self._stopped: dict[int, Failure] = {}
         self._rebuilding: set[str] = set()
         self._attempts: Counter[tuple[int, FailureKind]] = Counter()
@@ -116,7 +107,7 @@ class Dispatcher:
     @property
     def drained(self) -> bool:
         """Whether the sweep was interrupted and nothing runs any more; what was ordered is not to start either."""
-        return self.interrupted and not self._running
+        return self.interrupted and not self._spending.running
 
     @property
     def over(self) -> bool:
@@ -138,10 +129,8 @@ class Dispatcher:
         """Interrupt the sweep, or stop what runs of a trial, where its budget is used up."""
         if not self.interrupted and (reason := self._spending.exceeded()):
             self.interrupt(reason)
-        for number, running in self._running.items():
-            devices = self._requests[self._queue.work(number).kind].workers
-            reason = self._spending.exceeded_by_trial(number, running.used_before, devices)
-            if reason and number not in self._stopped:
+        for number in self._spending.running:
+            if number not in self._stopped and (reason := self._spending.exceeded_by_trial(number)):
                 self._stop_one(number, reason)
 
     def next(self) -> Order | None:
@@ -163,8 +152,7 @@ class Dispatcher:
         request = self._requests[work.kind]
         bounded = self._spending.budget.trial_hours is not None
         used_before = self._device_seconds(work.needs.values()) if bounded else 0.0
-        self._running[number] = _Running(self._clock(), used_before)
-        self._spending.start(number, request.gpu * request.workers)
+        self._spending.start(number, request.gpu * request.workers, request.workers, used_before)
         self._on_event(Event("started", work))
 
     def progressed(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -180,12 +168,10 @@ class Dispatcher:
         `failure` is why it failed, where it could say so, and `loss` how its process was lost, where it could not.
         """
         work = self._queue.work(number)
-        running = self._running.pop(number, None)
-        self._spending.end(number)
+        seconds = self._spending.end(number)
         missing = [stage.id for stage in work.stages if not self._store.has(stage.id)]
         final: Failure | None = None
         if missing and not self.interrupted:
-            seconds = self._clock() - running.since if running else 0.0
             final, counts = self._judged(number, work, failure, loss or Loss(), seconds)
             if self._again(number, work, final, counts):
                 self._on_event(Event("again", work, failure=final))

@@ -26,11 +26,6 @@ RETRY_SECONDS = 10.0
 LATER = "the sweep goes on, and the same command with --sync logs later what is missing"
 
 
-def default_uri(store: Store) -> str:
-    """A SQLite file in the store: needs no server."""
-    return f"sqlite:///{store.node.root / 'mlflow.db'}"
-
-
 class Tracker:
     """Logs a plan's trials as they are completed."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from samref.config import Number
+from samref.config import Number, number_from_text
 from samref.stage import canonical
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.settings import Keys, options, setting
@@ -170,7 +170,7 @@ def check_values(key: str, values: Sequence[Any], place: str) -> None:
         raise SpecError(f"{place}: {key} has no values; name at least one")
     seen: set[str] = set()
     for value in values:
-        text = canonical(_number(value))
+        text = _text(value)
         if text in seen:
             raise SpecError(f"{place}: {key} has the value {value!r} twice (1 and 1.0 are the same value)")
         seen.add(text)
@@ -178,7 +178,7 @@ def check_values(key: str, values: Sequence[Any], place: str) -> None:
 
 def matches(condition: Condition, tree: Mapping[str, Any]) -> bool:
     """Whether every setting of a condition has one of its values."""
-    return all(canonical(_number(value_at(tree, key))) in map(_text, values) for key, values in condition.items())
+    return all(_text(value_at(tree, key)) in map(_text, values) for key, values in condition.items())
 
 
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
@@ -223,12 +223,5 @@ def overlap(key: str, other: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    return canonical(_number(value))
-
-
-def _number(value: Any) -> Any:
     # A number's setting takes "1e-4" in quotes too, so it is the same value as 1e-4.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return canonical(number_from_text(value))
