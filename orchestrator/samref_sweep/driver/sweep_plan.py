@@ -190,16 +190,14 @@ def set_aside(planned: SweepPlan) -> SweepPlan:
     return again(planned, planned.store)
 
 
-def again(planned: SweepPlan, store: Store) -> SweepPlan:
+def again(planned: SweepPlan, store: Store, redo: Collection[str] = ()) -> SweepPlan:
     """Plan a sweep once more, by what a store holds now."""
-    data_root, device = planned.runtime.data_root, planned.runtime.device
-    retry_failed = planned.remembered is None
-    return plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=retry_failed)
+    data_root, device, retry_failed = planned.runtime.data_root, planned.runtime.device, planned.remembered is None
+    return plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=retry_failed, redo=redo)
 
 
 def plan_trial(planned: SweepPlan, number: int, store: Store, redo: Collection[str] = ()) -> SweepPlan:
     """Plan the trial of that number of a planned sweep alone, in a store that may be another; `redo` as for `plan`."""
     trial, point = planned.plan.trials[number], planned.plan.points[number]
     alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None)
-    data_root, device = planned.runtime.data_root, planned.runtime.device
-    return plan(alone, store=store, data_root=data_root, device=device, retry_failed=True, redo=redo)
+    return again(replace(planned, sweep=alone, remembered=None), store, redo)

@@ -15,8 +15,8 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Running:
-    """What a unit of work that runs takes."""
+class Charge:
+    """What a unit of work that runs is charged with."""
 
     since: float
     gpus: float
@@ -34,21 +34,23 @@ class Spending:
     gpu_seconds: float = 0.0
     """GPU-seconds of stages that ended, also in earlier runs."""
     clock: Clock = time.monotonic
-    running: dict[int, Running] = field(default_factory=dict)
-    """Number of each unit of work that runs → what it takes."""
+    running: dict[int, Charge] = field(default_factory=dict)
+    """Number of each unit of work that runs → its charge."""
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
     def start(self, number: int, gpus: float, devices: int, before: float) -> None:
         """Count what a unit of work takes from now on."""
-        self.running[number] = Running(self.clock(), gpus, devices, before)
+        self.running[number] = Charge(self.clock(), gpus, devices, before)
 
     def end(self, number: int) -> float:
         """Count a unit of work no longer, whether it has an output or not; gives the seconds that it ran."""
-        running = self.running.pop(number, None)
-        seconds = self.clock() - running.since if running else 0.0
-        self.gpu_seconds += running.gpus * seconds if running else 0.0
+        charge = self.running.pop(number, None)
+        if charge is None:
+            return 0.0
+        seconds = self.clock() - charge.since
+        self.gpu_seconds += charge.gpus * seconds
         return seconds
 
     def exceeded(self) -> str | None:
@@ -69,8 +71,8 @@ class Spending:
         """Whether the trials that need a running unit of work are over their bound, and what to do; None if not."""
         if self.budget.trial_hours is None:
             return None
-        running = self.running[number]
-        used = running.before + running.devices * (self.clock() - running.since)
+        charge = self.running[number]
+        used = charge.before + charge.devices * (self.clock() - charge.since)
         if used / 3600 < self.budget.trial_hours:
             return None
         return (

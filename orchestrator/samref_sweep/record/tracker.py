@@ -11,6 +11,7 @@ import itertools
 import queue
 import secrets
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -34,10 +35,8 @@ class Tracker:
         self._store = store
         self._uri = uri
         self._warn = warn
-        self._by_leaf: dict[str, list[Trial]] = {}
-        for trial in plan.trials:
-            for stage in leaves(trial):
-                self._by_leaf.setdefault(stage.id, []).append(trial)
+        self._by_leaf: defaultdict[str, list[Trial]] = defaultdict(list)
+        self._index(plan.trials)
         self._tasks: queue.SimpleQueue[Callable[[SweepRuns], None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._token = secrets.token_hex(8)
@@ -62,9 +61,7 @@ class Tracker:
         """Follow a search, whose plan has more trials than before."""
         fresh = plan.trials[len(self._plan.trials) :]
         self._plan = plan
-        for trial in fresh:
-            for stage in leaves(trial):
-                self._by_leaf.setdefault(stage.id, []).append(trial)
+        self._index(fresh)
         if fresh and self._thread.ident:
             self._tasks.put(partial(SweepRuns.name, plan=plan))
             self._complete(fresh, self._store.has)
@@ -90,6 +87,11 @@ class Tracker:
         if self._thread.is_alive():
             self._warn(f"MLflow ({self._uri}) is slow; {LATER}")
         return self._complete_log
+
+    def _index(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            for stage in leaves(trial):
+                self._by_leaf[stage.id].append(trial)
 
     def _complete(self, trials: Iterable[Trial], done: Callable[[str], bool]) -> None:
         for trial in trials:
