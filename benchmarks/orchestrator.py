@@ -31,9 +31,8 @@ import numpy as np
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.stage import Job, Report
 from samref.trial import NamesAsFingerprints
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
-from samref_sweep.planning.work import Work
+from samref_sweep.planning.work import Event, Work
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.folder import FolderStore
@@ -129,11 +128,11 @@ def way_empty_ours(folder: Path, count: int) -> dict[str, float]:
 
 
 def way_empty_tracked(folder: Path, count: int) -> dict[str, float]:
-    from samref_sweep.record.tracker import Tracker, default_uri
+    from samref_sweep.record.tracker import Tracker
 
     store = FolderStore(folder / "store")
     planned = empty_plan(count, store.done())
-    tracker = Tracker(planned, store, default_uri(store), print)
+    tracker = Tracker(planned, store, store.node.mlflow, print)
     held: list[float] = []
 
     def watch(event: Event) -> None:

@@ -17,17 +17,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
-def _number_from_text(value: Any) -> Any:
-    # YAML 1.1 reads `1e-4` (no dot) as text; for a number's field its meaning is plain.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def number_from_text(value: Any) -> Any:
+    """The number that a text is, else the value itself: YAML 1.1 reads `1e-4` (no dot) as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-Number = Annotated[float, BeforeValidator(_number_from_text)]
+Number = Annotated[float, BeforeValidator(number_from_text)]
 
 
 @dataclass(frozen=True)
@@ -230,8 +228,8 @@ class Runtime:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
     threads: int | None = None
-    """CPU threads of torch and OpenCV; None leaves their choice. How sums are rounded hangs on it, and so do the last
-    bits of a training."""
+    """CPU threads of torch and OpenCV; None leaves their choice. The rounding of sums depends on it, and with that
+    the last bits of a training."""
     checkpoint_seconds: float = 60.0
     """A training saves a checkpoint this often."""
     checkpoints: Path = field(

@@ -7,7 +7,8 @@ was checked with a fingerprint is not checked again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -91,28 +92,23 @@ class Contents:
         for reason in self.missing.values():
             raise DataError(reason)
         for fingerprint, dataset in self._datasets.items():
-            if self._first_time(fingerprint):
-                samref.data.check(dataset)
-                self._remember(fingerprint)
+            self._once(fingerprint, partial(samref.data.check, dataset))
         folder = self._runtime.checkpoints
         # What is here, or cannot be fetched, is looked at before gigabytes are waited for.
         for model in sorted(dict.fromkeys(models), key=lambda model: checkpoints.downloadable(model, folder)):
             with ProgressLine(model.backbone) as progress:
                 path = checkpoints.obtain(model, folder, progress)
-            key = f"{model.backbone} {self.checkpoint(model)}"
-            if path is not None and self._first_time(key):
-                samref.backbones.build(model.backbone, checkpoint=path)
-                self._remember(key)
+            if path is not None:
+                build = partial(samref.backbones.build, model.backbone, checkpoint=path)
+                self._once(f"{model.backbone} {self.checkpoint(model)}", build)
 
-    def _marker(self, key: str) -> Path | None:
-        name = f"checked-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        return self._cache / name if self._cache else None
-
-    def _first_time(self, key: str) -> bool:
-        marker = self._marker(key)
-        return marker is None or not marker.exists()
-
-    def _remember(self, key: str) -> None:
-        if marker := self._marker(key):
+    def _once(self, key: str, check: Callable[[], object]) -> None:
+        """Call a check that raises what is wrong, unless the cache has it that it went well."""
+        if self._cache is None:
+            check()
+            return
+        marker = self._cache / f"checked-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        if not marker.exists():
+            check()
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text(key + "\n")

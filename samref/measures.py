@@ -125,9 +125,7 @@ def measured(summary: Summary) -> dict[str, float | int]:
 def measured_of(trial: Trial, summary_of: Callable[[Stage], Summary | None]) -> dict[str, float | int]:
     """What a trial's training, evaluation and profile measured, by the names of MEASURES.
 
-    Args:
-        trial: the trial.
-        summary_of: gives a stage's summary; None of a stage that is not done, or is not asked for.
+    `summary_of` gives a stage's summary, or None of a stage that is not done, or is not asked for.
     """
     stages = (trial.stage(kind) for kind in ("evaluate", "profile", "train"))
     summaries = (summary for stage in stages if stage and (summary := summary_of(stage)))

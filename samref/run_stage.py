@@ -32,14 +32,9 @@ Metrics = Mapping[str, float | int]
 
 
 def run(job: Job, report: Report) -> list[Summary]:
-    """Run a job and write each stage's output folder.
+    """Run a job, write each stage's output folder, and return for each stage the summary that stands there too.
 
-    Args:
-        job: what to run.
-        report: called with (step, metrics); `metrics["total"]` is the number of steps.
-
-    Returns:
-        For each stage the summary that was also written into its folder.
+    `report` is called with (step, metrics), of which `metrics["total"]` is the number of steps.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()

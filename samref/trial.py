@@ -71,13 +71,10 @@ class NamesAsFingerprints:
 
 
 def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any] | None = None) -> Trial:
-    """The stages of a trial, each id once.
+    """A trial with its stages, each id once.
 
-    Args:
-        config: the trial.
-        fingerprints: of what it names.
-        shared: an empty mapping, kept from one call to the next with the same fingerprints, holds what trials that
-            differ in their evaluation's settings have in common: ten thousand are built in a third of the time.
+    `shared`, an empty mapping that is kept from one call to the next with equal fingerprints, holds what trials that
+    differ in their evaluation's settings have in common: ten thousand are built in a third of the time.
     """
     evaluate = config.evaluate
     others = (getattr(config, name) for name in type(config).model_fields if name != "evaluate")
@@ -113,7 +110,7 @@ class _Base:
     data: str
     """Fingerprint of the evaluation's samples."""
     needs: Mapping[str, str]
-    """Of the evaluation."""
+    """What the evaluation needs, as in its `Stage.needs`."""
     texts: Mapping[str, str]
     """The trial's other parts as canonical JSON, with contents for names."""
 

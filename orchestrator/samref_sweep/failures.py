@@ -1,9 +1,14 @@
-"""Why a stage has no output: the kinds of failure, and which are remembered by later runs."""
+"""Why a stage has no output: the kinds of failure, which an exception means, and which later runs remember."""
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from samref_sweep.errors import StoreError, WorkerLostError
 
 FailureKind = Literal["node_lost", "out_of_memory", "time_limit", "storage", "error", "stopped"]
 """`stopped`: no failure; a scheduler, or its trial's budget, stopped the stage early."""
@@ -24,3 +29,31 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.reason} (log: {self.log})" if self.log else self.reason
+
+
+def classify(error: BaseException) -> FailureKind:
+    """Tell of which kind of failure an exception is that a stage raised."""
+    for cause in causes(error):
+        # By name, so that neither torch nor Ray is imported here; torch has no class for the CPU's memory.
+        name, text = type(cause).__name__, str(cause)
+        if isinstance(cause, MemoryError) or name == "OutOfMemoryError" or "DefaultCPUAllocator: " in text:
+            return "out_of_memory"
+        if isinstance(cause, WorkerLostError):
+            return "node_lost"
+        # Libraries that write with code of their own raise a RuntimeError with the system's words.
+        if isinstance(cause, StoreError) or _is_disk(cause) or os.strerror(errno.ENOSPC) in text:
+            return "storage"
+    return "error"
+
+
+def _is_disk(error: BaseException) -> bool:
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in numbers
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, then what it was raised from or while handling, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

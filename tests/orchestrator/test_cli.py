@@ -1,5 +1,6 @@
 """The commands: exit codes, one-line errors, and a real small sweep from start to end."""
 
+import json
 import os
 import shutil
 import signal
@@ -107,6 +108,29 @@ def test_embeddings_beyond_the_budget_are_refused(folder: Path, capsys: pytest.C
 
 def test_a_store_that_cannot_be_written_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be used as a store" in refused(capsys, "--store", "small.yaml/runs")
+
+
+def test_a_trial_of_its_json_is_run_once_and_what_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = {"backbone": "tiny", "checkpoint": "none", "refiner": "none"}
+    trial = {"model": model, "evaluate": {"data": "shapes", "samples": 1, "max_clicks": 1}, "profile": None}
+    Path("trial.json").write_text(json.dumps(trial))
+
+    def made() -> dict[str, int]:
+        assert trial_main(["trial.json", "--device", "cpu"]) == 0
+        return {each.parent.name: each.stat().st_mtime_ns for each in Path("runs").glob("stages/*/summary.json")}
+
+    first = made()
+    assert sorted(name.partition("-")[0] for name in first) == ["embed", "evaluate"]
+    assert made() == first
+
+    Path("trial.json").write_text(json.dumps({**trial, "evaluate": {"data": "davis"}}))
+    capsys.readouterr()
+    assert trial_main(["trial.json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data/DAVIS: no such folder" in line
 
 
 def test_a_sweep_of_several_trials_asks_which_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,9 +17,8 @@ from samref_sweep.execution.requests import Request, resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure, FailureKind
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
-from samref_sweep.planning.work import KINDS, Work
+from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
 from samref_sweep.spec.sweep import read
 from samref_sweep.store.store import Store

@@ -19,10 +19,10 @@ from toys import run_toys, toy_plan, write_toy_stage
 from samref.config import Runtime
 from samref.stage import Job, Report
 from samref_sweep.cli.commands import main
-from samref_sweep.execution.classify import classify
 from samref_sweep.execution.unit import attempt
-from samref_sweep.planning.events import Event
+from samref_sweep.failures import classify
 from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.work import Event
 from samref_sweep.record import tables as results
 from samref_sweep.spec.policy import Resources, Retry
 from samref_sweep.store.folder import FolderStore

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from samref_sweep.record.tracker import default_uri
 from samref_sweep.store.folder import FolderStore
 
 KILLS = 5
@@ -106,7 +105,7 @@ def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(cluster: str
     for table in tables:
         assert pq.read_table(root / "results" / table.name).equals(pq.read_table(table)), table.name
 
-    client = MlflowClient(tracking_uri=default_uri(store))
+    client = MlflowClient(tracking_uri=store.node.mlflow)
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()], max_results=1000)
     logged = sorted(run.data.tags.get("samref.trial", "") for run in runs)
     assert logged == sorted(["", *pq.read_table(root / "results" / "trials.parquet")["trial"].to_pylist()])

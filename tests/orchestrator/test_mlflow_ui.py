@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from samref_sweep.planning.plan import Plan
-from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.record.tracker import Tracker
 from samref_sweep.store.store import Store
 
 pytestmark = [
@@ -67,15 +67,15 @@ def test_a_user_finds_the_sweep_its_trials_and_their_numbers(
     finished: tuple[Plan, Store], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     planned, store = finished
-    tracker = Tracker(planned, store, default_uri(store), pytest.fail)
+    tracker = Tracker(planned, store, store.node.mlflow, pytest.fail)
     tracker.close(planned.outcomes(store.done(), {}), interrupted=False)
-    client = MlflowClient(tracking_uri=default_uri(store))
+    client = MlflowClient(tracking_uri=store.node.mlflow)
     experiment = client.get_experiment_by_name("samref-sweep")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     child = next(run for run in runs if "theta=1.05" in run.info.run_name)
     log = tmp_path_factory.mktemp("mlflow") / "server.log"
-    with served(default_uri(store), log) as address, chromium.tab() as tab:
+    with served(store.node.mlflow, log) as address, chromium.tab() as tab:
         tab.size(1600, 1200)
         text = "document.body.innerText"
         # The table of runs: the sweep, and below it, once it is opened, the trials by what sets them apart.

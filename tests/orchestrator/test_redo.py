@@ -12,8 +12,8 @@ from samref.config import Runtime
 from samref.source import code_of
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.redo import other_code, superseded
-from samref_sweep.store.codes import FolderCodes
 from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.notes import Codes, Files
 from samref_sweep.store.store import Store
 
 
@@ -50,7 +50,7 @@ def test_stages_of_other_code_are_told_with_what_changed_and_what_to_do(store: S
 
 def test_of_stages_from_before_notes_were_taken_nothing_is_said(store: Store, tmp_path: Path) -> None:
     do_all(store)
-    store.codes = FolderCodes(tmp_path / "none")
+    store.codes = Codes(Files(tmp_path / "none"))
     assert said(store) is None
 
 
@@ -92,7 +92,7 @@ def test_the_old_output_stays_until_the_new_one_is_there(store: Store) -> None:
 
 
 def test_the_newest_note_counts(tmp_path: Path) -> None:
-    codes = FolderCodes(tmp_path / "code")
+    codes = Codes(Files(tmp_path))
     one, two = {"a.py": "1"}, {"a.py": "2"}
     for code in (one, two, one):
         codes.note("train-1", code)

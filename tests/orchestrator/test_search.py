@@ -279,10 +279,11 @@ def test_a_search_on_ray_fills_the_workers_and_finishes(tmp_path: Path, store: S
 
 
 def test_gpu_hours_count_what_runs_and_what_ran() -> None:
-    spending = Spending(Budget(gpu_hours=1), gpu_seconds=3599)
+    now = 0.0
+    spending = Spending(Budget(gpu_hours=1), gpu_seconds=3599, clock=lambda: now)
     assert spending.exceeded() is None
-    spending.start(7, gpus=2)
-    spending.running[7] = (spending.running[7][0] - 1, 2)  # a second ago
+    spending.start(7, gpus=2, devices=2, before=0)
+    now = 1.0
     assert spending.exceeded() == (
         "budget.gpu_hours, 1, are used up; the same command with a larger --set budget.gpu_hours=… goes on from here"
     )

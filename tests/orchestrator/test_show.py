@@ -8,8 +8,8 @@ from toys import NamedContents, toy_plan, toy_sweep
 
 from samref_sweep.failures import Failure
 from samref_sweep.planning import cost
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import Event
 from samref_sweep.screen import display as show
 from samref_sweep.screen.tally import Tally
 from samref_sweep.store.folder import FolderStore

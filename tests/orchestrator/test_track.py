@@ -15,7 +15,7 @@ from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record.mlflow_runs import miou_per_click
-from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.record.tracker import Tracker
 from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_database")]
 
 def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:
     warnings: list[str] = []
-    tracker = Tracker(planned, store, uri or default_uri(store), warnings.append)
+    tracker = Tracker(planned, store, uri or store.node.mlflow, warnings.append)
     tracker.close(planned.outcomes(store.done(), failures or {}), interrupted=False)
     return warnings
 
@@ -35,7 +35,7 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
     assert track(planned, store) == []
     assert track(planned, store) == []
 
-    client = MlflowClient(tracking_uri=default_uri(store))
+    client = MlflowClient(tracking_uri=store.node.mlflow)
     experiment = client.get_experiment_by_name("samref-sweep")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "samref.trial" not in run.data.tags]
@@ -73,7 +73,7 @@ def test_a_trial_whose_evaluation_was_made_anew_is_logged_anew(tmp_path: Path) -
         assert track(toy_plan(store, gammas=[0.6], thetas=[1.1]), store) == []
 
     def logged() -> float:
-        client = MlflowClient(tracking_uri=default_uri(store))
+        client = MlflowClient(tracking_uri=store.node.mlflow)
         experiment = client.get_experiment_by_name("samref-sweep").experiment_id
         (run,) = client.search_runs([experiment], "metrics.noc_at_90 > 0")
         return float(run.data.metrics["noc_at_90"])
@@ -91,7 +91,7 @@ def test_a_failed_trial_says_why_and_becomes_finished_when_it_is(finished: tuple
     planned = toy_plan(empty)
     train = planned.trials[0].stage("train")
     assert train is not None
-    uri = default_uri(full)
+    uri = full.node.mlflow
     assert track(planned, empty, {train.id: Failure("boom")}, uri) == []
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("samref-sweep").experiment_id
@@ -128,7 +128,7 @@ def test_what_was_sampled_of_the_machine_is_logged_with_its_time(finished: tuple
     (store.folder(train.id) / manifest.FILE).unlink()
     manifest.write(store.folder(train.id))
     assert track(planned, store) == []
-    client = MlflowClient(tracking_uri=default_uri(store))
+    client = MlflowClient(tracking_uri=store.node.mlflow)
     experiment = client.get_experiment_by_name("samref-sweep").experiment_id
     runs = client.search_runs([experiment], f"tags.`samref.trial` = '{planned.trials[0].id}'")
     (point,) = client.get_metric_history(runs[0].info.run_id, "system/system_memory_usage_megabytes")

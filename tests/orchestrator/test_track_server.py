@@ -21,7 +21,7 @@ from toys import toy_plan
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import tracker as track
 from samref_sweep.record.mlflow_runs import EXPERIMENT
-from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.record.tracker import Tracker
 from samref_sweep.store.store import Store
 
 NewDatabase = Callable[[Path], None]
@@ -151,7 +151,7 @@ def test_a_server_that_was_killed_and_is_back_has_each_trial_once(
 @pytest.mark.usefixtures("mlflow_database")
 def test_a_run_that_was_made_twice_is_one_again(finished: tuple[Plan, Store]) -> None:
     planned, store = finished
-    uri = default_uri(store)
+    uri = store.node.mlflow
     assert close(Tracker(planned, store, uri, pytest.fail), planned, store)
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
@@ -171,8 +171,8 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(finished: tuple
     process.kill()
     process.wait()
     assert not database.exists(), "it was killed too late"
-    assert close(Tracker(planned, store, default_uri(store), pytest.fail), planned, store)
-    assert runs(default_uri(store)) == complete(planned)
+    assert close(Tracker(planned, store, store.node.mlflow, pytest.fail), planned, store)
+    assert runs(store.node.mlflow) == complete(planned)
 
 
 @pytest.mark.usefixtures("mlflow_database")
@@ -180,7 +180,7 @@ def test_two_drivers_of_one_sweep_log_each_trial_once_while_the_page_is_open(
     finished: tuple[Plan, Store], port: int
 ) -> None:
     planned, store = finished
-    uri = default_uri(store)
+    uri = store.node.mlflow
     over = threading.Event()
 
     def look() -> None:

@@ -16,8 +16,8 @@ from samref.stage import Job, Report, Stage
 from samref.summary import Summary
 from samref.trial import NamesAsFingerprints as NamedContents
 from samref_sweep.execution.unit import Runner
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import Event
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.store import Store

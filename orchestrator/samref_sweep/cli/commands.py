@@ -65,7 +65,7 @@ def _sweep(options: argparse.Namespace) -> int:
     planned = driver.plan(sweep, store=store, data_root=options.data_root, retry_failed=retry_failed, redo=redo)
     if options.plan:
         return _show_plan(planned, options)
-    uri = options.mlflow or _default_uri(store)
+    uri = options.mlflow or store.node.mlflow
     if options.sync:
         return _sync(planned, uri)
     _say_plan(planned, [text] if (text := planned.other_code.text) else (), options.json)
@@ -94,12 +94,6 @@ def _sweep(options: argparse.Namespace) -> int:
             print(f"{' or '.join(sorted(ended))} in an earlier run, and not tried again: --retry-failed does")
     failed = any(outcome.status == "failed" for outcome in result.outcomes.values())
     return INTERRUPTED if result.interrupted else FAILED if failed else DONE
-
-
-def _default_uri(store: Store) -> str:
-    from samref_sweep.record.tracker import default_uri  # imports mlflow, which takes seconds
-
-    return default_uri(store)
 
 
 def _sync(planned: SweepPlan, uri: str) -> int:

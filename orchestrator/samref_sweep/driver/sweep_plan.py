@@ -190,23 +190,14 @@ def set_aside(planned: SweepPlan) -> SweepPlan:
     return again(planned, planned.store)
 
 
-def again(planned: SweepPlan, store: Store) -> SweepPlan:
-    """Plan the same sweep once more, by what a store holds now."""
-    data_root, device = planned.runtime.data_root, planned.runtime.device
-    retry_failed = planned.remembered is None
-    return plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=retry_failed)
+def again(planned: SweepPlan, store: Store, redo: Collection[str] = ()) -> SweepPlan:
+    """Plan a sweep once more, by what a store holds now."""
+    data_root, device, retry_failed = planned.runtime.data_root, planned.runtime.device, planned.remembered is None
+    return plan(planned.sweep, store=store, data_root=data_root, device=device, retry_failed=retry_failed, redo=redo)
 
 
 def plan_trial(planned: SweepPlan, number: int, store: Store, redo: Collection[str] = ()) -> SweepPlan:
-    """Plan one trial of a sweep alone, in a store that may be another.
-
-    Args:
-        planned: the sweep's plan.
-        number: which of its trials.
-        store: where its stages are looked for, and go.
-        redo: kinds of stages, or `changed`, that are to be made anew.
-    """
+    """Plan the trial of that number of a planned sweep alone, in a store that may be another; `redo` as for `plan`."""
     trial, point = planned.plan.trials[number], planned.plan.points[number]
     alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None)
-    data_root, device = planned.runtime.data_root, planned.runtime.device
-    return plan(alone, store=store, data_root=data_root, device=device, retry_failed=True, redo=redo)
+    return again(replace(planned, sweep=alone, remembered=None), store, redo)

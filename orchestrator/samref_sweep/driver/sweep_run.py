@@ -13,13 +13,13 @@ from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
 from samref_sweep.execution.dispatch import Ending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.work import Event
 from samref_sweep.store.opening import is_uri, local, open_store
 from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
-    from samref_sweep.record.reading import Table
+    from samref_sweep.record.tables import Table
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,14 +40,13 @@ class Result:
     """Folder or URI of the Parquet tables."""
 
     def table(self, name: str = "trials") -> Table:
-        """One of the sweep's tables (docs/results.md); `.to_pandas()` makes a data frame of it.
+        """One of the sweep's tables (docs/results.md): trials, clicks, masks, training, profile or stages.
 
-        Args:
-            name: trials, clicks, masks, training, profile or stages.
+        Its `.to_pandas()` makes a data frame of it.
         """
-        from samref_sweep.record.reading import table  # imports pyarrow
+        from samref_sweep.record import tables  # imports pyarrow
 
-        return table(self.where, name)
+        return tables.read(self.where, name)
 
 
 def run(
@@ -112,9 +111,9 @@ def _execute(
     **options: Any,
 ) -> tuple[Plan, Ending]:
     """Do a plan's work and log it; gives the plan at its end, and how it ended."""
-    from samref_sweep.record.tracker import Tracker, default_uri  # imports mlflow, which takes seconds
+    from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
 
-    tracker = Tracker(planned.grown(), store, mlflow or default_uri(store), warn)
+    tracker = Tracker(planned.grown(), store, mlflow or store.node.mlflow, warn)
     final, ending = planned.plan, Ending({}, interrupted=False)
     if not planned.complete:
         from samref_sweep.execution.ray.tuner import execute  # imports ray
@@ -150,10 +149,10 @@ def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str],
     Returns:
         Whether all is logged; why not was told to `warn`.
     """
-    from samref_sweep.record.tracker import Tracker, default_uri
+    from samref_sweep.record.tracker import Tracker
 
     store = planned.store or open_store(planned.where)
-    tracker = Tracker(planned.plan, store, mlflow or default_uri(store), warn)
+    tracker = Tracker(planned.plan, store, mlflow or store.node.mlflow, warn)
     return tracker.close(planned.outcomes(), interrupted=bool(planned.plan.works), patience_seconds=None)
 
 

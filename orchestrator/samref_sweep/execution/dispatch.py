@@ -20,9 +20,8 @@ from samref_sweep.execution.requests import Request
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.spending import Clock, spent
 from samref_sweep.failures import REMEMBERED, Failure, FailureKind
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Plan
-from samref_sweep.planning.work import Work
+from samref_sweep.planning.work import Event, Work
 from samref_sweep.store.store import Store
 
 REBUILDS = 2
@@ -65,25 +64,11 @@ class Ending:
     """Which budget interrupted it."""
 
 
-@dataclass(frozen=True)
-class _Running:
-    since: float
-    used_before: float
-    """Device-seconds of the stages that it needs; 0 where trials have no budget."""
-
-
 class Dispatcher:
     """Hands out a plan's work, and decides what follows from each end of it: another attempt, a rebuild, a failure.
 
-    Args:
-        plan: what to do, under which budget, retries and scheduler.
-        store: where outputs are looked for, and failures remembered.
-        requests: what a unit of work of each kind takes; work of a kind that is absent is never made anew.
-        on_event: called for everything that happens.
-        stop: called with the number of a running unit of work that is to end in order; with None for all of them.
-        jobs: at most this many units of work at a time; None: as many as resources allow.
-        search: adds work to the plan as results come in.
-        clock: tells the time, in seconds.
+    Work of a kind without a request is never made anew; `jobs` bounds the units of work that run at a time. `stop` is
+    called with the number of a running one that is to end in order, and with None for all of them.
     """
 
     def __init__(
@@ -111,12 +96,10 @@ class Dispatcher:
         self._stop = stop
         self._jobs = jobs
         self._search = search
-        self._clock = clock
         self._retry = plan.sweep.retry
         self._spending = spent(plan, store, clock)
         scheduler = plan.sweep.scheduler
         self._halving = Halving(scheduler, plan.stages.values(), store.journal("rungs.jsonl")) if scheduler else None
-        self._running: dict[int, _Running] = {}
         self._stopped: dict[int, Failure] = {}
         self._rebuilding: set[str] = set()
         self._attempts: Counter[tuple[int, FailureKind]] = Counter()
@@ -124,7 +107,7 @@ class Dispatcher:
     @property
     def drained(self) -> bool:
         """Whether the sweep was interrupted and nothing runs any more; what was ordered is not to start either."""
-        return self.interrupted and not self._running
+        return self.interrupted and not self._spending.running
 
     @property
     def over(self) -> bool:
@@ -146,10 +129,8 @@ class Dispatcher:
         """Interrupt the sweep, or stop what runs of a trial, where its budget is used up."""
         if not self.interrupted and (reason := self._spending.exceeded()):
             self.interrupt(reason)
-        for number, running in self._running.items():
-            devices = self._requests[self._queue.work(number).kind].workers
-            reason = self._spending.exceeded_by_trial(number, running.used_before, devices)
-            if reason and number not in self._stopped:
+        for number in self._spending.running:
+            if number not in self._stopped and (reason := self._spending.exceeded_by_trial(number)):
                 self._stop_one(number, reason)
 
     def next(self) -> Order | None:
@@ -171,8 +152,7 @@ class Dispatcher:
         request = self._requests[work.kind]
         bounded = self._spending.budget.trial_hours is not None
         used_before = self._device_seconds(work.needs.values()) if bounded else 0.0
-        self._running[number] = _Running(self._clock(), used_before)
-        self._spending.start(number, request.gpu * request.workers)
+        self._spending.start(number, request.gpu * request.workers, request.workers, used_before)
         self._on_event(Event("started", work))
 
     def progressed(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -185,18 +165,13 @@ class Dispatcher:
     def ended(self, number: int, failure: Failure | None = None, loss: Loss | None = None) -> None:
         """Decide what follows from the end of an order; the store tells whether it has its output.
 
-        Args:
-            number: the unit of work's.
-            failure: why it failed, where it could say so.
-            loss: how its process was lost, where it could not.
+        `failure` is why it failed, where it could say so, and `loss` how its process was lost, where it could not.
         """
         work = self._queue.work(number)
-        running = self._running.pop(number, None)
-        self._spending.end(number)
+        seconds = self._spending.end(number)
         missing = [stage.id for stage in work.stages if not self._store.has(stage.id)]
         final: Failure | None = None
         if missing and not self.interrupted:
-            seconds = self._clock() - running.since if running else 0.0
             final, counts = self._judged(number, work, failure, loss or Loss(), seconds)
             if self._again(number, work, final, counts):
                 self._on_event(Event("again", work, failure=final))
@@ -276,7 +251,7 @@ class Dispatcher:
         return True
 
     def _damaged(self, stage_ids: Iterable[str]) -> list[str]:
-        """Those of some stages that the store has no more, and what they need of such, each after its needs."""
+        """Which of some stages the store has no more, and which of those that they need, each after its needs."""
         found: list[str] = []
         for stage_id in stage_ids:
             if not self._store.has(stage_id):

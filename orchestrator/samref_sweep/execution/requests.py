@@ -38,15 +38,8 @@ class Request:
 def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) -> dict[Kind, Request]:
     """What each kind of work takes: of all that the plan or a search may start, and of all that may be made anew.
 
-    Args:
-        plan: what is to do.
-        nodes: what the cluster has.
-        where: the store.
-        growing: whether a search will add work, of any kind.
-
-    Returns:
-        Kind → its request; a kind that is only needed should a finished output be damaged, and that these nodes
-        cannot serve, is left out.
+    A kind that is only needed should a finished output be damaged, and that these nodes cannot serve, is left out.
+    `growing` says that a search will add work, of any kind.
 
     Raises:
         ResourceError: the nodes cannot serve work that is to do, or its processes cannot share a folder or a batch.
@@ -90,11 +83,6 @@ def this_machine() -> Nodes:
 
 def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
     """The numbers behind `auto` and `all` on these nodes.
-
-    Args:
-        kind: the kind of stage.
-        asked: what the sweep asks for stages of that kind.
-        nodes: what the cluster has.
 
     Raises:
         ResourceError: the nodes cannot serve it, even when nothing else runs.

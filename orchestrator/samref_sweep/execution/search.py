@@ -101,8 +101,7 @@ class Search:
     def settle(self, failures: Mapping[str, Failure]) -> None:
         """Tell Optuna the outcome of every suggestion that has one: its metrics' means over the seeds.
 
-        Args:
-            failures: stage id → why it has no output; more than at the last call.
+        `failures` are those of stages (by id) since the last call, or all of them.
         """
         self._failures.update(failures)
         for suggestion in list(self._open):
@@ -133,7 +132,7 @@ class Search:
         return [mean(column) for column in columns]
 
     def _summary(self, stage: Stage) -> Summary | None:
-        """Of a stage that measures what is looked for."""
+        """The summary of a stage that measures what is looked for; None of any other, or one that is not done."""
         wanted = any(MEASURES[metric.name].kind == stage.kind for metric in self._metrics)
         return self._store.summary(stage.id) if wanted and self._store.has(stage.id) else None
 

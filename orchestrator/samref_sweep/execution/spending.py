@@ -14,6 +14,18 @@ Clock = Callable[[], float]
 """Seconds since any moment, as `time.monotonic` gives them."""
 
 
+@dataclass(frozen=True)
+class Charge:
+    """What a unit of work that runs is charged with."""
+
+    since: float
+    gpus: float
+    devices: int
+    """Devices that it uses, or CPU processes."""
+    before: float
+    """Device-seconds of the stages that it needs; 0 where trials have no budget."""
+
+
 @dataclass
 class Spending:
     """GPU-hours and hours that a sweep has spent so far, held against its budget."""
@@ -22,20 +34,24 @@ class Spending:
     gpu_seconds: float = 0.0
     """GPU-seconds of stages that ended, also in earlier runs."""
     clock: Clock = time.monotonic
-    running: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Number of each unit of work that runs → when it started, and its GPUs."""
+    running: dict[int, Charge] = field(default_factory=dict)
+    """Number of each unit of work that runs → its charge."""
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
-    def start(self, number: int, gpus: float) -> None:
-        """Count a unit of work's GPUs from now on."""
-        self.running[number] = (self.clock(), gpus)
+    def start(self, number: int, gpus: float, devices: int, before: float) -> None:
+        """Count what a unit of work takes from now on."""
+        self.running[number] = Charge(self.clock(), gpus, devices, before)
 
-    def end(self, number: int) -> None:
-        """Count a unit of work no longer, whether it has an output or not."""
-        started, gpus = self.running.pop(number, (0.0, 0.0))
-        self.gpu_seconds += gpus * (self.clock() - started)
+    def end(self, number: int) -> float:
+        """Count a unit of work no longer, whether it has an output or not; gives the seconds that it ran."""
+        charge = self.running.pop(number, None)
+        if charge is None:
+            return 0.0
+        seconds = self.clock() - charge.since
+        self.gpu_seconds += charge.gpus * seconds
+        return seconds
 
     def exceeded(self) -> str | None:
         """Which of the sweep's bounds is reached, and what to do about it; None while none is."""
@@ -43,7 +59,7 @@ class Spending:
         hours = (now - self._began) / 3600
         if self.budget.hours is not None and hours >= self.budget.hours:
             return f"budget.hours, {self.budget.hours:g}, is used up; the same command goes on from here"
-        used = self.gpu_seconds + sum(gpus * (now - started) for started, gpus in self.running.values())
+        used = self.gpu_seconds + sum(each.gpus * (now - each.since) for each in self.running.values())
         if self.budget.gpu_hours is not None and used / 3600 >= self.budget.gpu_hours:
             return (
                 f"budget.gpu_hours, {self.budget.gpu_hours:g}, are used up; "
@@ -51,17 +67,12 @@ class Spending:
             )
         return None
 
-    def exceeded_by_trial(self, number: int, before: float, devices: int) -> str | None:
-        """Whether the trials that need a running unit of work are over their bound, and what to do; None if not.
-
-        Args:
-            number: the unit of work, as told to `start`.
-            before: device-seconds of the stages that it needs.
-            devices: how many devices it uses, or CPU processes.
-        """
+    def exceeded_by_trial(self, number: int) -> str | None:
+        """Whether the trials that need a running unit of work are over their bound, and what to do; None if not."""
         if self.budget.trial_hours is None:
             return None
-        used = before + devices * (self.clock() - self.running[number][0])
+        charge = self.running[number]
+        used = charge.before + charge.devices * (self.clock() - charge.since)
         if used / 3600 < self.budget.trial_hours:
             return None
         return (

@@ -7,7 +7,6 @@ GPU, memory and utilisation are of all that run on it. The readings were not tri
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,36 +14,25 @@ from pathlib import Path
 
 import psutil
 
+from samref_sweep.repeating import every
+
 SAMPLE_SECONDS = 10.0
 MEGABYTE = 1e6
 
 
 @contextmanager
 def sampled(file: Path, device: str) -> Iterator[None]:
-    """Sample into a file for the time of the block.
+    """Sample a device (torch's name of it) for the block, into a file of lines {"time": seconds since 1970, …}."""
+    gpu = _gpu(device) if device.startswith("cuda") else None
+    with file.open("a", buffering=1) as lines:
 
-    Args:
-        file: gets {"time", name: value, …} lines; `time` in seconds since 1970.
-        device: torch's name of it; a GPU's readings need NVIDIA's driver.
-    """
-    over = threading.Event()
+        def sample() -> None:
+            reading = {"time": time.time(), **_machine(), **(_gpu_reading(gpu) if gpu is not None else {})}
+            lines.write(json.dumps(reading) + "\n")
 
-    def work() -> None:
-        gpu = _gpu(device) if device.startswith("cuda") else None
-        with file.open("a", buffering=1) as lines:
-            while True:
-                reading = {"time": time.time(), **_machine(), **(_gpu_reading(gpu) if gpu is not None else {})}
-                lines.write(json.dumps(reading) + "\n")
-                if over.wait(SAMPLE_SECONDS):
-                    return
-
-    thread = threading.Thread(target=work, name="system", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        sample()
+        with every(SAMPLE_SECONDS, sample, "system"):
+            yield
 
 
 def _machine() -> dict[str, float]:

@@ -20,9 +20,8 @@ from samref.errors import UserError
 from samref.source import code_of
 from samref.stage import TELEMETRY_FILE, Job, Report, Stopped
 from samref_sweep.execution import telemetry
-from samref_sweep.execution.classify import classify
 from samref_sweep.execution.watchdog import watched
-from samref_sweep.failures import Failure
+from samref_sweep.failures import Failure, classify
 from samref_sweep.planning.work import Work
 from samref_sweep.store.store import Store
 

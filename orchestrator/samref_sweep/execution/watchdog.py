@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from samref.stage import Report, Stopped
+from samref_sweep.repeating import every
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 6.0
@@ -25,23 +26,15 @@ def watched(
 ) -> Iterator[Report]:
     """For the time of the block, exit at the time limit, and tell the stage when it is to stop.
 
-    Args:
-        report: where the stage's reports go.
-        log: an open file for the threads' whereabouts.
-        time_limit: seconds from now; None for no limit.
-        stopping: whether the sweep stops; asked in a thread of its own, so it may take its time.
-
-    Yields:
-        What the stage is to report to; raises `Stopped` once the sweep stops.
+    Gives what the stage is to report to, which raises `Stopped` once the sweep stops. `time_limit` is in seconds from
+    now; `stopping` is asked in a thread of its own, so it may take its time.
     """
-    over, stop = threading.Event(), threading.Event()
+    stop = threading.Event()
 
     def poll() -> None:
-        while not over.wait(POLL_SECONDS):
-            if stopping():
-                faulthandler.dump_traceback_later(STOP_SECONDS, exit=True, file=log)
-                stop.set()
-                return
+        if not stop.is_set() and stopping():
+            faulthandler.dump_traceback_later(STOP_SECONDS, exit=True, file=log)
+            stop.set()
 
     def watched_report(step: int, metrics: Mapping[str, float]) -> None:
         if stop.is_set():
@@ -50,11 +43,8 @@ def watched(
 
     if time_limit is not None:
         faulthandler.dump_traceback_later(time_limit, exit=True, file=log)
-    thread = threading.Thread(target=poll, name="watch", daemon=True)
-    thread.start()
     try:
-        yield watched_report
+        with every(POLL_SECONDS, poll, "watch"):
+            yield watched_report
     finally:
-        over.set()
-        thread.join()
         faulthandler.cancel_dump_traceback_later()

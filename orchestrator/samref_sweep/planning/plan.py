@@ -92,14 +92,13 @@ class Plan:
 
     def outcomes(self, done: frozenset[str], failures: Mapping[str, Failure]) -> tuple[Outcome, ...]:
         """For each trial, given what is done now, whether it is complete or what it lacks."""
-        outcomes = [outcome(trial, done, failures) for trial in self.trials]
         bound = self.sweep.budget.trials
-        for number, each in enumerate(outcomes):
-            if each.status == "not run" and bound is not None and number >= bound:
-                outcomes[number] = Outcome("not run", f"budget.trials is {bound}")
-            elif each.status == "not run" and self.interruption:
-                outcomes[number] = Outcome("not run", self.interruption)
-        return tuple(outcomes)
+        told = self.interruption or "the sweep was stopped before it; the same command goes on from there"
+        return tuple(
+            _outcome(trial, done, failures)
+            or Outcome("not run", told if bound is None or number < bound else f"budget.trials is {bound}")
+            for number, trial in enumerate(self.trials)
+        )
 
 
 def leaves(trial: Trial) -> list[Stage]:
@@ -107,15 +106,15 @@ def leaves(trial: Trial) -> list[Stage]:
     return [stage for stage in trial.stages if stage.kind in LEAVES]
 
 
-def outcome(trial: Trial, done: frozenset[str], failures: Mapping[str, Failure]) -> Outcome:
-    """What became of one trial."""
+def _outcome(trial: Trial, done: frozenset[str], failures: Mapping[str, Failure]) -> Outcome | None:
+    """What became of one trial; None: it did not run."""
     if all(stage.id in done for stage in leaves(trial)):
         return Outcome("done")
     for stage in trial.stages:
         if stage.id in failures and stage.id not in done:
             failure = failures[stage.id]
             return Outcome("stopped" if failure.kind == "stopped" else "failed", f"{stage.kind}: {failure}")
-    return Outcome("not run", "the sweep was stopped before it; the same command goes on from there")
+    return None
 
 
 def plan(sweep: Sweep, fingerprints: Fingerprints, done: Iterable[str]) -> Plan:

@@ -43,10 +43,7 @@ class OtherCode:
 def other_code(stages: Iterable[Stage], done: Collection[str], made: Mapping[str, Mapping[str, str]]) -> OtherCode:
     """Find those of the stages that are done and were made by other code.
 
-    Args:
-        stages: to look at.
-        done: ids of the finished ones.
-        made: stage id → module → digest, as noted when it was made; of a stage without a note nothing is said.
+    `made` is stage id → module → digest, as noted when it was made; of a stage without a note nothing is said.
     """
     found: dict[str, Kind] = {}
     modules: set[str] = set()
@@ -62,11 +59,7 @@ def superseded(
 ) -> frozenset[str]:
     """The ids of finished stages that are to be made anew: those that were asked for, and all that read their output.
 
-    Args:
-        stages: of a plan, each after what it needs.
-        done: ids of the finished ones.
-        redo: kinds of stages, or CHANGED.
-        changed: the ids of those that other code made.
+    Each of the stages comes after what it needs. `redo` are kinds of stages, or CHANGED: those with an id in `changed`.
     """
     wanted = changed if CHANGED in redo else ()
     anew: set[str] = set()

@@ -1,12 +1,13 @@
-"""Units of work: stages that run in one go."""
+"""Units of work: stages that run in one go, and what happens to them while a plan is executed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from samref.stage import Kind, Stage
+from samref_sweep.failures import Failure
 
 KINDS: tuple[Kind, ...] = ("embed", "train", "evaluate", "profile")
 
@@ -35,14 +36,17 @@ class Work:
         """Role → id of the stage whose output is needed; alike for all stages of one unit of work."""
         return self.stages[0].needs
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """All that `from_json` needs, as plain JSON values."""
-        return [stage.to_json() for stage in self.stages]
 
-    @classmethod
-    def from_json(cls, value: Sequence[Mapping[str, Any]]) -> Work:
-        """The unit of work again, from what `to_json` gave."""
-        return cls(tuple(Stage.from_json(entry) for entry in value))
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a unit of work; displays and trackers are called with these."""
+
+    kind: Literal["started", "progress", "done", "failed", "again"]
+    """`again`: it failed, and is tried once more."""
+    work: Work
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """While in progress: `step`, `total` where known, and what the stage reports of itself, e.g. its loss."""
+    failure: Failure | None = None
 
 
 def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from samref.config import Part, TrialConfig
@@ -29,7 +28,7 @@ class Reader:
     """Reads each finished stage's summary once; a stage whose files are damaged counts as not done."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._done = store.done()
         self._summaries: dict[str, Summary | None] = {}
         self.damaged: dict[str, Failure] = {}
@@ -41,17 +40,13 @@ class Reader:
             return None
         if stage.id not in self._summaries:
             try:
-                self._summaries[stage.id] = self._store.summary(stage.id)
+                self._summaries[stage.id] = self.store.summary(stage.id)
                 for name in FILES.get(stage.kind, ()):
-                    self._store.file(stage.id, name)
+                    self.store.file(stage.id, name)
             except StoreError as error:
                 self._summaries[stage.id] = None
                 self.damaged[stage.id] = Failure(str(error), kind="storage")
         return self._summaries[stage.id]
-
-    def file(self, stage: Stage, name: str) -> Path:
-        """The path of one of the FILES of a stage that has a summary."""
-        return self._store.file(stage.id, name)
 
 
 def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dict[str, Any]:

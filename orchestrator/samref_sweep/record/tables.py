@@ -12,6 +12,7 @@ A metric that was not measured is null.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -29,11 +30,14 @@ from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
 from samref_sweep.record.schemas import SCHEMAS, VERSION
+from samref_sweep.store.bucket import QUICK, Bucket
+from samref_sweep.store.opening import is_uri, local
 from samref_sweep.store.store import Store
 
 BYTES_PER_GROUP = 32 << 20
 """In memory, of a table's row groups: half a million clicks, or ten thousand masks."""
 PASTED_ON = ("global", "previous")
+Table = pa.Table
 
 
 def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str) -> tuple[Outcome, ...]:
@@ -69,12 +73,23 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     return outcomes
 
 
+def read(where: str, name: str) -> Table:
+    """Read one table of a folder or URI of results.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the URI does not answer.
+    """
+    file = f"{name}.parquet"
+    return pq.read_table(io.BytesIO(Bucket(where, QUICK).read(file)) if is_uri(where) else local(where) / file)
+
+
 def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
     stage = trial.stage("evaluate")
     if stage is None or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
-    with np.load(reader.file(stage, "clicks.npz")) as arrays:
+    samples = np.array(json.loads(reader.store.file(stage.id, "samples.json").read_text()), dtype=object)
+    with np.load(reader.store.file(stage.id, "clicks.npz")) as arrays:
         count = len(arrays["click"])
         error_ratio, pasted_on = (arrays["error_ratio"], arrays["pasted_on"].astype(np.int8))
         yield pa.table(
@@ -94,8 +109,8 @@ def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
 def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
     if stage.kind != "evaluate" or reader.summary(stage) is None:
         return
-    samples = np.array(json.loads(reader.file(stage, "samples.json").read_text()), dtype=object)
-    with np.load(reader.file(stage, "masks.npz")) as arrays:
+    samples = np.array(json.loads(reader.store.file(stage.id, "samples.json").read_text()), dtype=object)
+    with np.load(reader.store.file(stage.id, "masks.npz")) as arrays:
         yield pa.table(
             {
                 "stage": pa.repeat(stage.id, len(arrays["sample"])),
@@ -109,7 +124,7 @@ def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
 
 def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
     if stage.kind == "train" and reader.summary(stage):
-        lines = reader.file(stage, "training.jsonl").read_text().splitlines()
+        lines = reader.store.file(stage.id, "training.jsonl").read_text().splitlines()
         rows = [{"stage": stage.id, **json.loads(line)} for line in lines if line]
         yield pa.Table.from_pylist(rows, schema=SCHEMAS["training"])
 

@@ -11,12 +11,13 @@ import itertools
 import queue
 import secrets
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from samref.trial import Trial
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan, leaves
+from samref_sweep.planning.work import Event
 from samref_sweep.record.mlflow_runs import RunStatus, SweepRuns
 from samref_sweep.store.locks import exclusive
 from samref_sweep.store.store import Store
@@ -24,11 +25,6 @@ from samref_sweep.store.store import Store
 CLOSE_SECONDS = 60
 RETRY_SECONDS = 10.0
 LATER = "the sweep goes on, and the same command with --sync logs later what is missing"
-
-
-def default_uri(store: Store) -> str:
-    """A SQLite file in the store: needs no server."""
-    return f"sqlite:///{store.node.root / 'mlflow.db'}"
 
 
 class Tracker:
@@ -39,10 +35,8 @@ class Tracker:
         self._store = store
         self._uri = uri
         self._warn = warn
-        self._by_leaf: dict[str, list[Trial]] = {}
-        for trial in plan.trials:
-            for stage in leaves(trial):
-                self._by_leaf.setdefault(stage.id, []).append(trial)
+        self._by_leaf: defaultdict[str, list[Trial]] = defaultdict(list)
+        self._index(plan.trials)
         self._tasks: queue.SimpleQueue[Callable[[SweepRuns], None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._token = secrets.token_hex(8)
@@ -67,9 +61,7 @@ class Tracker:
         """Follow a search, whose plan has more trials than before."""
         fresh = plan.trials[len(self._plan.trials) :]
         self._plan = plan
-        for trial in fresh:
-            for stage in leaves(trial):
-                self._by_leaf.setdefault(stage.id, []).append(trial)
+        self._index(fresh)
         if fresh and self._thread.ident:
             self._tasks.put(partial(SweepRuns.name, plan=plan))
             self._complete(fresh, self._store.has)
@@ -95,6 +87,11 @@ class Tracker:
         if self._thread.is_alive():
             self._warn(f"MLflow ({self._uri}) is slow; {LATER}")
         return self._complete_log
+
+    def _index(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            for stage in leaves(trial):
+                self._by_leaf[stage.id].append(trial)
 
     def _complete(self, trials: Iterable[Trial], done: Callable[[str], bool]) -> None:
         for trial in trials:

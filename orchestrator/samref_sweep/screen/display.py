@@ -20,9 +20,9 @@ from samref.progress import readable_size
 from samref.stage import Kind, Stage
 from samref.summary import Summary
 from samref_sweep.planning.cost import Cost
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Outcome, Plan
-from samref_sweep.planning.work import KINDS
+from samref_sweep.planning.work import KINDS, Event
+from samref_sweep.repeating import every
 from samref_sweep.screen.tally import WORDS, Tally, clock, heading, plural, point_text
 from samref_sweep.store.store import Store
 
@@ -112,7 +112,6 @@ def print_json(value: Mapping[str, Any]) -> None:
 @contextmanager
 def _lines(tally: Tally) -> Iterator[Display]:
     lock = threading.Lock()
-    over = threading.Event()
 
     def show(event: Event) -> None:
         with lock:
@@ -127,18 +126,14 @@ def _lines(tally: Tally) -> Iterator[Display]:
             print(" ".join(filter(None, words)) + reason, flush=True)
 
     def beat() -> None:
-        while not over.wait(LINE_SECONDS):
-            with lock:
-                running = [f"  {' '.join(filter(None, row))}" for row in tally.running_rows()]
-                print("\n".join([tally.head(), *running]), flush=True)
+        with lock:
+            running = [f"  {' '.join(filter(None, row))}" for row in tally.running_rows()]
+            print("\n".join([tally.head(), *running]), flush=True)
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield show
+        with every(LINE_SECONDS, beat, "screen"):
+            yield show
     finally:
-        over.set()
-        thread.join()
         print(tally.head(), flush=True)
 
 

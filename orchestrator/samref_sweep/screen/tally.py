@@ -12,9 +12,8 @@ from typing import Any
 
 from samref.measures import MEASURES, measured
 from samref.stage import Kind
-from samref_sweep.planning.events import Event
 from samref_sweep.planning.plan import Count, Plan, leaves
-from samref_sweep.planning.work import KINDS, Work
+from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.metric import Metric
 from samref_sweep.store.store import Store
 
@@ -59,7 +58,7 @@ class Running:
     first: tuple[float, float] | None = None
     """When it first reported, and its step then: a training that goes on from a checkpoint does not begin at 0."""
     last: tuple[float, float] = (0.0, 0.0)
-    """The same of its last report."""
+    """When it last reported, and its step then."""
 
     def tell(self, metrics: Mapping[str, float]) -> None:
         """It reported."""

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from samref.config import Number
+from samref.config import Number, number_from_text
 from samref.stage import canonical
 from samref_sweep.errors import SpecError
-from samref_sweep.spec.settings import options, setting
+from samref_sweep.spec.settings import Keys, options, setting
 
 SEED = "train.seed"
 
@@ -23,10 +23,8 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Setting → the values that it may have."""
 
 
-class Axis(BaseModel):
+class Axis(Keys):
     """The values of one swept setting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     values: list[Any] | None = None
     """One trial for each value (times the values of the other axes)."""
@@ -67,13 +65,13 @@ def _axis(value: Any) -> Any:
 AxisEntry = Annotated[Axis, BeforeValidator(_axis, json_schema_input_type=list[Any] | Axis)]
 
 
-class Parameters(BaseModel):
+class Parameters(Keys):
     """The axes: a dotted setting → its values."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, AxisEntry] = Field(init=False)
 
-    zip: list[dict[str, Any]] = []
+    zip: list[dict[str, Any]] = Field([])
     """Coupled axes: each entry gives the same settings a value each, and all entries together are one axis."""
 
     @property
@@ -172,7 +170,7 @@ def check_values(key: str, values: Sequence[Any], place: str) -> None:
         raise SpecError(f"{place}: {key} has no values; name at least one")
     seen: set[str] = set()
     for value in values:
-        text = canonical(_number(value))
+        text = _text(value)
         if text in seen:
             raise SpecError(f"{place}: {key} has the value {value!r} twice (1 and 1.0 are the same value)")
         seen.add(text)
@@ -180,7 +178,7 @@ def check_values(key: str, values: Sequence[Any], place: str) -> None:
 
 def matches(condition: Condition, tree: Mapping[str, Any]) -> bool:
     """Whether every setting of a condition has one of its values."""
-    return all(canonical(_number(value_at(tree, key))) in map(_text, values) for key, values in condition.items())
+    return all(_text(value_at(tree, key)) in map(_text, values) for key, values in condition.items())
 
 
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
@@ -225,12 +223,5 @@ def overlap(key: str, other: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    return canonical(_number(value))
-
-
-def _number(value: Any) -> Any:
     # A number's setting takes "1e-4" in quotes too, so it is the same value as 1e-4.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return canonical(number_from_text(value))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.metric import Metrics
 from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry
+from samref_sweep.spec.settings import Keys, model_in
 from samref_sweep.spec.yaml_text import parse
 
 
-class SweepFile(BaseModel):
+class SweepFile(Keys):
     """What stands in a sweep file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     extends: str | None = None
     """Another sweep file, relative to this one; what this file says of a key or setting replaces what that one says."""
@@ -35,13 +33,13 @@ class SweepFile(BaseModel):
     """How many different combinations `random` draws, or `optuna` suggests; each is repeated for all `seeds`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of `random` and `optuna`."""
-    metric: Metrics = []
+    metric: Metrics = Field([])
     """What `optuna` optimises and the screen calls best: a name, `{name: …, goal: minimize}`, or a list of such."""
-    trial: dict[str, Any] = {}
+    trial: dict[str, Any] = Field({})
     """Settings of every trial, under `model`, `train`, `evaluate` and `profile`."""
     parameters: Parameters = Parameters()
     """The axes: a dotted setting → its values, as `{values: […]}` or as the list alone; and `zip`."""
-    exclude: list[dict[str, Any]] = []
+    exclude: list[dict[str, Any]] = Field([])
     """Trials to leave out: each entry names settings with a value (or a list of values), and all must fit."""
     seeds: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
     """Repeats every training for so many values of `train.seed` (from 0), or for those listed; tables give means."""
@@ -49,7 +47,7 @@ class SweepFile(BaseModel):
     """`asha`: stop trainings early whose loss falls behind; their trials stay in the tables as `stopped`."""
     budget: Budget = Budget()
     """What the sweep may cost; when a bound is reached, what runs ends in order and the rest is listed as not run."""
-    resources: dict[Kind, Resources] = {}
+    resources: dict[Kind, Resources] = Field({})
     """Stage kind → what one such stage asks for."""
     retry: Retry = Retry()
     """Kind of failure → how often a stage is started again after it."""
@@ -125,14 +123,7 @@ def keys_of(path: Sequence[str]) -> list[str]:
         if model is None:
             return []
         if name in model.model_fields:
-            model = _model_in(model.model_fields[name].annotation)
+            model = model_in(model.model_fields[name].annotation)
         elif model is Parameters:
             model = Axis
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation holds: `dict[Kind, Resources]` holds Resources."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, typing.get_args(annotation))), None)

@@ -21,7 +21,7 @@ from samref_sweep.spec.axes import (
     put,
     range_of,
 )
-from samref_sweep.spec.settings import setting, takes_list
+from samref_sweep.spec.settings import setting, takes_several
 from samref_sweep.spec.space import SEEDS, Space
 
 ZIP = "zip"
@@ -110,8 +110,7 @@ class Layers:
         for name in (name for dimension in self._dimensions.values() for name in dimension.keys):
             if key.startswith(f"{name}."):
                 raise SpecError(f"{place}: {name} is an axis, whose values hold {key}; set {name}, or edit the file")
-        lists = isinstance(value, list) and all(isinstance(entry, list) for entry in value)
-        if isinstance(value, list) and (not takes_list(field) or lists):
+        if takes_several(field, value):
             self.sweep(key, Axis(values=value), place)
         else:
             self.drop(key)
@@ -134,10 +133,7 @@ class Layers:
         """A condition with each setting's values as a tuple."""
         condition = {}
         for key, value in written.items():
-            field = setting(key, place)
-            lists = isinstance(value, list) and all(isinstance(entry, list) for entry in value)
-            several = isinstance(value, list) and (not takes_list(field) or lists)
-            condition[key] = tuple(value) if several else (value,)
+            condition[key] = tuple(value) if takes_several(setting(key, place), value) else (value,)
         return condition
 
     def _add(self, name: str, made: Dimension) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from samref.measures import MEASURES, Better
 from samref_sweep.errors import did_you_mean
+from samref_sweep.spec.settings import Keys
 
 Direction = Literal["minimize", "maximize"]
 GOALS: Mapping[Better | None, Direction] = {"lower": "minimize", "higher": "maximize"}
 
 
-class Metric(BaseModel):
+class Metric(Keys):
     """A number that a trial's evaluation, profile or training measures, and whether less or more of it is wanted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     name: str = Field(json_schema_extra={"enum": list(MEASURES)})
     """A metric of docs/results.md, e.g. `noc_at_95`, `miou_at_5` or `fps`."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from samref_sweep.failures import FailureKind
+from samref_sweep.spec.settings import Keys
 
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Budget(BaseModel):
+class Budget(Keys):
     """Bounds of a sweep. When one is reached, running stages end in order, and a larger one goes on from there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     gpu_hours: Positive | None = None
     """GPU-hours of all the sweep's stages, those of earlier runs included."""
@@ -41,10 +40,8 @@ def seconds(value: Any) -> Any:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
-class Resources(BaseModel):
+class Resources(Keys):
     """What one stage of a kind asks of the cluster."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     cpu: Annotated[float, Field(gt=0)] | Literal["auto", "all"] = "auto"
     """CPUs; `auto`: one a process, or with a GPU its share of the machine's; `all`: a whole machine, so that it runs
@@ -79,10 +76,8 @@ class Resources(BaseModel):
 Attempts = Annotated[int, Field(ge=0, le=100)]
 
 
-class Retry(BaseModel):
+class Retry(Keys):
     """How often a stage is started again in the same run, for each kind of failure."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     node_lost: Attempts = 3
     """Its process was killed or its node went away; a training goes on from its checkpoint. Where a provider announces
@@ -99,10 +94,8 @@ class Retry(BaseModel):
         return 0 if kind in ("storage", "stopped") else int(getattr(self, kind))
 
 
-class Scheduler(BaseModel):
+class Scheduler(Keys):
     """Which trainings are stopped early."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     name: Literal["asha"] = "asha"
     """The rule: asynchronous successive halving."""

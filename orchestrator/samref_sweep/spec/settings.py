@@ -6,11 +6,17 @@ import types
 import typing
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from samref.config import TrialConfig
 from samref_sweep.errors import SpecError, did_you_mean
+
+
+class Keys(BaseModel):
+    """Keys of a sweep file that belong together: frozen, no others are taken, and docstrings describe them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 def setting(key: str, place: str) -> FieldInfo:
@@ -38,9 +44,10 @@ def setting(key: str, place: str) -> FieldInfo:
     return field
 
 
-def takes_list(field: FieldInfo) -> bool:
-    """Whether one value of the setting is itself a list."""
-    return any(typing.get_origin(option) in (tuple, list) for option in options(field.annotation))
+def takes_several(field: FieldInfo, value: Any) -> bool:
+    """Whether what was written are several values of the setting: a list, of lists where one value is itself a list."""
+    lists = any(typing.get_origin(option) in (tuple, list) for option in options(field.annotation))
+    return isinstance(value, list) and (not lists or all(isinstance(entry, list) for entry in value))
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
@@ -51,32 +58,24 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 def part_of(field: FieldInfo) -> type[BaseModel] | None:
     """The part that the setting is (`train`, `train.init`); None for a setting with a value."""
-    parts = (
-        option for option in options(field.annotation) if isinstance(option, type) and issubclass(option, BaseModel)
-    )
-    return next(parts, None)
+    return model_in(field.annotation)
 
 
-def check_backbone(name: str, place: str) -> None:
-    """Refuse a backbone that is not built in."""
-    from samref.backbones import names
-
-    known = list(names())
-    if name not in known:
-        raise SpecError(
-            f"{place}: model.backbone is {name!r}: there is no such backbone.{did_you_mean(name, known)} "
-            f"There are: {', '.join(known)}"
-        )
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation holds: `dict[Kind, Resources]` holds Resources."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(model_in, typing.get_args(annotation))), None)
 
 
-def check_dataset(key: str, name: str, place: str) -> None:
-    """Refuse a dataset that has no reader."""
-    from samref.data import names
+def check_name(key: str, name: str, place: str) -> None:
+    """Refuse a backbone (of the setting `model.backbone`) or a dataset (of any other) that is not built in."""
+    from samref import backbones, data
 
-    known = list(names())
+    what, known = ("backbone", backbones.names()) if key == "model.backbone" else ("dataset", data.names())
     family, colon, argument = name.partition(":")
     if (f"{family}:NAME" if colon and argument else name) not in known:
         raise SpecError(
-            f"{place}: {key} is {name!r}: there is no such dataset.{did_you_mean(name, known)} "
+            f"{place}: {key} is {name!r}: there is no such {what}.{did_you_mean(name, list(known))} "
             f"There are: {', '.join(known)}"
         )

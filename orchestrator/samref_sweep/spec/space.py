@@ -13,7 +13,7 @@ from samref.config import TrialConfig
 from samref.stage import canonical
 from samref_sweep.errors import SpecError, pydantic_message
 from samref_sweep.spec.axes import Condition, Dimension, copy_tree, matches, put, value_at
-from samref_sweep.spec.settings import check_backbone, check_dataset
+from samref_sweep.spec.settings import check_name
 
 SEEDS = "seeds"
 MISSES = 1000
@@ -172,10 +172,7 @@ class Space:
                 used.add((f"{key}.data", train.data))
                 key, train = f"{key}.init", train.init
         for key, name in sorted(used):
-            if key == "model.backbone":
-                check_backbone(name, self.place(key))
-            else:
-                check_dataset(key, name, self.place(key))
+            check_name(key, name, self.place(key))
 
     def _explain(self, error: ValidationError, point: Point) -> SpecError:
         first = error.errors()[0]

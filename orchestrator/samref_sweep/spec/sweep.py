@@ -13,7 +13,7 @@ from typing import Any
 
 from samref.config import TrialConfig
 from samref.measures import MEASURES
-from samref.stage import Kind
+from samref.stage import PARTS, Kind
 from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
@@ -26,14 +26,10 @@ from samref_sweep.spec.yaml_text import parse
 __all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
 
 
-def _default_resources() -> dict[Kind, Resources]:
-    # A timing that shares the machine with a training means nothing, hence `all` for profile.
-    return {
-        "embed": Resources(),
-        "train": Resources(),
-        "evaluate": Resources(),
-        "profile": Resources(cpu="all"),
-    }
+_LAYERED = {"extends", "trial", "parameters", "exclude", "seeds"}
+"""Keys that `Layers` holds; the others are merged."""
+# A timing that shares the machine with a training means nothing, hence `all` for profile.
+_RESOURCES: Mapping[Kind, Resources] = {kind: Resources(cpu="all" if kind == "profile" else "auto") for kind in PARTS}
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,12 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
     """
     path = Path(path)
-    layers, merged = Layers(str(path)), _Merged()
+    layers, merged = Layers(str(path)), dict[str, Any]()
     for place, layer in read_layers(path):
-        _apply(layer, place, layers)
-        merged.add(layer)
+        _apply(layer, place, layers, merged)
     for text in overrides:
         _override(text, layers, merged)
-    spec, space = merged.check(str(path)), layers.space()
+    spec, space = validate(merged, str(path)), layers.space()
     points = _points(spec, space)
     if not points and spec.method != "optuna":
         raise SpecError(f"{path}: exclude leaves no trial; every combination fits one of its entries")
@@ -101,7 +96,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         axes=axes,
         points=() if search else points,
         configs=() if search else configs,
-        resources={**_default_resources(), **spec.resources},
+        resources={**_RESOURCES, **spec.resources},
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
         metrics=tuple(spec.metric),
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
@@ -142,21 +137,6 @@ def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
     return points
 
 
-class _Merged:
-    """The keys of all layers, but those that `Layers` holds."""
-
-    _LAYERED = frozenset({"extends", "trial", "parameters", "exclude", "seeds"})
-
-    def __init__(self) -> None:
-        self._content: dict[str, Any] = {}
-
-    def add(self, layer: SweepFile) -> None:
-        _merge(self._content, layer.model_dump(exclude_unset=True, exclude=set(self._LAYERED)))
-
-    def check(self, place: str) -> SweepFile:
-        return validate(self._content, place)
-
-
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
@@ -165,7 +145,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _apply(layer: SweepFile, place: str, layers: Layers) -> None:
+def _apply(layer: SweepFile, place: str, layers: Layers, merged: dict[str, Any]) -> None:
     for key, value in layer.trial.items():
         layers.set(key, value, place)
     if layer.parameters.zip:
@@ -180,9 +160,10 @@ def _apply(layer: SweepFile, place: str, layers: Layers) -> None:
         layers.forget(SEEDS)
     if "exclude" in layer.model_fields_set:
         layers.exclude(layer.exclude, place)
+    _merge(merged, layer.model_dump(exclude_unset=True, exclude=_LAYERED))
 
 
-def _override(text: str, layers: Layers, merged: _Merged) -> None:
+def _override(text: str, layers: Layers, merged: dict[str, Any]) -> None:
     place = f"--set {text}"
     key, equals, value_text = text.partition("=")
     key = key.strip()
@@ -203,10 +184,8 @@ def _override(text: str, layers: Layers, merged: _Merged) -> None:
         names = [rest] if first == "parameters" and rest else rest.split(".") if rest else []
         for name in reversed([first, *names]):
             value = {name: value}
-        layer = one_layer(value, place)
-        _apply(layer, place, layers)
-        merged.add(layer)
+        _apply(one_layer(value, place), place, layers, merged)
     elif isinstance(value, dict) and part_of(setting(key, place)) is None:  # {min: 1, max: 2}
-        _apply(one_layer({"parameters": {key: value}}, place), place, layers)
+        _apply(one_layer({"parameters": {key: value}}, place), place, layers, merged)
     else:
         layers.override(key, value, place)

@@ -27,9 +27,9 @@ QUICK, PATIENT = 3, 10
 """Attempts at each request. A server that is away is told after ten seconds by the first, after a minute by the second;
 pyarrow's own strategy waits longer for a silent one and holds up the end of the process too (pyarrow 25)."""
 CHUNK_BYTES = 2**25
-"""Of a file that is fetched, a request each."""
+"""Bytes of one request, of which a large file takes several."""
 OPTIONS = ("endpoint_override", "region", "scheme")
-"""Of an S3 URI; credentials do not stand in it, for it is shown and kept in tables."""
+"""What may follow the ? of an S3 URI; credentials do not stand in it, for it is shown and kept in tables."""
 REASONS = {
     "NO_SUCH_BUCKET": "there is no such bucket",
     "NETWORK_CONNECTION": "no answer; is its endpoint right (?endpoint_override=HOST:PORT&scheme=http, or "
@@ -40,14 +40,9 @@ REASONS = {
 
 
 class Bucket:
-    """A bucket's objects whose names begin with a URI's path.
+    """A bucket's objects whose names begin with a URI's path: s3://bucket/folder, with options after ? (`OPTIONS`).
 
-    Args:
-        uri: for example `s3://bucket/folder`, with options after `?` (`OPTIONS`).
-        attempts: how often each request is tried, `QUICK` or `PATIENT`.
-
-    Raises:
-        StoreError: the URI is none of object storage.
+    Each request is tried `QUICK` or `PATIENT` times. Raises StoreError where the URI is none of object storage.
     """
 
     def __init__(self, uri: str, attempts: int = PATIENT) -> None:

@@ -11,12 +11,12 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.repeating import every
 from samref_sweep.store import manifest
 from samref_sweep.store.bucket import Bucket
 
@@ -36,24 +36,12 @@ def mirrored(folder: Path, bucket: Bucket, name: str, temporary: Temporary) -> I
     """
     mirror = _Mirror(folder, bucket, name, temporary)
     mirror.fetch()
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(LOOK_SECONDS):
-            mirror.send()
-
-    thread = threading.Thread(target=work, name="checkpoints", daemon=True)
-    thread.start()
     try:
-        yield
+        with every(LOOK_SECONDS, mirror.send, "checkpoints"):
+            yield
     except BaseException:
-        over.set()
-        thread.join()
         mirror.send()  # the last one; after success none is needed
         raise
-    finally:
-        over.set()
-        thread.join()
 
 
 class _Mirror:

@@ -7,7 +7,7 @@
     STORE/failures/<stage id>.json  why a stage that failed by itself has no folder; a run skips it unless told to try
     STORE/damaged/<id>.<random>/    what was a finished stage until its files were found to be others
     STORE/replaced/<stage id>/      what was a finished stage until a user wanted it anew; kept until that is done
-    STORE/code/                     which code made which stage (codes.py)
+    STORE/code/                     which code made which stage (notes.py)
     STORE/fingerprints/  logs/      what reading the data cost once; one log for each unit of work
 
 Whether a stage is done is whether its folder exists: nothing else is remembered, so nothing can disagree with it.
@@ -24,19 +24,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
-from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
-from samref_sweep.store.codes import Codes, FolderCodes
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.locks import held, is_held
 from samref_sweep.store.node import NodeFolder
-from samref_sweep.store.store import DAY_SECONDS, Claim, Failures
+from samref_sweep.store.notes import Codes, Failures, Files
+from samref_sweep.store.store import DAY_SECONDS, Claim
 
 VERSION = 1
 MARKER = "samref-store.json"
@@ -56,26 +54,20 @@ class FolderStore:
         self.stages = self.root / "stages"
         self._scratches = self.root / "scratch"
         self._replaced = self.root / "replaced"
+        files = Files(self.root)
+        self.failures, self.codes = Failures(files, self.done), Codes(files)
         try:
             self.node = NodeFolder(self.root)
             self.stages.mkdir(exist_ok=True)
-            self.failures: Failures = FolderFailures(self.root / "failures", self)
-            self.codes: Codes = FolderCodes(self.root / "code")
-            version = self._marked_version()
+            if not files.has(MARKER):
+                files.write(MARKER, json.dumps({"version": VERSION}).encode())
+            version = json.loads(files.read(MARKER))["version"]
             if not os.access(self.stages, os.W_OK) or not os.access(self.node.partial, os.W_OK):
                 raise PermissionError(13, "no permission to write")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoreError(f"{self.root}: cannot be used as a store: {reason}; choose another with --store") from None
         check_version(version, self.where)
-
-    def _marked_version(self) -> object:
-        marker = self.root / MARKER
-        if not marker.exists():
-            with self.node.temporary("marker") as aside:
-                (aside / MARKER).write_text(json.dumps({"version": VERSION}) + "\n")
-                (aside / MARKER).rename(marker)
-        return json.loads(marker.read_text())["version"]
 
     def has(self, stage_id: str) -> bool:
         return self.folder(stage_id).is_dir()
@@ -195,35 +187,6 @@ class FolderStore:
                 with contextlib.suppress(FileNotFoundError):  # who works on the stage removed it
                     if self.has(folder.name) and not is_held(folder):
                         self.remove_scratch(folder.name)
-
-
-class FolderFailures:
-    """The `Failures` of a store in a folder, a file each."""
-
-    def __init__(self, folder: Path, store: FolderStore) -> None:
-        self._folder = folder
-        self._store = store
-        folder.mkdir(exist_ok=True)
-
-    def remember(self, stage_id: str, failure: Failure) -> None:
-        with self._store.node.temporary(f"failure-{stage_id}") as aside:
-            (aside / "failure.json").write_text(json.dumps(asdict(failure)) + "\n")
-            (aside / "failure.json").replace(self._folder / f"{stage_id}.json")
-
-    def all(self) -> dict[str, Failure]:
-        done, remembered = self._store.done(), {}
-        for path in self._folder.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):
-                if path.stem not in done:
-                    remembered[path.stem] = Failure(**json.loads(path.read_text()))
-        return remembered
-
-    def forget(self, stage_ids: Iterable[str]) -> None:
-        for stage_id in stage_ids:
-            (self._folder / f"{stage_id}.json").unlink(missing_ok=True)
-
-    def keep_log(self, path: Path) -> str:
-        return str(path)
 
 
 def check_version(version: object, where: str) -> None:

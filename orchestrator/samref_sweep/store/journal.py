@@ -11,11 +11,9 @@ from typing import Any
 
 
 class Journal:
-    """A file in which one driver at a time writes down what it goes on from, an entry a line.
+    """A file, which need not exist, in which one driver at a time writes down what it goes on from, an entry a line.
 
-    Args:
-        path: the file; it need not exist.
-        written: called with the file after each line, before `append` returns.
+    `written` is called with the file after each line, before `append` returns.
     """
 
     def __init__(self, path: Path, written: Callable[[Path], None] = lambda path: None) -> None:

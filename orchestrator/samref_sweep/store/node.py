@@ -24,6 +24,8 @@ class NodeFolder:
         """One log for each unit of work that ran here."""
         self.fingerprints = self.root / "fingerprints"
         """What reading data and checkpoints cost once."""
+        self.mlflow = f"sqlite:///{self.root / 'mlflow.db'}"
+        """MLflow's tracking URI unless a user names one: a SQLite file needs no server."""
         self.partial = self.root / ".partial"
         for folder in (self.logs, self.fingerprints, self.partial):
             folder.mkdir(parents=True, exist_ok=True)

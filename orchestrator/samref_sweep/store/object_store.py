@@ -6,7 +6,7 @@
     URI/uploads/<stage id>.<random>     an upload that goes on, or did when its process died
     URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
     URI/replaced/<stage id>.json        what `done` said of a stage that a user wanted anew, until that is done
-    URI/code/                           which code made which stage (codes.py)
+    URI/code/                           which code made which stage (notes.py)
     URI/failures/<stage id>.json  logs/  searches/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or
@@ -29,12 +29,11 @@ from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.bucket import QUICK, Bucket
-from samref_sweep.store.bucket_notes import BucketCodes, BucketFailures
 from samref_sweep.store.checkpoints import mirrored
-from samref_sweep.store.codes import Codes
 from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
-from samref_sweep.store.store import DAY_SECONDS, Claim, Failures
+from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.store import DAY_SECONDS, Claim
 
 _LOG = logging.getLogger(__name__)
 CLOCKS_SECONDS = 60
@@ -42,11 +41,9 @@ CLOCKS_SECONDS = 60
 
 
 class ObjectStore:
-    """A `Store` at a URI; a new one where there is none. This node's folder in front of it is `cache`.
+    """A `Store` at a URI such as s3://bucket/folder; a new one where there is none. `cache` is this node's folder.
 
-    Args:
-        uri: for example `s3://bucket/folder`.
-        patient: whether a server that is away is waited for, a minute; else what is wrong is told at once.
+    With `patient` a server that is away is waited for, a minute; else what is wrong is told at once.
 
     Raises:
         StoreError: the bucket cannot be used, or there is a store of another version.
@@ -59,8 +56,7 @@ class ObjectStore:
         caches = Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref") / "stores"
         self.cache = FolderStore(caches / _identity(self._bucket if patient else Bucket(uri, QUICK)))
         self.node = self.cache.node
-        self.failures: Failures = BucketFailures(self._bucket)
-        self.codes: Codes = BucketCodes(self._bucket)
+        self.failures, self.codes = Failures(self._bucket, self.done), Codes(self._bucket)
         self._known = self.node.root / "done"
         self._files = self.node.root / "files"
 

@@ -22,9 +22,7 @@ def local(where: str) -> Path:
 def open_store(where: str, *, patient: bool = False) -> Store:
     """Open the store in a folder or at a URI; a new one where there is none (`StoreError`: it cannot be used).
 
-    Args:
-        where: path or URI.
-        patient: whether a server that is away is waited for, a minute; else what is wrong is told at once.
+    With `patient` a server that is away is waited for, a minute; else what is wrong is told at once.
     """
     if not is_uri(where):
         return FolderStore(local(where))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from samref.summary import Summary
-from samref_sweep.failures import Failure
-from samref_sweep.store.codes import Codes
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
+from samref_sweep.store.notes import Codes, Failures
 
 DAY_SECONDS = 86_400
 
@@ -34,22 +33,6 @@ class Claim(Protocol):
 
         A checkpoint in it is a folder `step-…` that appears by rename; the newest is the last by name.
         """
-
-
-class Failures(Protocol):
-    """Why stages failed by themselves, remembered in a store for later runs."""
-
-    def remember(self, stage_id: str, failure: Failure) -> None:
-        """Write down why a stage failed."""
-
-    def all(self) -> dict[str, Failure]:
-        """Stage id → its failure, of all remembered stages that are still not done."""
-
-    def forget(self, stage_ids: Iterable[str]) -> None:
-        """Remove what is remembered of stages, so that they are tried again; others are left alone."""
-
-    def keep_log(self, path: Path) -> str:
-        """Bring the log of work that failed to where people find it, and return that place."""
 
 
 class Store(Protocol):
@@ -96,9 +79,7 @@ class Store(Protocol):
     def summary(self, stage_id: str, *, checked: bool = True) -> Summary:
         """Return what a finished stage measured, and the `commit` of the code that did.
 
-        Args:
-            stage_id: the stage.
-            checked: whether all files of a folder are compared with its manifest first, as `open` does.
+        A folder's files are compared with its manifest first, as `open` does, unless that is left out.
         """
 
     def file(self, stage_id: str, name: str) -> Path:

@@ -209,7 +209,7 @@ class InMLflow(Scenario):
         store = FolderStore(made)
         for work in toy_plan(store, gammas=(0.6,), thetas=(1.05,)).works:
             perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
-        MlflowClient(tracking_uri=tracker.default_uri(store)).search_experiments(max_results=1)
+        MlflowClient(tracking_uri=store.node.mlflow).search_experiments(max_results=1)
         warm = InMLflow(made.parent / "warm", "")
         shutil.copytree(made, warm.folder)
         warm.run()  # what MLflow reads and compiles once for all children
@@ -218,11 +218,11 @@ class InMLflow(Scenario):
     def run(self) -> None:
         store = FolderStore(self.folder)
         planned = toy_plan(store, gammas=(0.6,), thetas=(1.05,))
-        log = tracker.Tracker(planned, store, tracker.default_uri(store), lambda text: sys.exit(text))
+        log = tracker.Tracker(planned, store, store.node.mlflow, lambda text: sys.exit(text))
         assert log.close(planned.outcomes(store.done(), {}), interrupted=False)
 
     def outcome(self) -> Any:
-        client = MlflowClient(tracking_uri=tracker.default_uri(FolderStore(self.folder)))
+        client = MlflowClient(tracking_uri=FolderStore(self.folder).node.mlflow)
         runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
         told = [[run.info.run_name, run.info.status, run.data.params, run.data.metrics] for run in runs]
         kept = [files(Path(run.info.artifact_uri.removeprefix("file://"))) for run in runs]

@@ -13,9 +13,9 @@ import toys
 
 from samref.stage import Job, Report
 from samref_sweep.execution.ray import tuner  # noqa: F401  # imported before the line comes
-from samref_sweep.planning.events import Event
+from samref_sweep.planning.work import Event
 from samref_sweep.record import tables
-from samref_sweep.record.tracker import Tracker, default_uri
+from samref_sweep.record.tracker import Tracker
 from samref_sweep.store.folder import FolderStore
 
 
@@ -34,7 +34,7 @@ def main(root: Path, address: str) -> None:
         toys.write_toy_stage(job, report)
 
     planned = toys.toy_plan(store, gammas=[number / 100 for number in range(12)], thetas=(1.1, 1.2))
-    tracker = Tracker(planned, store, default_uri(store), print)
+    tracker = Tracker(planned, store, store.node.mlflow, print)
 
     def watch(event: Event) -> None:
         print(event.kind, flush=True)

@@ -27,11 +27,7 @@ def connected(address: str | None) -> Iterator[Nodes]:
     Without an address, a Ray that this process is connected to already is joined and stays: a notebook (or the tests)
     that runs several sweeps starts it once.
 
-    Yields:
-        What each node has.
-
-    Raises:
-        ResourceError: no cluster answers at the address.
+    Gives what each node has. Raises ResourceError where no cluster answers at the address.
     """
     joined = address is None and ray.is_initialized()
     if joined:
@@ -54,14 +50,9 @@ def connected(address: str | None) -> Iterator[Nodes]:
 
 
 def check_store(where: str, probe: Callable[[], None]) -> None:
-    """Refuse a store that not every node sees, before any stage waits for it.
+    """Refuse a store that not every node can write to (`StoreError`), before any stage waits for it.
 
-    Args:
-        where: the store, for the message.
-        probe: what each node is to call (`Store.probe`).
-
-    Raises:
-        StoreError: a node cannot write to it.
+    Each node calls its probe (`Store.probe`); `where` names it in the message.
     """
 
     @ray.remote(num_cpus=0, max_retries=0)

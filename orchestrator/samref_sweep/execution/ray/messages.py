@@ -1,22 +1,19 @@
 """All that the driver and a worker tell each other: an order as a Tune trial's configuration, reports, stop signs.
 
-Tune copies and flattens configurations and reports, so what travels is a plain dictionary; only this module knows its
-keys.
+Tune copies and flattens configurations and reports again and again; only this module knows their keys.
 """
 
 from __future__ import annotations
 
-import json
+import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ray.experimental import internal_kv
 
 from samref_sweep.execution.dispatch import Order
-from samref_sweep.execution.requests import Request
 from samref_sweep.failures import Failure
-from samref_sweep.planning.work import Work
 
 _PROGRESS = "progress"
 _END = "end"
@@ -24,25 +21,13 @@ _END = "end"
 
 def order_to_config(order: Order) -> dict[str, Any]:
     """The configuration of the Tune trial that carries out an order."""
-    return {
-        "number": order.number,
-        # As text: Tune copies and flattens a trial's configuration again and again.
-        "work": json.dumps(order.work.to_json()),
-        "request": json.dumps(asdict(order.request)),
-        "rungs": list(order.rungs),
-        "stoppable": order.stoppable,
-    }
+    return {"number": order.number, "order": pickle.dumps(order)}
 
 
-def order_from_config(config: Mapping[str, Any]) -> Order:
+def order_in(config: Mapping[str, Any]) -> Order:
     """The order that a Tune trial's configuration stands for."""
-    work = Work.from_json(json.loads(config["work"]))
-    return Order(config["number"], work, request_in(config), tuple(config["rungs"]), config["stoppable"])
-
-
-def request_in(config: Mapping[str, Any]) -> Request:
-    """What the order in a Tune trial's configuration takes; its work is not read."""
-    return Request(**json.loads(config["request"]))
+    order: Order = pickle.loads(config["order"])
+    return order
 
 
 def progress_report(step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -52,7 +37,7 @@ def progress_report(step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
 
 def end_report(failure: Failure | None) -> dict[str, Any]:
     """What a worker reports last."""
-    return {_END: asdict(failure) if failure else None}
+    return {_END: failure}
 
 
 def progress_in(result: Mapping[str, Any]) -> dict[str, float]:
@@ -64,9 +49,7 @@ def progress_in(result: Mapping[str, Any]) -> dict[str, float]:
 
 def failure_in(result: Mapping[str, Any] | None) -> Failure | None:
     """Why the work failed, by its worker's last report; None where it did not, or could not say."""
-    start = f"{_END}/"
-    told = {key.removeprefix(start): value for key, value in (result or {}).items() if key.startswith(start)}
-    return Failure(**told) if told else None
+    return (result or {}).get(_END)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,6 @@ class OrderSearcher(Searcher):
         self._numbers[trial_id] = order.number
         return order_to_config(order)
 
-    def on_trial_start(self, trial_id: str) -> None:
-        """Tell the dispatcher that an order has its resources, of which Tune tells its callbacks only."""
-        self.dispatcher.started(self._numbers[trial_id])
-
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the dispatcher of a report."""
         if metrics := progress_in(result):
@@ -82,7 +78,7 @@ def _loss(trial: Any) -> Loss:
 
 
 class StartCallback(TrialProgressCallback):
-    """Tells the searcher when a trial gets its resources; Tune tells searchers only of results and ends.
+    """Tells the dispatcher when an order gets its resources; Tune tells searchers only of results and ends.
 
     A TrialProgressCallback, because Tune adds one that prints each trial unless it is given its own.
     """
@@ -98,7 +94,7 @@ class StartCallback(TrialProgressCallback):
         self._searcher.trials = trials
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._searcher.on_trial_start(trial.trial_id)
+        self._searcher.dispatcher.started(trial.config["number"])
 
     def on_trial_result(self, *args: Any, **info: Any) -> None: ...
 

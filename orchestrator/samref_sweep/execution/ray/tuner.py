@@ -21,17 +21,17 @@ from ray import tune
 
 from samref.config import Runtime
 from samref_sweep.errors import StoreError
-from samref_sweep.execution.classify import causes
 from samref_sweep.execution.dispatch import Dispatcher, Ending
 from samref_sweep.execution.ray.cluster import check_store, connected
-from samref_sweep.execution.ray.messages import StopSign, request_in
+from samref_sweep.execution.ray.messages import StopSign, order_in
 from samref_sweep.execution.ray.searcher import DrainStopper, OrderSearcher, StartCallback
 from samref_sweep.execution.ray.worker import trainable
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import Runner, run
-from samref_sweep.planning.events import Event
+from samref_sweep.failures import causes
 from samref_sweep.planning.plan import Plan
+from samref_sweep.planning.work import Event
 from samref_sweep.store.store import Store
 
 
@@ -133,7 +133,7 @@ def _interrupted_by_signals(dispatcher: Dispatcher) -> Iterator[None]:
 
 def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group."""
-    request = request_in(config)
+    request = order_in(config).request
     if request.workers > 1:
         return _bundle(memory=1)  # bytes; a group may not ask for nothing at all
     return _bundle(CPU=request.cpu, GPU=request.gpu)

@@ -12,7 +12,7 @@ from ray import tune
 from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.dispatch import Order
-from samref_sweep.execution.ray.messages import StopSign, end_report, order_from_config, progress_report
+from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
 from samref_sweep.execution.unit import Runner, attempt, run
 from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
@@ -23,15 +23,11 @@ REPORT_SECONDS = 1.0
 def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> Callable[[dict[str, Any]], None]:
     """The function that Tune calls in a worker with an order's configuration.
 
-    Args:
-        where: the store, as `open_store` takes it.
-        runtime: folders; device and threads are set from what each order takes.
-        runner: what runs stages.
-        sign: how the driver tells workers to end.
+    Of the runtime the folders count: device and threads are set from what each order takes.
     """
 
     def carry_out(config: dict[str, Any]) -> None:
-        order, store = order_from_config(config), open_store(where, patient=True)
+        order, store = order_in(config), open_store(where, patient=True)
         request = order.request
         device, threads = "cuda" if request.gpu else "cpu", max(1, int(request.cpu))
         failure = attempt(
