@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samref_dashboards import metrics
 from samref_dashboards.design import DATA, Configuration, Design, is_number
 from samref_dashboards.load import ResultsError, Trial
 from samref_dashboards.queries import Answers, ClicksNeeded
 from samref_dashboards.statistics import RESAMPLES, Interval, holm, paired_bootstrap
 
-METRICS = ("noc_at_90", "noc_at_95")
-"""What is compared: the paper's own measures, which every object has."""
+METRICS = tuple(metric.key for metric in metrics.COMPARED)
 LIMIT = 100
 """Configurations compared. The family of tests is what is shown, so it is chosen by order, never by outcome."""
 LEVEL = 0.05

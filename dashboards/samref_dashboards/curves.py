@@ -66,9 +66,9 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     colours_of = legend(design, lined)
     numeric = all(is_number(level) for level in levels)
     panels, most = [], 0
-    for data in dict.fromkeys(each.data for each in design.configurations):
+    for data in design.datasets:
         configurations = [each for each in design.configurations if each.data == data]
-        for metric in (metrics.NOC_90, metrics.NOC_95):
+        for metric in metrics.COMPARED:
             rows = [row for each in configurations if (row := _point(design, each, axis, lined, metric, numeric))]
             most = max(most, len(rows))
             if rows:
@@ -145,7 +145,8 @@ def _is_the_papers(configurations: Sequence[Configuration]) -> bool:
 
 
 def _published(metric: Metric) -> list[dict[str, Any]]:
+    place = paper.THETA_METRICS.index(metric)
     return [
-        {"x": theta, "y": row[metric.key], "source": paper.THETA_SOURCE, "random": False}
+        {"x": theta, "y": row[place], "source": paper.THETA_SOURCE, "random": False}
         for theta, row in paper.THETA.items()
     ]

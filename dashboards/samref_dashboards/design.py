@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from samref_dashboards import metrics
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.statistics import Summary, summarise
 
@@ -29,6 +28,8 @@ class Configuration:
     values: dict[str, Any]
     """The value of every axis."""
     random_weights: bool
+    profiled: frozenset[str]
+    """The metrics that a profile measured, once for all trials that share it."""
     trials: tuple[Trial, ...]
     """Done or not: a missing repetition is counted as missing."""
 
@@ -64,7 +65,7 @@ class Configuration:
         if metric not in self._summaries:
             every = [trial.get(metric) if trial["status"] == "done" else None for trial in self.trials]
             shared = {trial.get("stage_profile"): trial.get(metric) for trial in self.done}
-            self._summaries[metric] = summarise(shared.values() if metric in metrics.PROFILED else every)
+            self._summaries[metric] = summarise(shared.values() if metric in self.profiled else every)
         return self._summaries[metric]
 
 
@@ -81,6 +82,11 @@ class Design:
     """Axis -> its values as the sweep file lists them, where it does."""
     fields: Mapping[str, Mapping[str, str]]
     """Column -> what the files say of it (`Results.fields`)."""
+
+    @property
+    def datasets(self) -> list[str]:
+        """The evaluated datasets, in the configurations' order."""
+        return list(dict.fromkeys(each.data for each in self.configurations))
 
     def label(self, axis: str) -> str:
         """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
@@ -149,7 +155,12 @@ def find_design(results: Results) -> Design:
         axes=tuple(axes),
         seeds=tuple(seed for seed in SEEDS if len({trial.get(seed) for trial in trials}) > 1),
         configurations=tuple(
-            Configuration({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
+            Configuration(
+                {axis: rows[0].get(axis) for axis in axes},
+                bool(rows[0]["random_weights"]),
+                results.profiled,
+                tuple(rows),
+            )
             for rows in configurations.values()
         ),
         listed=declared,

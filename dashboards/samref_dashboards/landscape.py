@@ -98,7 +98,7 @@ def tradeoffs(design: Design) -> Figure | None:
         return None
     lined = lined_axes(design, leave_out=[DATA])
     panels = []
-    for data in dict.fromkeys(each.data for each in design.configurations):
+    for data in design.datasets:
         rows = [row for g in design.configurations if g.data == data and (row := _point(design, g, cost, lined))]
         if len({row["x"] for row in rows}) > 1:
             front = _front([row for row in rows if not row["random"] and not row["lacking"]])
@@ -139,7 +139,7 @@ def differences(design: Design, comparisons: Comparisons) -> Figure | None:
     """Mean differences to the baseline with their intervals, a chart per metric and dataset."""
     panels = []
     for data in dict.fromkeys(difference.configuration.data for difference in comparisons.differences):
-        for metric in (metrics.NOC_90, metrics.NOC_95):
+        for metric in metrics.COMPARED:
             found = [d for d in comparisons.differences if d.metric == metric.key and d.configuration.data == data]
             rows = [
                 {

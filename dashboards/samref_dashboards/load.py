@@ -75,6 +75,8 @@ class Results:
     """Holds the views `clicks` (of done trials), `masks`, `training`, `profile` and `stages`."""
     fields: Mapping[str, Mapping[str, str]]
     """Column of trials.parquet or profile.parquet -> its `meaning`, `unit` and `better`; older files say nothing."""
+    profiled: frozenset[str]
+    """The columns that a profile measures, which its trials have from profile.parquet."""
 
 
 def load(paths: Sequence[Path]) -> Results:
@@ -89,7 +91,15 @@ def load(paths: Sequence[Path]) -> Results:
     ]
     unique = _one_row_per_trial(trials)
     sql = _open(folders, unique)
-    return Results(sweeps=sweeps, trials=tuple(_with_costs(unique, sql)), sql=sql, fields=_fields(folders))
+    costs = sql.sql("SELECT * EXCLUDE (folder, model, refiner, device) FROM profile")
+    measured = {row["stage"]: row for row in map(_row, costs.to_arrow_table().to_pylist())}
+    return Results(
+        sweeps=sweeps,
+        trials=tuple(_with_costs(trial, measured.get(trial["stage_profile"], {})) for trial in unique),
+        sql=sql,
+        fields=_fields(folders),
+        profiled=frozenset(costs.columns),
+    )
 
 
 def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -135,7 +145,7 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         raise ResultsError(f"{file}: not written by samref-sweep (its metadata has no samref.schema, samref.sweep)")
     try:
         about = json.loads(metadata[b"samref.sweep"])
-        rows = [{key: _plain(value) for key, value in row.items()} for row in pq.read_table(file).to_pylist()]
+        rows = [_row(row) for row in pq.read_table(file).to_pylist()]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
     sweep = Sweep(
@@ -166,6 +176,10 @@ def _axes(written: Any) -> dict[str, tuple[Any, ...]]:
     return {axis: tuple(map(_plain, listed)) for axis, listed in values.items()}
 
 
+def _row(written: Mapping[str, Any]) -> Trial:
+    return {key: _plain(value) for key, value in written.items()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
@@ -188,19 +202,10 @@ def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
     return list(kept.values())
 
 
-def _with_costs(trials: Sequence[Trial], sql: duckdb.DuckDBPyConnection) -> list[Trial]:
-    """Trials with what their profile measured, so that costs are metrics like the others."""
-    cursor = sql.execute("SELECT * EXCLUDE (folder, model, refiner, device) FROM profile")
-    names = [str(column[0]) for column in cursor.description or ()]
-    costs = {row[names.index("stage")]: dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()}
-    measured = [costs.get(trial["stage_profile"], {}) for trial in trials]
-    return [
-        {
-            **{key: value for key, value in cost.items() if key != "stage"},
-            **{k: v for k, v in trial.items() if v is not None or k not in cost},
-        }
-        for trial, cost in zip(trials, measured, strict=True)
-    ]
+def _with_costs(trial: Trial, costs: Mapping[str, Any]) -> Trial:
+    """A trial with what its profile measured, so that costs are metrics like the others; its own values come first."""
+    own = {key: value for key, value in trial.items() if value is not None or key not in costs}
+    return {key: value for key, value in costs.items() if key != "stage"} | own
 
 
 def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:

@@ -69,10 +69,24 @@ def _better(key: str) -> Better | None:
 
 
 NOC_85, NOC_90, NOC_95 = (Metric(key=f"noc_at_{percent}", label=f"NoC{percent}") for percent in (85, 90, 95))
+COMPARED = (NOC_90, NOC_95)
+"""What differences, and figures of clicks, are about: the paper's own measures, which every object has."""
 NOF_90, NOF_95 = (Metric(key=f"nof_at_{percent}", label=f"NoF{percent}", digits=0) for percent in (90, 95))
 ON_GLOBAL = Metric(key="clicks_on_global", label="on Gₜ")
 ON_PREVIOUS = Metric(key="clicks_on_previous", label="on Mₜ₋₁")
 SECONDS_PER_CLICK = Metric(key="seconds_per_click", label="s / click", digits=3)
+MIOU_5 = Metric(key="miou_at_5", label="5-mIoU", scale=100)
+BOUNDARY_5 = Metric(key="boundary_miou_at_5", label="5-mBIoU", scale=100)
+STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s")
+HEADLINE = (NOC_85, NOC_90, NOC_95, NOF_90, NOF_95, MIOU_5, BOUNDARY_5, SECONDS_PER_CLICK, STEPS_PER_SECOND)
+BARRED = ("noc_at_90", "noc_at_95", "miou_at_5")
+"""Those of the headline that get a bar; one under every number would be noise."""
+
+LATENCY = Metric(key="sat_latency_seconds", label="latency (s)")
+PARAMETERS = Metric(key="parameters_leaf", label="params (M)", scale=1e-6, digits=1)
+FPS = Metric(key="fps", label="FPS")
+MEMORY = Metric(key="memory_gb", label="memory (G)", digits=1)
+CLICK = Metric(key="seconds_per_click", label="s / click", digits=3)
 MIOU_5 = Metric(key="miou_at_5", label="5-mIoU", scale=100)
 BOUNDARY_5 = Metric(key="boundary_miou_at_5", label="5-mBIoU", scale=100)
 STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s")
@@ -94,10 +108,7 @@ COST_DETAIL = (
     Metric(key="encode_seconds", label="encode (s)", digits=3),
     CLICK,
 )
-"""What else profile.parquet is known to hold; columns that are not known get `named`."""
-
-PROFILED = frozenset(metric.key for metric in (*COST, *COST_DETAIL))
-"""What a profile measured: once for all trials that share it."""
+"""What else profile.parquet is known to hold beside the paper's Table 3; columns that are not known get `named`."""
 PAPER_CLICKS = 256
 """Of the published SAT latency: 16 prompts along each side."""
 

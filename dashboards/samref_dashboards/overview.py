@@ -66,7 +66,7 @@ def coverage(results: Results) -> Coverage:
 def best(design: Design) -> list[Best]:
     """The best configuration of every dataset; random weights never win."""
     winners = []
-    for data in dict.fromkeys(each.data for each in design.configurations):
+    for data in design.datasets:
         configurations = [each for each in design.configurations if each.data == data and not each.random_weights]
         measured = [
             # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.design import DATA, Configuration
+from samref_dashboards.design import Configuration
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import Curve
-from samref_dashboards.statistics import Summary, best
+from samref_dashboards.statistics import best
 
 RANDOM = "random weights – not a result"
 """How whatever was computed with random weights is marked, everywhere."""
@@ -110,6 +110,34 @@ class Table:
         return replace(self, blocks=tuple(kept), note=f"{self.note} {left_out}".strip())
 
 
+Filled = tuple[Column, Sequence[Cell]]
+"""A column with its cells, one for each row."""
+
+
+def texts(label: str, key: str, values: Iterable[str], *, title: str = "", data: bool = False) -> Filled:
+    """A column of words."""
+    return Column(label=label, key=key, title=title, data=data), [Cell(value) for value in values]
+
+
+def amounts(
+    label: str, key: str, values: Iterable[float | None], form: str = "", *, scale: float = 1, title: str = ""
+) -> Filled:
+    """A column of numbers in a format such as `.2f`, times a scale (100 for percent); a dash where one is missing."""
+    cells = [Cell("–" if value is None else f"{scale * value:{form}}", value) for value in values]
+    return Column(label=label, key=key, title=title, numeric=True), cells
+
+
+def plain(
+    name: str, title: str, caption: str, columns: Sequence[Filled], *, note: str = "", sortable: bool = True
+) -> Table | None:
+    """A table of one block without a heading; None without rows."""
+    rows = tuple(Row(cells=cells) for cells in zip(*(cells for _, cells in columns), strict=True))
+    if not rows:
+        return None
+    block, heads = Block(caption="", rows=rows), tuple(head for head, _ in columns)
+    return Table(name=name, title=title, caption=caption, columns=heads, blocks=(block,), note=note, sortable=sortable)
+
+
 def column(metric: Metric, *, paper: bool = False) -> Column:
     """The column of a metric, ours or the published one beside it."""
     key = f"paper_{metric.key}" if paper else metric.key
@@ -146,14 +174,3 @@ def summaries(
             text = metric.write_summary(summary) + mark
             rows[index].append(Cell(text, summary.mean, summary.std, best=index in top, mark=mark))
     return rows
-
-
-def count(summary: Summary) -> Cell:
-    """How many repetitions there are, `2 of 3` where some are missing."""
-    return Cell(summary.count)
-
-
-def dataset(configurations: Sequence[Configuration]) -> str:
-    """The one dataset of these configurations; empty where there are several."""
-    names = {str(each.trials[0][DATA]) for each in configurations}
-    return names.pop() if len(names) == 1 else ""
