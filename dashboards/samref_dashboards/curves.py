@@ -100,7 +100,7 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
     owners = {trial["stage_train"]: each for each in design.configurations for trial in each.trials}
     # What is evaluated does not tell trainings apart.
     lined = lined_axes(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
-    stages = sorted({stage for name in names for stage in curves[name]}, key=lambda stage: stage not in owners)
+    stages = sorted(sorted({stage for name in names for stage in curves[name]}), key=lambda stage: stage not in owners)
     shown = evenly(stages, MAX_LINES)
     colours_of = legend(design, lined)
     if any(stage not in owners for stage in shown):
