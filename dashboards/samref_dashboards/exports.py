@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,12 @@ def markdown(table: Table) -> str:
             lines.append(_md_row([f"*{_md(block.caption)}*", *[""] * (len(labels) - 1)]))
         for row in block.rows:
             cells = [f"**{_md(cell.text)}**" if cell.best else _md(cell.text) for cell in row.cells]
-            lines.append(_md_row([_md_first(row, cells[0]), *cells[1:]]))
+            cells[0] += f" ({RANDOM})" if row.random_weights else ""
+            lines.append(_md_row(cells))
     return "\n".join([*lines, *(["", _md(table.note)] if table.note else []), ""])
 
 
-def _md_first(row: Row, text: str) -> str:
-    return f"{text} ({RANDOM})" if row.random_weights else text
-
-
-def _md_row(cells: Any) -> str:
+def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -91,12 +88,13 @@ def _md(text: str) -> str:
 
 def comma_separated(table: Table) -> str:
     """CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
-    spread = [any(row.cells[n].std is not None for row in _rows(table)) for n in range(len(table.columns))]
+    spread = [any(row.cells[n].std is not None for row in table.rows) for n in range(len(table.columns))]
     grouped = any(block.caption for block in table.blocks)
-    random = any(row.random_weights for row in _rows(table))
+    random = any(row.random_weights for row in table.rows)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    header = [name for column, std in zip(table.columns, spread, strict=True) for name in _names(column.key, std)]
+    columns = zip(table.columns, spread, strict=True)
+    header = [name for column, std in columns for name in (column.key, f"{column.key}_std")[: 1 + std]]
     writer.writerow([*(["block"] if grouped else []), *header, *(["random_weights"] if random else [])])
     for block in table.blocks:
         for row in block.rows:
@@ -108,10 +106,6 @@ def comma_separated(table: Table) -> str:
             mark = ["yes" if row.random_weights else "no"] if random else []
             writer.writerow([*([block.caption] if grouped else []), *cells, *mark])
     return out.getvalue()
-
-
-def _names(key: str, std: bool) -> list[str]:
-    return [key, f"{key}_std"] if std else [key]
 
 
 def _raw(cell: Cell) -> float | str | None:
@@ -202,7 +196,3 @@ def _resolve(part: Any, figure: Figure) -> Any:
     if isinstance(part, str):
         return re.sub(r"var\(--([\w-]+)\)", lambda found: theme.LIGHT[found[1]], part)
     return part
-
-
-def _rows(table: Table) -> Iterator[Row]:
-    return (row for block in table.blocks for row in block.rows)

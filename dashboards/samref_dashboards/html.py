@@ -44,7 +44,7 @@ def table(content: Table) -> Markup:
     right = ",".join(f"#{name} tr>:nth-child({n}):not([colspan])" for n in numeric)
     slim = " slim" if len(content.columns) <= SLIM else ""
     parts = [
-        f'<div class="scroll{" tall" if content.num_rows > TALL else ""}{slim}" role="region" tabindex="0" '
+        f'<div class="scroll{" tall" if len(content.rows) > TALL else ""}{slim}" role="region" tabindex="0" '
         f'aria-label="{escape(content.caption)}">',
         f"<style>{right}{{text-align:right}}</style>" if numeric else "",
         f'<table id="{name}"{" class=sortable" if content.sortable else ""}>',
@@ -90,11 +90,8 @@ def _body(block: Block, columns: tuple[Column, ...]) -> str:
 
 
 def _row(row: Row, columns: tuple[Column, ...], marked: bool) -> str:
-    kinds = [
-        *(["random"] if row.random_weights else []),
-        *(["published"] if row.paper else []),
-        *(["lacking"] if row.status != "done" else []),
-    ]
+    said = (("random", row.random_weights), ("published", row.paper), ("lacking", row.status != "done"))
+    kinds = [kind for kind, is_so in said if is_so]
     first, rest = row.cells[0], zip(row.cells[1:], columns[1:], strict=True)
     known = {"trial": " class=id", "configuration": " class=name"}
     identity = known.get(columns[0].key, "")

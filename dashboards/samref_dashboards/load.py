@@ -225,9 +225,8 @@ def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyCo
             parts.append(f"SELECT 0::BIGINT AS folder, {columns} WHERE false")
         sql.execute(f"CREATE VIEW all_{kind} AS {' UNION ALL BY NAME '.join(parts)}")
     done = [trial for trial in trials if trial["status"] == "done"]
-    fields: dict[str, pa.DataType] = {"trial": pa.string(), "folder": pa.int64()}
-    kept = {"trial": [trial["trial"] for trial in done], "folder": [trial["folder"] for trial in done]}
-    sql.register("kept", pa.table(kept, schema=pa.schema(fields)))
+    ids = pa.array([trial["trial"] for trial in done], pa.string())
+    sql.register("kept", pa.table({"trial": ids, "folder": pa.array([trial["folder"] for trial in done], pa.int64())}))
     sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
     for kind in ("masks", "training", "profile", "stages"):
         first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"

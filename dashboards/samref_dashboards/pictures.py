@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import duckdb
@@ -33,8 +34,7 @@ _BANDED = {"grabcut", "berkeley"}
 """Datasets whose masks have a band of ignored pixels, of value 128."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mark:
+class Mark(NamedTuple):
     """One click."""
 
     number: int
@@ -120,9 +120,8 @@ def _clicks(
         [sorted(trials), sorted(samples)],
     ).fetchall()
     found: dict[tuple[str, str, str], list[Mark]] = {}
-    for trial, dataset, sample, number, x, y, positive, iou in rows:
-        mark = Mark(number=number, x=x, y=y, positive=bool(positive), iou=iou)
-        found.setdefault((trial, dataset, sample), []).append(mark)
+    for trial, dataset, sample, *mark in rows:
+        found.setdefault((trial, dataset, sample), []).append(Mark(*mark))
     return found
 
 
@@ -161,20 +160,14 @@ def _best(design: Design, data: str) -> Configuration | None:
 def _files(data_root: Path, dataset: str) -> dict[str, list[Path]]:
     """Image files of a dataset by stem; its folder has its name in any case, or is that of `folder:NAME`."""
     name = dataset.partition(":")[2] or dataset
-    wanted = name.replace("_", "").replace("-", "").lower()
-    folders = [data_root / name] if (data_root / name).is_dir() else []
-    if not folders and data_root.is_dir():
-        folders = [
-            path
-            for path in sorted(data_root.iterdir())
-            if path.is_dir() and path.name.replace("_", "").replace("-", "").lower() == wanted
-        ]
+    exact = [data_root / name] if (data_root / name).is_dir() else []
+    plain = re.sub("[_-]", "", name.lower())
+    alike = [path for path in sorted(data_root.glob("*/")) if re.sub("[_-]", "", path.name.lower()) == plain]
     found: dict[str, list[Path]] = {}
-    for folder in folders[:1]:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                if name.lower().endswith(_IMAGES):
-                    found.setdefault(Path(name).stem, []).append(Path(place, name))
+    for place, _, files in (part for folder in (*exact, *alike)[:1] for part in os.walk(folder)):
+        for file in files:
+            if file.lower().endswith(_IMAGES):
+                found.setdefault(Path(file).stem, []).append(Path(place, file))
     return found
 
 

@@ -90,8 +90,9 @@ class Table:
     sortable: bool = False
 
     @property
-    def num_rows(self) -> int:
-        return sum(len(block.rows) for block in self.blocks)
+    def rows(self) -> list[Row]:
+        """The rows of all blocks."""
+        return [row for block in self.blocks for row in block.rows]
 
     def limited(self, rows: int) -> Table:
         """The first blocks, up to so many rows, and a note that says what is left out."""
