@@ -59,6 +59,12 @@ class Row:
     status: str = "done"
     paper: bool = False
 
+    @property
+    def kinds(self) -> str:
+        """Its classes in the page."""
+        said = {"random": self.random_weights, "published": self.paper, "lacking": self.status != "done"}
+        return " ".join(kind for kind, is_so in said.items() if is_so)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
