@@ -47,19 +47,12 @@ class Metric:
 
 
 def described(shown: Iterable[Metric], fields: Mapping[str, Mapping[str, str]]) -> tuple[Metric, ...]:
-    """Metrics with the meaning, the unit and the better way that the results' files say.
+    """Give metrics the meaning, unit and better way that `fields` (column → metadata, `Results.fields`) say.
 
-    Args:
-        shown: metrics of this module.
-        fields: column → the metadata of its field (`Results.fields`); of a column without any, which an older version
-            wrote, the name says which way is better.
+    Where they say nothing, because an older version wrote the files, the column's name says which way is better.
     """
-    return tuple(
-        replace(each, **fields[each.key])  # type: ignore[arg-type]
-        if each.key in fields
-        else replace(each, better=_better(each.key))
-        for each in shown
-    )
+    # The metadata's keys are the names of the attributes.
+    return tuple(replace(each, **fields.get(each.key, {"better": _better(each.key)})) for each in shown)
 
 
 def _better(key: str) -> Better | None:

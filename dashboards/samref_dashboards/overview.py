@@ -67,11 +67,11 @@ def best(design: Design) -> list[Best]:
     """The best configuration of every dataset; random weights never win."""
     winners = []
     for data in design.datasets:
-        configurations = [each for each in design.configurations if each.data == data and not each.random_weights]
         measured = [
             # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.
             (not summary.whole, round(summary.mean, metrics.NOC_90.digits), each)
-            for each in configurations
+            for each in design.configurations
+            if each.data == data and not each.random_weights
             if (summary := each.summary(metrics.NOC_90.key)).mean is not None
         ]
         if measured:

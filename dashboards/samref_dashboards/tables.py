@@ -156,6 +156,15 @@ def number(metric: Metric, value: float | None) -> Cell:
     return Cell(metric.write(value), value=value)
 
 
+def tops(metric: Metric, values: Sequence[float | None], datasets: Sequence[str]) -> set[int]:
+    """The indices of the best value of each dataset; nothing is best where neither way is better."""
+    found: set[int] = set()
+    for data in set(datasets) if metric.better else ():
+        own = [value if other == data else None for value, other in zip(values, datasets, strict=True)]
+        found |= best(own, metric.better or "")
+    return found
+
+
 def summaries(
     configurations: Sequence[Configuration], shown: Sequence[Metric], comparisons: Comparisons | None = None
 ) -> list[list[Cell]]:
@@ -167,14 +176,13 @@ def summaries(
     for metric in shown:
         measured = [each.summary(metric.key) for each in configurations]
         # Rounded as it is shown: two numbers that read alike are equally good.
-        means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in measured]
-        top: set[int] = set()
-        for data in {each.data for each in configurations}:
-            real = [
-                None if each.random_weights or each.data != data or not summary.whole else mean
-                for each, mean, summary in zip(configurations, means, measured, strict=True)
-            ]
-            top |= best(real, metric.better) if metric.better else set()
+        real = [
+            None
+            if each.random_weights or not summary.whole or summary.mean is None
+            else round(summary.mean * metric.scale, metric.digits)
+            for each, summary in zip(configurations, measured, strict=True)
+        ]
+        top = tops(metric, real, [each.data for each in configurations])
         for index, (configuration, summary) in enumerate(zip(configurations, measured, strict=True)):
             differs = comparisons is not None and comparisons.differs(configuration, metric.key)
             mark = SIGNIFICANT if differs else ""

@@ -12,8 +12,20 @@ from samref_dashboards.design import DATA, Design, is_number
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import HardObject, Spent
-from samref_dashboards.statistics import best, explained_share
-from samref_dashboards.tables import SIGNIFICANT, Block, Cell, Column, Filled, Table, amounts, column, plain, texts
+from samref_dashboards.statistics import explained_share
+from samref_dashboards.tables import (
+    SIGNIFICANT,
+    Block,
+    Cell,
+    Column,
+    Filled,
+    Table,
+    amounts,
+    column,
+    plain,
+    texts,
+    tops,
+)
 
 
 def trials(results: Results, design: Design) -> Table | None:
@@ -205,10 +217,8 @@ def _trial_cells(rows: Sequence[Trial], metric: Metric) -> list[Cell]:
     there = [value for value in values if value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
     barred = metric.key in metrics.BARRED and high > low
-    top: set[int] = set()
-    for data in {row[DATA] for row in rows}:
-        real = [None if row["random_weights"] or row[DATA] != data else v for row, v in zip(rows, values, strict=True)]
-        top |= best(real, metric.better) if metric.better else set()
+    real = [None if row["random_weights"] else value for row, value in zip(rows, values, strict=True)]
+    top = tops(metric, real, [row[DATA] for row in rows])
     return [
         Cell(
             metric.write(value),
