@@ -26,9 +26,9 @@ from samref.progress import Progress, readable_size, silent
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
-"""In a row, without one more byte; then it gives up."""
+"""How many attempts fail in a row, without one more byte, before it gives up."""
 PAUSE_SECONDS = 1.0
-"""Before the second attempt; doubled before each further one."""
+"""The pause before the second attempt; it is doubled before each further one."""
 
 
 class DownloadError(UserError, ValueError):
@@ -50,9 +50,9 @@ class Source:
 
     address: str
     size: int | None = None
-    """Bytes."""
+    """The file's size, bytes."""
     sha256: str | None = None
-    """Of the whole file, hexadecimal."""
+    """The whole file's hash, hexadecimal."""
 
     @property
     def name(self) -> str:
@@ -243,13 +243,7 @@ def _copy(
     done = start
     progress(done, total)
     try:
-        while True:
-            try:
-                block = response.read(BLOCK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise _DroppedError(f"the connection broke ({_why(error)})") from error
-            if not block:
-                break
+        while block := _read(response):
             file.write(block)
             done += len(block)
             progress(done, total)
@@ -257,6 +251,13 @@ def _copy(
         file.flush()
     if total is not None and done != total:
         raise _DroppedError(f"the connection ended after {done} of {total} bytes")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(BLOCK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _DroppedError(f"the connection broke ({_why(error)})") from error
 
 
 def _check(source: Source, part: Path) -> str:

@@ -96,10 +96,7 @@ class Design:
     def levels(self, axis: str) -> list[Any]:
         """The axis' values: numbers by size, names as the sweep file lists them."""
         listed = self.listed.get(axis, ())
-        return sorted(
-            {each.values[axis] for each in self.configurations},
-            key=lambda value: _order(value, listed),
-        )
+        return sorted({each.values[axis] for each in self.configurations}, key=lambda value: _order(value, listed))
 
     @cached_property
     def _decimals(self) -> dict[str, int]:
@@ -155,13 +152,8 @@ def find_design(results: Results) -> Design:
         axes=tuple(axes),
         seeds=tuple(seed for seed in SEEDS if len({trial.get(seed) for trial in trials}) > 1),
         configurations=tuple(
-            Configuration(
-                {axis: rows[0].get(axis) for axis in axes},
-                bool(rows[0]["random_weights"]),
-                results.profiled,
-                tuple(rows),
-            )
-            for rows in configurations.values()
+            Configuration(dict(zip(axes, values, strict=True)), random, results.profiled, tuple(rows))
+            for (*values, random), rows in configurations.items()
         ),
         listed=declared,
         fields=results.fields,
@@ -185,11 +177,9 @@ def show(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
     if isinstance(value, tuple):
         return " + ".join(map(str, value))
-    return str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def is_number(value: Any) -> bool:

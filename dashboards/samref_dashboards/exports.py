@@ -49,12 +49,9 @@ def write(content: Content, folder: Path) -> list[Path]:
         for index, panel in enumerate(figure.panels, start=1):
             spec = standalone(figure, panel)
             name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{index}"
-            for suffix, drawn in (
-                ("svg", vl_convert.vegalite_to_svg(spec).encode()),
-                ("pdf", vl_convert.vegalite_to_pdf(spec)),
-            ):
-                written.append(folder / f"{name}.{suffix}")
-                written[-1].write_bytes(drawn)
+            written += [folder / f"{name}.svg", folder / f"{name}.pdf"]
+            written[-2].write_bytes(vl_convert.vegalite_to_svg(spec).encode())
+            written[-1].write_bytes(vl_convert.vegalite_to_pdf(spec))
     return written
 
 
@@ -120,11 +117,8 @@ def _raw(cell: Cell) -> float | str | None:
 
 def latex(table: Table) -> str:
     r"""A `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
-    blocks = [
-        (block.caption, [row for row in block.rows if not row.paper])
-        for block in table.blocks
-        if any(not row.paper for row in block.rows)
-    ]
+    ours = ((block.caption, [row for row in block.rows if not row.paper]) for block in table.blocks)
+    blocks = [(caption, inside) for caption, inside in ours if inside]
     rows = [row for _, inside in blocks for row in inside]
     kept = [n for n, column in enumerate(table.columns) if not column.paper and _says_something(table, n, rows)]
     columns = [table.columns[n] for n in kept]

@@ -142,14 +142,9 @@ def differences(design: Design, comparisons: Comparisons) -> Figure | None:
         for metric in metrics.COMPARED:
             found = [d for d in comparisons.differences if d.metric == metric.key and d.configuration.data == data]
             rows = [
-                {
-                    "configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data,
-                    "mean": one.interval.mean,
-                    "low": one.interval.low,
-                    "high": one.interval.high,
-                    "p": one.adjusted_p,
-                    "sure": one.significant,
-                }
+                {"configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data}
+                | {"mean": one.interval.mean, "low": one.interval.low, "high": one.interval.high}
+                | {"p": one.adjusted_p, "sure": one.significant}
                 for one in found[:24]
             ]
             title = f"Δ {metric.label}, {data}"

@@ -150,13 +150,10 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         raise ResultsError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
     sweep = Sweep(
         name=about.get("name") or folder.name,
-        purpose=about.get("purpose") or "",
-        file=about.get("file") or "",
-        command=about.get("command") or "",
+        **{key: about.get(key) or "" for key in ("purpose", "file", "command", "other_code")},
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
-        other_code=about.get("other_code") or "",
         place=(folder / COPIED).read_text() if (folder / COPIED).exists() else str(folder),
     )
     return sweep, rows
@@ -164,11 +161,8 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
 
 def _told_apart(sweeps: Sequence[Sweep]) -> tuple[Sweep, ...]:
     """Sweeps of one name (the same file, run into two folders) have their folders' names beside."""
-    names = [sweep.name for sweep in sweeps]
-    return tuple(
-        replace(sweep, name=f"{sweep.name} ({sweep.place})") if names.count(sweep.name) > 1 else sweep
-        for sweep in sweeps
-    )
+    names = [each.name for each in sweeps]
+    return tuple(replace(s, name=f"{s.name} ({s.place})") if names.count(s.name) > 1 else s for s in sweeps)
 
 
 def _axes(written: Any) -> dict[str, tuple[Any, ...]]:
@@ -189,7 +183,7 @@ def _plain(value: Any) -> Any:
 
 
 def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
-    """The same id is the same work: keep the done one, and name every sweep that has it."""
+    """Equal ids are equal work: keep the done one, and name every sweep that has it."""
     kept: dict[str, Trial] = {}
     for trial in trials:
         other = kept.get(trial["trial"])

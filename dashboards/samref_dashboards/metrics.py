@@ -73,26 +73,12 @@ BOUNDARY_5 = Metric(key="boundary_miou_at_5", label="5-mBIoU", scale=100)
 STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s")
 HEADLINE = (NOC_85, NOC_90, NOC_95, NOF_90, NOF_95, MIOU_5, BOUNDARY_5, SECONDS_PER_CLICK, STEPS_PER_SECOND)
 BARRED = ("noc_at_90", "noc_at_95", "miou_at_5")
-"""Those of the headline that get a bar; one under every number would be noise."""
+"""The headline metrics that get a bar; one under every number would be noise."""
 
 LATENCY = Metric(key="sat_latency_seconds", label="latency (s)")
 PARAMETERS = Metric(key="parameters_leaf", label="params (M)", scale=1e-6, digits=1)
 FPS = Metric(key="fps", label="FPS")
 MEMORY = Metric(key="memory_gb", label="memory (G)", digits=1)
-CLICK = Metric(key="seconds_per_click", label="s / click", digits=3)
-MIOU_5 = Metric(key="miou_at_5", label="5-mIoU", scale=100)
-BOUNDARY_5 = Metric(key="boundary_miou_at_5", label="5-mBIoU", scale=100)
-STEPS_PER_SECOND = Metric(key="train_steps_per_second", label="steps / s")
-HEADLINE = (NOC_85, NOC_90, NOC_95, NOF_90, NOF_95, MIOU_5, BOUNDARY_5, SECONDS_PER_CLICK, STEPS_PER_SECOND)
-BARRED = ("noc_at_90", "noc_at_95", "miou_at_5")
-"""Those of the headline that get a bar; one under every number would be noise."""
-
-LATENCY = Metric(key="sat_latency_seconds", label="latency (s)")
-PARAMETERS = Metric(key="parameters_leaf", label="params (M)", scale=1e-6, digits=1)
-FPS = Metric(key="fps", label="FPS")
-MEMORY = Metric(key="memory_gb", label="memory (G)", digits=1)
-COST = (PARAMETERS, FPS, MEMORY)
-"""Table 3."""
 CLICK = Metric(key="click_seconds", label="click (s)", digits=3)
 COST_DETAIL = (
     Metric(key="parameters", label="all params (M)", scale=1e-6),
@@ -103,7 +89,7 @@ COST_DETAIL = (
 )
 """What else profile.parquet is known to hold beside the paper's Table 3; columns that are not known get `named`."""
 PAPER_CLICKS = 256
-"""Of the published SAT latency: 16 prompts along each side."""
+"""The clicks of the published SAT latency: 16 prompts along each side."""
 
 
 def latency_clicks(trials: Iterable[Mapping[str, Any]]) -> str:

@@ -185,8 +185,7 @@ def _read(files: dict[str, list[Path]], dataset: str, sample: str) -> tuple[str,
     scale = SIDE_PX / max(height, width)
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])
-    mask = _decode(masks[0], cv2.IMREAD_UNCHANGED) if masks else None
-    outline = ""
+    mask, outline = _decode(masks[0], cv2.IMREAD_UNCHANGED) if masks else None, ""
     if mask is not None and mask.shape[:2] == (height, width):
         first = mask if mask.ndim == 2 else mask.max(axis=2)
         outline = _outline(first > (128 if dataset in _BANDED else 0))

@@ -61,7 +61,7 @@ class Row:
 
     @property
     def kinds(self) -> str:
-        """Its classes in the page."""
+        """The classes of the row in the page."""
         said = {"random": self.random_weights, "published": self.paper, "lacking": self.status != "done"}
         return " ".join(kind for kind, is_so in said.items() if is_so)
 

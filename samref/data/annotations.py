@@ -147,7 +147,7 @@ class _Reader:
         self._expect(closing)
 
     def _flat_object(self) -> tuple[Any, int, int] | None:
-        """As `_value`, the outline replaced by 0; None where a plain reading is needed."""
+        """Read a value as `_value` does, the outline replaced by 0; None where a plain reading is needed."""
         self._next()
         found = _FLAT_OBJECT.match(self._text, self._at)
         if found is None:
