@@ -54,7 +54,7 @@ def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
     most = max(map(len, combinations.values()), default=0)
     if most > MAX_LINES:
         note += f" {MAX_LINES} of up to {most} curves a chart, evenly spaced."
-    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, len(combinations))
+    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, found=len(combinations))
 
 
 def noc_by_axis(design: Design, axis: str) -> Figure | None:
@@ -91,7 +91,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
         note += f" {MAX_POINTS} of up to {most} configurations a chart, evenly spaced."
     title = f"Number of clicks against {design.label(axis)}"
     name = f"noc-by-{re.sub(r'[^a-z0-9]+', '-', axis)}"  # a file's name, so nothing but that
-    return figure(design, name, title, note, lined, panels[:MAX_CHARTS], len(panels))
+    return figure(design, name, title, note, lined, panels)
 
 
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
@@ -116,7 +116,7 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
             rows.append({**points, **owner, "configuration": stage})
         panels.append(Panel(name, charts.training(rows, colours_of, f"{name} over training steps")))
     note = f"{len(shown)} of {len(stages)} trainings; curves of more than {CURVE_POINTS} points are averaged."
-    made = figure(design, "training", "Training", note, lined, panels[:MAX_CHARTS], len(panels))
+    made = figure(design, "training", "Training", note, lined, panels)
     return replace(made, legend={label: colour for label, colour in colours_of.items() if label}) if made else None
 
 

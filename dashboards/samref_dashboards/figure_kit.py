@@ -63,23 +63,23 @@ def figure(
     note: str,
     lined: Sequence[str],
     panels: Sequence[Panel],
-    found: int,
     *,
+    found: int = 0,
     dashed: bool = True,
     widest: int = 4,
 ) -> Figure | None:
-    """The panels as a figure; None without any, and a note where there were more."""
+    """The first MAX_CHARTS panels as a figure; None without any, a note where there are more (`found`, where given)."""
     if not panels:
         return None
-    if found > len(panels):
-        note += f" {found - len(panels)} more charts are left out."
+    if (more := max(found, len(panels)) - MAX_CHARTS) > 0:
+        note += f" {more} more charts are left out."
     return Figure(
         name=f"figure-{name}",
         title=title,
         note=note,
         legend_title=" · ".join(map(design.label, lined)),
         legend=legend(design, lined),
-        panels=tuple(panels),
+        panels=tuple(panels[:MAX_CHARTS]),
         dashed=RANDOM if dashed and any(each.random_weights for each in design.configurations) else "",
         widest=widest,
     )

@@ -48,7 +48,7 @@ def heat_maps(design: Design) -> Figure | None:
     note = "Mean over seeds; lighter is better, or darker in the dark. One scale per dataset: "
     note += f"{', '.join(ranges)}. An empty square has no measurement."
     note += " † lacks a seed." if any(row["lacking"] for _, rows in maps for row in rows) else ""
-    return figure(design, "heat", title, note, (), panels, len(maps), dashed=False)
+    return figure(design, "heat", title, note, (), panels, found=len(maps), dashed=False)
 
 
 def _square(design: Design, configuration: Configuration, across: str, down: str) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ def tradeoffs(design: Design) -> Figure | None:
     if cost is metrics.LATENCY:
         note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"
-    return figure(design, "tradeoff", "Quality against cost", note, lined, panels[:MAX_CHARTS], len(panels))
+    return figure(design, "tradeoff", "Quality against cost", note, lined, panels)
 
 
 def _distinct(design: Design, cost: Metric) -> int:
@@ -153,4 +153,4 @@ def differences(design: Design, comparisons: Comparisons) -> Figure | None:
     note += "p < 0.05. At most 24 a chart; all are in the table below."
     title = f"Differences to {comparisons.baseline}"
     # Names take half of a chart.
-    return figure(design, "differences", title, note, (), panels[:MAX_CHARTS], len(panels), dashed=False, widest=2)
+    return figure(design, "differences", title, note, (), panels, dashed=False, widest=2)

@@ -55,10 +55,8 @@ def coverage(results: Results) -> Coverage:
         reasons["not run", f"{unrecorded} planned, not in the results"] = []
     order = {status: index for index, status in enumerate(STATUSES)}
     ranked = sorted(reasons.items(), key=lambda item: (order.get(item[0][0], 9), -len(item[1])))
-    known = [status for status in STATUSES if counts[status]]
-    other = [status for status in counts if status not in STATUSES]
     return Coverage(
-        counts={status: counts[status] for status in [*known, *other]},
+        counts={status: counts[status] for status in sorted(+counts, key=lambda status: order.get(status, 9))},
         reasons=tuple((status, reason, tuple(ids)) for (status, reason), ids in ranked),
     )
 

@@ -75,9 +75,7 @@ def pictures(
     """A picture of each of the first hardest objects, under the best trial of its dataset."""
     found = []
     files: dict[str, dict[str, list[Path]]] = {}
-    shown = [
-        (hard, configuration) for hard in hardest[:SHOWN] if (configuration := _best(design, hard.dataset)) is not None
-    ]
+    shown = [(hard, best) for hard in hardest[:SHOWN] if (best := _best(design, hard.dataset)) is not None]
     samples = {hard.sample for hard, _ in shown}
     clicks = _clicks(sql, {str(each.done[0]["trial"]) for _, each in shown}, samples)
     masks = _masks(sql, {str(each.done[0].get("stage_evaluate")) for _, each in shown}, samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.design import Configuration
@@ -102,19 +103,12 @@ class Table:
 
     def limited(self, rows: int) -> Table:
         """The first blocks, up to so many rows, and a note that says what is left out."""
-        kept: list[Block] = []
-        total = 0
-        for block in self.blocks:
-            total += len(block.rows)
-            if total > rows and kept:
-                break
-            kept.append(block)
-        if len(kept) == len(self.blocks):
+        every, totals = len(self.blocks), accumulate(len(block.rows) for block in self.blocks)
+        kept = max(1, sum(total <= rows for total in totals))
+        if kept >= every:
             return self
-        left_out = (
-            f"{len(self.blocks) - len(kept)} of {len(self.blocks)} blocks are left out here; --tables writes all."
-        )
-        return replace(self, blocks=tuple(kept), note=f"{self.note} {left_out}".strip())
+        note = f"{self.note} {every - kept} of {every} blocks are left out here; --tables writes all.".strip()
+        return replace(self, blocks=self.blocks[:kept], note=note)
 
 
 Filled = tuple[Column, Sequence[Cell]]
