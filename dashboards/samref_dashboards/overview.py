@@ -87,6 +87,7 @@ def best(design: Design) -> list[Best]:
 def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str, list[str]]]:
     """(name, values) of everything needed to make the results again; `noc_90` is recomputed, by trial."""
     trials = results.trials
+    fingerprints = sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
     started = sorted(trial["started"] for trial in trials if trial["started"] is not None)
     rows = [
         ("sweep file", [sweep.file for sweep in results.sweeps]),
@@ -98,7 +99,7 @@ def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str,
         ("training data", _distinct(trials, "train.data")),
         ("evaluation data", _distinct(trials, "evaluate.data")),
         ("checkpoint", _distinct(trials, "model.checkpoint")),
-        *((name.replace("_", " "), _distinct(trials, name)) for name in _fingerprints(trials)),
+        *((name.replace("_", " "), _distinct(trials, name)) for name in fingerprints),
         ("clicker", _distinct(trials, "evaluate.clicker")),
         ("versions", _versions(trials)),
         ("started", [f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC"] if started else []),
@@ -110,10 +111,6 @@ def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str,
 
 def _distinct(trials: Iterable[Trial], column: str) -> list[str]:
     return sorted({str(trial[column]) for trial in trials if trial.get(column) is not None})
-
-
-def _fingerprints(trials: Iterable[Trial]) -> list[str]:
-    return sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
 
 
 def _versions(trials: Iterable[Trial]) -> list[str]:

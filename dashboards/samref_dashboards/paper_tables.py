@@ -24,31 +24,22 @@ _N = Column(label="n", key="n", title="seeds measured, of those planned", numeri
 
 def theta(design: Design, comparisons: Comparisons) -> Table | None:
     """Table 1, one block per combination of the other axes; None when θ is not swept."""
-    blocks_of = [
-        configurations for configurations in design.split([THETA]).values() if _has_selector(configurations[0])
-    ]
-    if THETA not in design.axes or not blocks_of:
+    # Without the local refiner nothing is pasted, and θ does not act.
+    acting = [each for each in design.split([THETA]).values() if each[0].trials[0]["model.refiner"] == "gfr+lfr"]
+    if THETA not in design.axes or not acting:
         return None
     ours = metrics.described(paper.THETA_METRICS, design.fields)
-    theirs = [column(metric, paper=True) for metric in ours]
-    if not any(level in paper.THETA for level in design.levels(THETA)):
-        theirs = []
+    known = any(level in paper.THETA for level in design.levels(THETA))
+    theirs = [column(metric, paper=True) for metric in ours if known]
     davis = any(each.data == "davis" for each in design.configurations)
     blocks = []
-    for configurations in blocks_of:
+    for configurations in acting:
         # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
         published = paper.THETA if configurations[0].data == "davis" or not davis else {}
         levels = [each.values[THETA] for each in configurations]
-        block = _block(
-            design,
-            comparisons,
-            configurations,
-            [THETA],
-            before=[[Cell(design.show(THETA, level), level)] for level in levels],
-            ours=ours,
-            after=[_numbers(ours, published[v]) if v in published else [Cell("")] * len(theirs) for v in levels],
-        )
-        blocks.append(block)
+        before = [[Cell(design.show(THETA, level), level)] for level in levels]
+        after = [_numbers(ours, published[v]) if v in published else [Cell("")] * len(theirs) for v in levels]
+        blocks.append(_block(design, comparisons, configurations, [THETA], before=before, ours=ours, after=after))
     return Table(
         name="table1-theta",
         title="Threshold θ",
@@ -224,11 +215,6 @@ def _block(
     data = names.pop() if len(names) == 1 else ""
     caption = design.describe(configurations[0].values, leave_out=[*leave_out, DATA])
     return Block(caption=" · ".join(filter(None, [data, caption])), rows=rows, data=data)
-
-
-def _has_selector(configuration: Configuration) -> bool:
-    """Whether θ acts: without the local refiner nothing is pasted."""
-    return bool(configuration.trials[0]["model.refiner"] == "gfr+lfr")
 
 
 def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:
