@@ -32,7 +32,7 @@ PAUSE_SECONDS = 1.0
 
 
 class DownloadError(UserError, ValueError):
-    """A file cannot be had; one line that names the address and what to do."""
+    """A file cannot be downloaded; one line that names the address and what to do."""
 
 
 class _DroppedError(Exception):
@@ -97,7 +97,7 @@ def download(source: Source, target: Path, progress: Progress = silent) -> str:
 
 @contextlib.contextmanager
 def alone(path: Path, waiting: Callable[[], None]) -> Iterator[BinaryIO]:
-    """A file opened for appending, by one process at a time; the others call `waiting` now and then."""
+    """Open a file for appending, by one process at a time; the others call `waiting` now and then."""
     while True:
         with path.open("ab") as file:
             while not _lock(file):
@@ -127,7 +127,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256, hexadecimal."""
+    """Compute a file's SHA-256, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

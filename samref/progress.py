@@ -20,7 +20,7 @@ def silent(done: int, total: int | None) -> None:
 
 
 def readable_size(size: float) -> str:
-    """Bytes as a person reads them: 375 MB."""
+    """Write bytes as a person reads them, such as 375 MB."""
     power = next((power for power in range(3) if size < 1000 ** (power + 1)), 3)
     shown = size / 1000**power
     return f"{shown:{'.0f' if shown >= 100 or not power else '.3g'}} {('bytes', 'kB', 'MB', 'GB')[power]}"

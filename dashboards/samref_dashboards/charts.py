@@ -34,7 +34,7 @@ def unchecked() -> AbstractContextManager[None]:
 
 
 def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[float]) -> Spec:
-    """Mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
+    """Draw mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
     # A logarithmic axis gives room to the first clicks, where configurations differ.
     clicks = alt.Axis(title="clicks", values=[1, 2, 3, 5, 10, 20, 50, 100], grid=False, format="d")
     base = alt.Chart().transform_flatten(["click", "miou"])
@@ -60,7 +60,7 @@ def metric_by_axis(
     levels: Sequence[float],
     reference: Rows = (),
 ) -> Spec:
-    """A metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
+    """Draw a metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
 
     `reference` is drawn in grey: `x`, `y`, `source`.
     """
@@ -83,7 +83,7 @@ def metric_by_axis(
 
 
 def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str, axis: str) -> Spec:
-    """A metric (`y`, with `low` and `high`) of an axis' names (`x`, in order): a point in a bar each, side by side."""
+    """Draw a metric (`y`, `low` to `high`) for each of an axis' names (`x`, in order): points in bars, side by side."""
     names = alt.Y("x:N", sort=None, axis=alt.Axis(title=axis, grid=False, ticks=False, labelLimit=130))
     scale = _around([row[end] for row in rows for end in ("low", "high")], 8)
     base = alt.Chart().encode(y=names, color=_colour(legend))
@@ -100,7 +100,7 @@ def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str,
 
 
 def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
-    """A metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
+    """Draw a metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
     base = alt.Chart().encode(
         x=alt.X("x:N", sort=None, axis=alt.Axis(title=x, labelAngle=0, grid=False, labelOverlap=True)),
         y=alt.Y("y:N", sort=None, axis=alt.Axis(title=y, grid=False, labelOverlap=True)),
@@ -113,7 +113,7 @@ def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
 
 
 def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost: str, quality: str) -> Spec:
-    """Quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
+    """Draw quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
     x = alt.X("x:Q", axis=alt.Axis(title=cost, grid=False, tickCount=5), scale=alt.Scale(zero=False, padding=18))
     y = alt.Y("y:Q", title=quality, scale=_around([row["y"] for row in rows], 12), axis=alt.Axis(tickCount=5))
     points = alt.Chart().mark_point(**_POINT).encode(x=x, y=y, color=_colour(legend), fill=_hollow(legend))
@@ -123,7 +123,7 @@ def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost:
 
 
 def differences(rows: Rows, description: str, *, metric: str) -> Spec:
-    """Mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
+    """Draw mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
     y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False, ticks=False))
     base = alt.Chart().encode(y=y)
     sure = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--soft)"))
@@ -144,7 +144,7 @@ def differences(rows: Rows, description: str, *, metric: str) -> Spec:
 
 
 def training(rows: Rows, legend: Legend, description: str) -> Spec:
-    """A training metric (`value`) over `step`, both lists."""
+    """Draw a training metric (`value`) over `step`, both lists."""
     chart = alt.Chart().transform_flatten(["step", "value"]).mark_line(strokeWidth=1.25, opacity=0.85)
     encoded = chart.encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=5, format="~s")),

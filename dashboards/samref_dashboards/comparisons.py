@@ -28,7 +28,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One configuration against its baseline, in one metric."""
+    """How one configuration differs from its baseline in one metric."""
 
     configuration: Configuration
     baseline: Configuration
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
-    """All differences to one baseline."""
+    """What all configurations differ in from one baseline."""
 
     baseline: str
     """What it is, in words; empty where there is none."""
@@ -58,14 +58,14 @@ class Comparisons:
 
     @property
     def how(self) -> str:
-        """The procedure, for a note under a table."""
+        """Describe the procedure, for a note under a table."""
         return (
             f"paired bootstrap over objects, {RESAMPLES:,} resamples; Holm-corrected over "
             f"{len(self.differences)} comparisons, p < {LEVEL:g}"
         )
 
     def differs(self, configuration: Configuration, metric: str) -> bool:
-        """Whether this configuration differs from its baseline in this metric."""
+        """Tell whether this configuration differs from its baseline in this metric."""
         return (configuration.key, metric) in self._significant
 
     @cached_property

@@ -19,7 +19,7 @@ HARDEST = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A report before it is a page."""
+    """What a report says, before it is a page."""
 
     results: Results
     design: Design
@@ -39,7 +39,7 @@ class Content:
 
 
 def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | None = None) -> Content:
-    """Ask all questions; ResultsError if there is no such baseline."""
+    """Ask all questions about the results; ResultsError if there is no such baseline."""
     design = find_design(results)
     answers = Answers(results, design.configurations)
     compared = comparisons.compare(answers, design, baseline)

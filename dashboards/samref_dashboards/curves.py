@@ -25,7 +25,7 @@ MAX_POINTS = 600
 
 
 def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
-    """Mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
+    """Show mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
     lined = lined_axes(design, leave_out=[DATA]) or lined_axes(design)
     colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
@@ -58,7 +58,7 @@ def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
 
 
 def noc_by_axis(design: Design, axis: str) -> Figure | None:
-    """NoC90 and NoC95 against one axis: a chart per dataset and metric, a line per value of another axis."""
+    """Show NoC90 and NoC95 against one axis: a chart per dataset and metric, a line per value of another axis."""
     levels = design.levels(axis)
     if len(levels) < 2:
         return None
@@ -95,7 +95,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
 
 
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
-    """The losses over the steps of every training (another metric only where there is no loss)."""
+    """Show the losses over the steps of every training (another metric only where there is no loss)."""
     names = [name for name in curves if "loss" in name] or list(curves)[:1]
     owners = {trial["stage_train"]: each for each in design.configurations for trial in each.trials}
     # What is evaluated does not tell trainings apart.

@@ -35,7 +35,7 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋ₜ", "0123456789-
 
 
 def write(content: Content, folder: Path) -> list[Path]:
-    """Write every table and figure into the folder; the files, in order. ResultsError if it cannot be one."""
+    """Write every table and figure into the folder and give the files, in order; ResultsError if it cannot be one."""
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder}: is a file; --tables names a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write(content: Content, folder: Path) -> list[Path]:
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub's Markdown, with its caption above and its notes below."""
+    """Write a table in GitHub's Markdown, with its caption above and its notes below."""
     labels = [f"{column.label} (paper)" if column.paper else column.label for column in table.columns]
     lines = [
         f"**{_md(table.caption)}**",
@@ -84,7 +84,7 @@ def _md(text: str) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
+    """Write CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
     spread = [any(row.cells[n].std is not None for row in table.rows) for n in range(len(table.columns))]
     grouped = any(block.caption for block in table.blocks)
     random = any(row.random_weights for row in table.rows)
@@ -116,7 +116,7 @@ def _raw(cell: Cell) -> float | str | None:
 
 
 def latex(table: Table) -> str:
-    r"""A `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
+    r"""Write a `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
     ours = ((block.caption, [row for row in block.rows if not row.paper]) for block in table.blocks)
     blocks = [(caption, inside) for caption, inside in ours if inside]
     rows = [row for _, inside in blocks for row in inside]
@@ -161,13 +161,13 @@ def _tex_cell(cell: Cell) -> str:
 
 
 def tex(text: str) -> str:
-    """Text as LaTeX shows it as it is; the subscripts of Gₜ and Mₜ₋₁ in mathematics."""
+    """Escape text so that LaTeX shows it as it is; the subscripts of Gₜ and Mₜ₋₁ in mathematics."""
     escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
     return re.sub(r"([GM]?)([₀-₉₋ₜ]+)", lambda found: f"${found[1]}_{{{found[2].translate(_SUBSCRIPTS)}}}$", escaped)
 
 
 def standalone(figure: Figure, panel: Panel) -> dict[str, Any]:
-    """A chart that needs no page around it: colours as values, its own legend, its own title."""
+    """Make a chart that needs no page around it: colours as values, its own legend, its own title."""
     spec: dict[str, Any] = _resolve(panel.spec, figure)
     return {
         **spec,

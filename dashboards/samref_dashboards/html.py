@@ -19,7 +19,7 @@ SLIM = 6
 
 
 def render(**content: Any) -> str:
-    """The page."""
+    """Render the page from its template and this content."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("samref_dashboards", "page"),
         autoescape=True,

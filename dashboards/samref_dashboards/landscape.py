@@ -25,7 +25,7 @@ MAX_POINTS = 400
 
 
 def heat_maps(design: Design) -> Figure | None:
-    """NoC90 over the first two axes, a chart per dataset and combination of the others; None below two axes."""
+    """Map NoC90 over the first two axes, a chart per dataset and combination of the others; None below two axes."""
     axes = [axis for axis in design.axes if axis != DATA and len(design.levels(axis)) > 1][:2]
     if len(axes) < 2:
         return None
@@ -88,7 +88,7 @@ def _paint(maps: Sequence[tuple[Configuration, Sequence[dict[str, Any]]]]) -> li
 
 
 def tradeoffs(design: Design) -> Figure | None:
-    """NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
+    """Show NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
     # One model has one cost: differences between its rows would be noise of the clock.
     models = {each.trials[0].get("stage_profile") for each in design.configurations if each.done}
     if len(models) < 2:
@@ -136,7 +136,7 @@ def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def differences(design: Design, comparisons: Comparisons) -> Figure | None:
-    """Mean differences to the baseline with their intervals, a chart per metric and dataset."""
+    """Show mean differences to the baseline with their intervals, a chart per metric and dataset."""
     panels = []
     for data in dict.fromkeys(difference.configuration.data for difference in comparisons.differences):
         for metric in metrics.COMPARED:

@@ -42,7 +42,7 @@ Trial = dict[str, Any]
 
 
 class ResultsError(ValueError):
-    """Results that cannot be read; the message is one line for the user."""
+    """The results cannot be read; the message is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,14 +34,14 @@ class Metric:
         return f"{', in '.join(filter(None, [self.meaning, unit]))} ({self.key})" if self.meaning else self.key
 
     def write(self, value: float | None) -> str:
-        """The value as text; a dash when it was not measured, more digits than usual where those would say 0."""
+        """Write a value as text; a dash when it was not measured, more digits than usual where those would say 0."""
         if value is None:
             return "–"
         text = f"{value * self.scale:,.{self.digits}f}"
         return f"{value * self.scale:.1g}" if value and not text.strip("-0.") else text
 
     def write_summary(self, summary: Summary) -> str:
-        """`mean ± std`, or the mean alone when there are no repetitions."""
+        """Write `mean ± std`, or the mean alone when there are no repetitions."""
         text = self.write(summary.mean)
         return text if summary.std is None else f"{text} ± {summary.std * self.scale:.{self.digits}f}"
 
@@ -93,14 +93,14 @@ PAPER_CLICKS = 256
 
 
 def latency_clicks(trials: Iterable[Mapping[str, Any]]) -> str:
-    """How many single clicks these trials' SAT latency is of: `256`, or what `profile.prompts_per_side` made of it."""
+    """Say how many single clicks these trials' SAT latency is of: `256`, or `profile.prompts_per_side` squared."""
     sides = {trial.get("profile.prompts_per_side") for trial in trials if trial.get(LATENCY.key) is not None}
     counts = {PAPER_CLICKS if side is None else int(side) ** 2 for side in sides} or {PAPER_CLICKS}
     return " or ".join(map(str, sorted(counts)))
 
 
 def named(column: str) -> Metric:
-    """A metric of a column that this file does not know: its name is its label."""
+    """Make a metric of a column that this file does not know: its name is its label."""
     words = column.replace("_", " ")
     if column.endswith("_seconds"):
         return Metric(key=column, label=f"{words.removesuffix(' seconds')} (s)", digits=4)

@@ -62,7 +62,7 @@ def coverage(results: Results) -> Coverage:
 
 
 def best(design: Design) -> list[Best]:
-    """The best configuration of every dataset; random weights never win."""
+    """Find the best configuration of every dataset; random weights never win."""
     winners = []
     for data in design.datasets:
         measured = [
@@ -85,7 +85,7 @@ def best(design: Design) -> list[Best]:
 
 
 def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str, list[str]]]:
-    """(name, values) of everything needed to make the results again; `noc_90` is recomputed, by trial."""
+    """List (name, values) of all that is needed to make the results again; `noc_90` is recomputed, by trial."""
     trials = results.trials
     fingerprints = sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
     started = sorted(trial["started"] for trial in trials if trial["started"] is not None)

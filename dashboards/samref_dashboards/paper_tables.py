@@ -23,7 +23,7 @@ _N = Column(label="n", key="n", title="seeds measured, of those planned", numeri
 
 
 def theta(design: Design, comparisons: Comparisons) -> Table | None:
-    """Table 1, one block per combination of the other axes; None when θ is not swept."""
+    """Make Table 1, one block per combination of the other axes; None when θ is not swept."""
     # Without the local refiner nothing is pasted, and θ does not act.
     acting = [each for each in design.split([THETA]).values() if each[0].trials[0]["model.refiner"] == "gfr+lfr"]
     if THETA not in design.axes or not acting:
@@ -52,7 +52,7 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
 
 
 def methods(design: Design, comparisons: Comparisons) -> Table | None:
-    """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
+    """Make Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
     if not several or not any(each.done for each in design.configurations):
         return None
@@ -88,7 +88,7 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
 
 
 def cost(results: Results, profiles: Profiles) -> Table | None:
-    """Table 3; None when nothing was profiled."""
+    """Make Table 3; None when nothing was profiled."""
     ours = metrics.described(paper.COST_METRICS, results.fields)
     if all(row.get(metric.key) is None for row in profiles.values() for metric in ours):
         return None
@@ -111,7 +111,7 @@ def cost(results: Results, profiles: Profiles) -> Table | None:
 
 
 def cost_detail(results: Results, profiles: Profiles) -> Table | None:
-    """Whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
+    """List whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
     about = {"stage", "model", "refiner", "device", *(metric.key for metric in paper.COST_METRICS)}
     known = {metric.key: metric for metric in metrics.COST_DETAIL}
     there = {key for row in profiles.values() for key, value in row.items() if _float(value) is not None} - about
@@ -130,7 +130,7 @@ def cost_detail(results: Results, profiles: Profiles) -> Table | None:
 
 
 def method(trial: Mapping[str, Any]) -> tuple[str, str]:
-    """(method, backbone) as the paper writes them: `sam_vit_h` with the refiner is SAM-REF, ViT-H*."""
+    """Name method and backbone as the paper writes them: `sam_vit_h` with the refiner is SAM-REF, ViT-H*."""
     name, refiner = str(trial["model.backbone"]), trial["model.refiner"]
     family, _, rest = name.partition("_")
     found = re.fullmatch(r"(vit|hiera)_(b\+|[blhts])(_sax\d)?", rest)

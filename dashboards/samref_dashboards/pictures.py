@@ -35,7 +35,7 @@ _BANDED = {"grabcut", "berkeley"}
 
 
 class Mark(NamedTuple):
-    """One click."""
+    """One click as a picture shows it."""
 
     number: int
     x: float
@@ -46,7 +46,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One object under one trial."""
+    """One object with the clicks and the mask of one trial."""
 
     dataset: str
     sample: str
@@ -72,7 +72,7 @@ class Picture:
 def pictures(
     sql: duckdb.DuckDBPyConnection, design: Design, hardest: Sequence[HardObject], data_root: Path | None
 ) -> list[Picture]:
-    """A picture of each of the first hardest objects, under the best trial of its dataset."""
+    """Picture each of the first hardest objects, under the best trial of its dataset."""
     found = []
     files: dict[str, dict[str, list[Path]]] = {}
     shown = [(hard, best) for hard in hardest[:SHOWN] if (best := _best(design, hard.dataset)) is not None]

@@ -28,7 +28,7 @@ Curve = list[tuple[float, float]]
 
 
 class HardObject(NamedTuple):
-    """One object, over all configurations."""
+    """One object, and how all configurations fared on it."""
 
     dataset: str
     sample: str
@@ -88,14 +88,14 @@ class Answers:
             FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
 
     def noc_90(self) -> dict[str, float]:
-        """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
+        """Compute every trial's NoC90 from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
         made = self._sql.execute(
             f"SELECT trial, avg(coalesce(first_90, max_clicks)) FROM {self._objects} GROUP BY trial"
         )
         return dict(made.fetchall())
 
     def clicks_needed(self, trials: Iterable[str]) -> dict[str, ClicksNeeded]:
-        """NoC of every object of these trials."""
+        """Count the clicks that every object of these trials needed."""
         rows = self._sql.execute(
             f"""
             SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
@@ -110,7 +110,7 @@ class Answers:
         }
 
     def miou_curves(self) -> dict[int, Curve]:
-        """For every configuration (its index) the mean IoU after each click, over objects, then over repetitions."""
+        """Compute each configuration's (its index) mean IoU after each click, over objects, then over repetitions."""
         rows = self._sql.execute(f"""
             WITH made AS (SELECT trial, click, sum(iou) AS total FROM clicks GROUP BY trial, click),
                  whole AS (SELECT trial, any_value(grp) AS grp, count(*) AS n FROM {self._objects} GROUP BY trial),
@@ -128,7 +128,7 @@ class Answers:
         return curves
 
     def hardest(self, limit: int) -> list[HardObject]:
-        """The objects that need most clicks; trials with random weights count only where there are no others."""
+        """Find the objects that need most clicks; random weights count only where there are no others."""
         rows = self._sql.execute(
             f"""
             WITH counted AS (
@@ -151,7 +151,7 @@ class Answers:
         return [HardObject(*row) for row in rows]
 
     def training_curves(self) -> dict[str, dict[str, Curve]]:
-        """metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
+        """Read metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
         rows = self._sql.execute(
             """
             WITH finite AS (SELECT stage, metric, step, value FROM training WHERE isfinite(value)),
@@ -168,12 +168,12 @@ class Answers:
         return curves
 
     def profiles(self) -> dict[str, dict[str, object]]:
-        """The row of profile.parquet of every profile stage."""
+        """Read the row of profile.parquet of every profile stage."""
         made = self._sql.sql("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
         return {row["stage"]: row for row in made.to_arrow_table().to_pylist()}
 
     def spent(self) -> list[Spent]:
-        """What computing cost, each stage once, in the stages' order."""
+        """Sum up what computing cost, each stage once, in the stages' order."""
         rows = self._sql.execute("""
             SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
                    max(coalesce(device_peak_memory_gb, peak_memory_gb))

@@ -32,7 +32,7 @@ _BUNDLE = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle
 
 
 def build(content: Content, *, refresh_seconds: float | None = None) -> str:
-    """The page as text; with `refresh_seconds` it loads itself again as often."""
+    """Make the page as text; with `refresh_seconds` it loads itself again as often."""
     return html.render(
         content=content,
         paper=[table.limited(MAX_BLOCK_ROWS) for table in content.paper],
@@ -60,7 +60,7 @@ def _bundle() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Declare the command's options."""
     made = argparse.ArgumentParser(
         prog="samref-dashboard", description="One HTML page from results folders; several are compared."
     )
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parser().parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as copies:

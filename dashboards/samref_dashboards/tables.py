@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value as it is shown."""
+    """One value of a table, as it is shown."""
 
     text: str
     value: float | str | None = None
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows that belong together."""
+    """Rows of a table that belong together."""
 
     caption: str
     rows: tuple[Row, ...]
@@ -78,7 +78,7 @@ class Block:
 
     @property
     def all_random(self) -> bool:
-        """All have random weights: one mark at the caption says it."""
+        """Whether all rows have random weights: one mark at the caption says it."""
         return bool(self.rows) and all(row.random_weights for row in self.rows)
 
 
@@ -102,7 +102,7 @@ class Table:
         return [row for block in self.blocks for row in block.rows]
 
     def limited(self, rows: int) -> Table:
-        """The first blocks, up to so many rows, and a note that says what is left out."""
+        """Keep the first blocks, up to so many rows, with a note that says what is left out."""
         every, totals = len(self.blocks), accumulate(len(block.rows) for block in self.blocks)
         kept = max(1, sum(total <= rows for total in totals))
         if kept >= every:
@@ -116,14 +116,14 @@ Filled = tuple[Column, Sequence[Cell]]
 
 
 def texts(label: str, key: str, values: Iterable[str], *, title: str = "", data: bool = False) -> Filled:
-    """A column of words."""
+    """Make a column of words."""
     return Column(label=label, key=key, title=title, data=data), [Cell(value) for value in values]
 
 
 def amounts(
     label: str, key: str, values: Iterable[float | None], form: str = "", *, scale: float = 1, title: str = ""
 ) -> Filled:
-    """A column of numbers in a format such as `.2f`, times a scale (100 for percent); a dash where one is missing."""
+    """Make a column of numbers in a format such as `.2f`, times a scale (100: percent); a dash where one is missing."""
     cells = [Cell("–" if value is None else f"{scale * value:{form}}", value) for value in values]
     return Column(label=label, key=key, title=title, numeric=True), cells
 
@@ -131,7 +131,7 @@ def amounts(
 def plain(
     name: str, title: str, caption: str, columns: Sequence[Filled], *, note: str = "", sortable: bool = True
 ) -> Table | None:
-    """A table of one block without a heading; None without rows."""
+    """Make a table of one block without a heading; None without rows."""
     rows = tuple(Row(cells=cells) for cells in zip(*(cells for _, cells in columns), strict=True))
     if not rows:
         return None
@@ -140,18 +140,18 @@ def plain(
 
 
 def column(metric: Metric, *, paper: bool = False) -> Column:
-    """The column of a metric, ours or the published one beside it."""
+    """Make the column of a metric, ours or the published one beside it."""
     key = f"paper_{metric.key}" if paper else metric.key
     return Column(label=metric.label, key=key, title=metric.title, numeric=True, paper=paper)
 
 
 def number(metric: Metric, value: float | None) -> Cell:
-    """A metric's single value."""
+    """Make the cell of a metric's single value."""
     return Cell(metric.write(value), value=value)
 
 
 def tops(metric: Metric, values: Sequence[float | None], datasets: Sequence[str]) -> set[int]:
-    """The indices of the best value of each dataset; nothing is best where neither way is better."""
+    """Find the indices of the best value of each dataset; nothing is best where neither way is better."""
     found: set[int] = set()
     for data in set(datasets) if metric.better else ():
         own = [value if other == data else None for value, other in zip(values, datasets, strict=True)]
@@ -162,7 +162,7 @@ def tops(metric: Metric, values: Sequence[float | None], datasets: Sequence[str]
 def summaries(
     configurations: Sequence[Configuration], shown: Sequence[Metric], comparisons: Comparisons | None = None
 ) -> list[list[Cell]]:
-    """A row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
+    """Make a row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
 
     Random weights are never best, and neither is a mean that lacks a seed.
     """

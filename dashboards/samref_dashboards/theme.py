@@ -46,7 +46,7 @@ DISTINCT = 7
 
 
 def colours(count: int, ordered: bool) -> list[str]:
-    """A ramp for an ordered axis, else distinct colours."""
+    """Choose a ramp for an ordered axis, else distinct colours."""
     if ordered:
         return [f"var(--ramp-{1 + round(6 * i / max(1, count - 1))})" for i in range(count)]
     return [f"var(--series-{min(i, DISTINCT) + 1})" for i in range(count)]

@@ -29,7 +29,7 @@ from samref_dashboards.tables import (
 
 
 def trials(results: Results, design: Design) -> Table | None:
-    """Every trial: what was swept, how it ended, the headline metrics. None in an empty sweep."""
+    """List every trial: what was swept, how it ended, the headline metrics. None in an empty sweep."""
     ordered = [trial for each in design.configurations for trial in each.trials]
     columns = [texts("trial", "trial", (row["trial"] for row in ordered))]
     if len(results.sweeps) > 1:
@@ -56,7 +56,7 @@ def trials(results: Results, design: Design) -> Table | None:
 
 
 def differences(design: Design, comparisons: Comparisons) -> Table | None:
-    """Every configuration against its baseline; None without a comparison."""
+    """Compare every configuration with its baseline; None without a comparison."""
     of = {each: [one for one in comparisons.differences if one.metric == each.key] for each in metrics.COMPARED}
     firsts = of[metrics.NOC_90]
     names = [design.describe(one.configuration.values, leave_out=[DATA]) or "the only configuration" for one in firsts]
@@ -104,7 +104,7 @@ def _signed(value: float, digits: int) -> str:
 
 
 def importance(design: Design) -> Table | None:
-    """How much of the variance of NoC90 lies between an axis' values; None below two axes or six configurations."""
+    """Tell how much of NoC90's variance lies between an axis' values; None below two axes or six configurations."""
     axes = [axis for axis in design.axes if axis != DATA and len(design.levels(axis)) > 1]
     if len(axes) < 2:
         return None
@@ -169,7 +169,7 @@ def _binned(values: Sequence[object]) -> list[object]:
 
 
 def hardest(objects: Sequence[HardObject]) -> Table | None:
-    """The objects that need most clicks; None without clicks."""
+    """List the objects that need most clicks; None without clicks."""
     reached = Column(label="reached 90 %", key="reached_90", title="trials that reached IoU 0.9, of all", numeric=True)
     final, worst = "mean after the last click", "lowest final IoU of a trial"
     columns = [
@@ -190,7 +190,7 @@ def hardest(objects: Sequence[HardObject]) -> Table | None:
 
 
 def computing(spent: Sequence[Spent]) -> Table | None:
-    """What the sweep itself took; None where stages were not recorded."""
+    """Sum up what the sweep itself took; None where stages were not recorded."""
     per_second = "images encoded, steps or clicks: the median"
     columns = [
         texts("stage", "kind", (one.kind for one in spent)),

@@ -49,7 +49,7 @@ class Index:
 
 
 def read_index(file: Path) -> Index:
-    """The index of `file`. Raises DataError where it is no COCO instances file."""
+    """Build the index of `file`. Raises DataError where it is no COCO instances file."""
     index = Index()
 
     def add_image(entry: dict[str, Any], start: int, end: int) -> None:
@@ -89,7 +89,7 @@ def read_index(file: Path) -> Index:
 
 
 def read_object(file: Path, start: int, length: int, identity: int) -> dict[str, Any]:
-    """One annotation by its place. Raises DataError where the file is no longer the one that was indexed."""
+    """Read one annotation by its place. Raises DataError where the file is no longer the one that was indexed."""
     try:
         with file.open("rb", buffering=0) as stream:
             stream.seek(start)

@@ -44,7 +44,7 @@ Points = NDArray[np.float64]
 
 
 def open_shapes(request: Request) -> Dataset:
-    """The dataset; `samples` is how many are drawn, without limit."""
+    """Open the dataset; `samples` is how many are drawn, without limit."""
     count = DEFAULT_SAMPLES[request.split] if request.samples is None else request.samples
     if count < 1:
         raise DataError(f"{request.name}: {count} samples were asked for; set samples to 1 or more")
@@ -88,7 +88,7 @@ class Shapes:
 
 
 def draw_layout(rng: np.random.Generator) -> tuple[Label, int]:
-    """SIZE×SIZE labels and the target's: 0 and 1 are ground, 2 and up objects, later ones before earlier ones."""
+    """Draw SIZE×SIZE labels and name the target's: 0 and 1 are ground, 2 and up objects, later ones in front."""
     for _ in range(MOST_ATTEMPTS):
         labels = np.zeros((SIZE, SIZE), np.uint8)
         if rng.random() < 0.5:

@@ -22,7 +22,7 @@ are at least 70 of 441 (black to white) apart, yet no threshold of colour is rig
 
 
 def paint(labels: NDArray[np.uint8], rng: np.random.Generator) -> Image:
-    """The image (H×W×3 uint8 RGB) of labels (H×W): 0 and 1 are ground, 2 and up objects, each with its texture."""
+    """Paint the image (H×W×3 uint8 RGB) of labels (H×W): 0 and 1 are ground, 2 and up objects, each textured."""
     height, width = labels.shape
     num_labels = int(labels.max()) + 1
     level = np.zeros((height, width), np.float32)
