@@ -26,13 +26,13 @@ from samref.progress import Progress, readable_size, silent
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
-"""In a row, without one more byte; then it gives up."""
+"""How many attempts fail in a row, without one more byte, before it gives up."""
 PAUSE_SECONDS = 1.0
-"""Before the second attempt; doubled before each further one."""
+"""The pause before the second attempt; it is doubled before each further one."""
 
 
 class DownloadError(UserError, ValueError):
-    """A file cannot be had; one line that names the address and what to do."""
+    """A file cannot be downloaded; one line that names the address and what to do."""
 
 
 class _DroppedError(Exception):
@@ -50,9 +50,9 @@ class Source:
 
     address: str
     size: int | None = None
-    """Bytes."""
+    """The file's size, bytes."""
     sha256: str | None = None
-    """Of the whole file, hexadecimal."""
+    """The whole file's hash, hexadecimal."""
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ def download(source: Source, target: Path, progress: Progress = silent) -> str:
 
 @contextlib.contextmanager
 def alone(path: Path, waiting: Callable[[], None]) -> Iterator[BinaryIO]:
-    """A file opened for appending, by one process at a time; the others call `waiting` now and then."""
+    """Open a file for appending, by one process at a time; the others call `waiting` now and then."""
     while True:
         with path.open("ab") as file:
             while not _lock(file):
@@ -127,7 +127,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256, hexadecimal."""
+    """Compute a file's SHA-256, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -243,13 +243,7 @@ def _copy(
     done = start
     progress(done, total)
     try:
-        while True:
-            try:
-                block = response.read(BLOCK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise _DroppedError(f"the connection broke ({_why(error)})") from error
-            if not block:
-                break
+        while block := _read(response):
             file.write(block)
             done += len(block)
             progress(done, total)
@@ -257,6 +251,13 @@ def _copy(
         file.flush()
     if total is not None and done != total:
         raise _DroppedError(f"the connection ended after {done} of {total} bytes")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(BLOCK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _DroppedError(f"the connection broke ({_why(error)})") from error
 
 
 def _check(source: Source, part: Path) -> str:

@@ -16,23 +16,21 @@ PLAIN_SECONDS = 10.0
 
 
 def silent(done: int, total: int | None) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def readable_size(size: float) -> str:
-    """Bytes as a person reads them: 375 MB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.3g} {unit}"
-        size /= 1000
-    raise AssertionError
+    """Write bytes as a person reads them, such as 375 MB."""
+    power = next((power for power in range(3) if size < 1000 ** (power + 1)), 3)
+    shown = size / 1000**power
+    return f"{shown:{'.0f' if shown >= 100 or not power else '.3g'}} {('bytes', 'kB', 'MB', 'GB')[power]}"
 
 
 class ProgressLine:
-    """A `Progress` that prints; use it in a `with`, which clears the line at the end."""
+    """A `Progress` that prints; the end of its `with` block clears the line."""
 
     def __init__(self, label: str, unit: str | None = None) -> None:
-        """unit: of what is counted; None: bytes."""
+        """Count in `unit`; None counts bytes."""
         self._label, self._unit = label, unit
         self._first: tuple[float, int] | None = None
         self._last = time.monotonic()

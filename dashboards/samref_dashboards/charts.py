@@ -34,7 +34,7 @@ def unchecked() -> AbstractContextManager[None]:
 
 
 def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[float]) -> Spec:
-    """Mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
+    """Draw mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
     # A logarithmic axis gives room to the first clicks, where configurations differ.
     clicks = alt.Axis(title="clicks", values=[1, 2, 3, 5, 10, 20, 50, 100], grid=False, format="d")
     base = alt.Chart().transform_flatten(["click", "miou"])
@@ -42,9 +42,9 @@ def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[fl
         x=alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False)),
         y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(domain=list(percent)), axis=alt.Axis(tickCount=5)),
         color=_colour(legend),
-        detail=alt.Detail("configuration:N"),
+        detail="configuration:N",
         strokeDash=_dash(rows),
-        tooltip=[_WHO, alt.Tooltip("click:Q"), alt.Tooltip("miou:Q", title="mIoU %", format=".2f")],
+        tooltip=[_WHO, "click:Q", alt.Tooltip("miou:Q", title="mIoU %", format=".2f")],
     )
     # Points that cannot be seen can be hit by a mouse; lines only by luck.
     return _spec([encoded.mark_line(strokeWidth=1.4), encoded.mark_point(size=40, opacity=0)], rows, description)
@@ -60,7 +60,7 @@ def metric_by_axis(
     levels: Sequence[float],
     reference: Rows = (),
 ) -> Spec:
-    """A metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
+    """Draw a metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
 
     `reference` is drawn in grey: `x`, `y`, `source`.
     """
@@ -68,25 +68,22 @@ def metric_by_axis(
     scale = _around([*(row[end] for row in rows for end in ("low", "high")), *(row["y"] for row in reference)])
     y = alt.Y("y:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=5))
     base = alt.Chart().encode(x=x, color=_colour(legend))
-    band = alt.Chart().encode(x=x, fill=_colour(legend), detail=alt.Detail("rest:N"))
-    band = band.encode(y=alt.Y("low:Q", title=metric, scale=scale), y2=alt.Y2("high:Q"))
+    low = alt.Y("low:Q", title=metric, scale=scale)
+    band = alt.Chart().encode(x=x, fill=_colour(legend), detail="rest:N", y=low, y2="high:Q")
     layers = [
         band.mark_area(opacity=0.14 if len(legend) < 4 else 0.07, stroke=None, strokeWidth=0),
-        base.mark_line().encode(y=y, detail=alt.Detail("rest:N"), strokeDash=_dash(rows)),
+        base.mark_line().encode(y=y, detail="rest:N", strokeDash=_dash(rows)),
         base.mark_point(**_POINT).encode(y=y, fill=_hollow(legend), tooltip=_measured(metric)),
     ]
     if reference:
         point = alt.OverlayMarkDef(color="var(--soft)", size=20)
-        line = alt.Chart(alt.InlineData(values=[dict(row) for row in reference]))
-        line = line.mark_line(color="var(--soft)", strokeWidth=1, strokeDash=[1, 3], point=point)
-        layers.append(
-            line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=[alt.Tooltip("source:N"), alt.Tooltip("y:Q")])
-        )
+        line = _apart(reference).mark_line(color="var(--soft)", strokeWidth=1, strokeDash=[1, 3], point=point)
+        layers.append(line.encode(x="x:Q", y="y:Q", tooltip=["source:N", "y:Q"]))
     return _spec(layers, rows, description)
 
 
 def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str, axis: str) -> Spec:
-    """A metric (`y`, with `low` and `high`) of an axis' names (`x`, in order): a point in a bar each, side by side."""
+    """Draw a metric (`y`, `low` to `high`) for each of an axis' names (`x`, in order): points in bars, side by side."""
     names = alt.Y("x:N", sort=None, axis=alt.Axis(title=axis, grid=False, ticks=False, labelLimit=130))
     scale = _around([row[end] for row in rows for end in ("low", "high")], 8)
     base = alt.Chart().encode(y=names, color=_colour(legend))
@@ -103,33 +100,30 @@ def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str,
 
 
 def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
-    """A metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
+    """Draw a metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
     base = alt.Chart().encode(
         x=alt.X("x:N", sort=None, axis=alt.Axis(title=x, labelAngle=0, grid=False, labelOverlap=True)),
         y=alt.Y("y:N", sort=None, axis=alt.Axis(title=y, grid=False, labelOverlap=True)),
         tooltip=[_WHO, alt.Tooltip("text:N", title=metric), alt.Tooltip("n:N", title="n")],
     )
-    squares = base.mark_rect().encode(color=alt.Color("fill:N", scale=None))
-    layers = [squares]
+    layers = [base.mark_rect().encode(color=alt.Color("fill:N", scale=None))]
     if len({row["x"] for row in rows}) <= 8:
         layers.append(base.mark_text(fontSize=11).encode(text=alt.Text("text:N"), color=alt.Color("ink:N", scale=None)))
     return _spec(layers, rows, description)
 
 
 def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost: str, quality: str) -> Spec:
-    """Quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
+    """Draw quality (`y`) against cost (`x`), one point per configuration; `front` holds the best, by cost."""
     x = alt.X("x:Q", axis=alt.Axis(title=cost, grid=False, tickCount=5), scale=alt.Scale(zero=False, padding=18))
     y = alt.Y("y:Q", title=quality, scale=_around([row["y"] for row in rows], 12), axis=alt.Axis(tickCount=5))
-    tooltip = [alt.Tooltip("x:Q", title=cost, format=".4~g"), *_measured(quality)]
     points = alt.Chart().mark_point(**_POINT).encode(x=x, y=y, color=_colour(legend), fill=_hollow(legend))
-    points = points.encode(tooltip=tooltip)
-    line = alt.Chart(alt.InlineData(values=[dict(row) for row in front]))
-    line = line.mark_line(interpolate="step-after", color="var(--soft)", strokeWidth=1, strokeDash=[3, 3])
+    points = points.encode(tooltip=[alt.Tooltip("x:Q", title=cost, format=".4~g"), *_measured(quality)])
+    line = _apart(front).mark_line(interpolate="step-after", color="var(--soft)", strokeWidth=1, strokeDash=[3, 3])
     return _spec([line.encode(x=x, y=y), points], rows, description)
 
 
 def differences(rows: Rows, description: str, *, metric: str) -> Spec:
-    """Mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
+    """Draw mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
     y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False, ticks=False))
     base = alt.Chart().encode(y=y)
     sure = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--soft)"))
@@ -140,7 +134,7 @@ def differences(rows: Rows, description: str, *, metric: str) -> Spec:
         alt.Tooltip("high:Q", title="to", format="+.2f"),
         alt.Tooltip("p:Q", title="adjusted p", format=".4f"),
     ]
-    zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="var(--soft)", strokeDash=[2, 3])
+    zero = _apart([{"x": 0}]).mark_rule(color="var(--soft)", strokeDash=[2, 3])
     layers = [
         zero.encode(x=alt.X("x:Q", title=f"Δ {metric}", axis=alt.Axis(tickCount=5))),
         base.mark_rule(strokeWidth=1.75).encode(x=alt.X("low:Q", title=f"Δ {metric}"), x2=alt.X2("high:Q"), color=sure),
@@ -150,17 +144,22 @@ def differences(rows: Rows, description: str, *, metric: str) -> Spec:
 
 
 def training(rows: Rows, legend: Legend, description: str) -> Spec:
-    """A training metric (`value`) over `step`, both lists."""
+    """Draw a training metric (`value`) over `step`, both lists."""
     chart = alt.Chart().transform_flatten(["step", "value"]).mark_line(strokeWidth=1.25, opacity=0.85)
     encoded = chart.encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=5, format="~s")),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         color=_colour(legend),
-        detail=alt.Detail("configuration:N"),
+        detail="configuration:N",
         strokeDash=_dash(rows),
         tooltip=[alt.Tooltip("configuration:N", title="training")],
     )
     return _spec([encoded], rows, description)
+
+
+def _apart(rows: Rows) -> alt.Chart:
+    """A chart with rows of its own."""
+    return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
 def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
@@ -190,12 +189,8 @@ def _scale(levels: Sequence[float]) -> alt.Scale:
     return alt.Scale(zero=False, padding=14, type="log" if wide else "linear")
 
 
-def _shorten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Five digits are more than a screen shows, and a quarter of the bytes."""
-    return {key: _round(value) for key, value in row.items()}
-
-
 def _round(value: Any) -> Any:
+    """Five digits are more than a screen shows, and a quarter of the bytes."""
     if isinstance(value, list):
         return [_round(item) for item in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
@@ -229,5 +224,5 @@ def _spec(layers: Sequence[alt.Chart], rows: Rows, description: str, height: int
     for layer in spec["layer"]:
         if layer["data"] == {"name": "empty"}:  # what Altair 6 writes of a chart without data
             del layer["data"]
-    spec["data"] = {"values": [_shorten(row) for row in rows]}
+    spec["data"] = {"values": [{key: _round(value) for key, value in row.items()} for row in rows]}
     return spec

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samref_dashboards import metrics
 from samref_dashboards.design import DATA, Configuration, Design, is_number
 from samref_dashboards.load import ResultsError, Trial
 from samref_dashboards.queries import Answers, ClicksNeeded
 from samref_dashboards.statistics import RESAMPLES, Interval, holm, paired_bootstrap
 
-METRICS = ("noc_at_90", "noc_at_95")
-"""What is compared: the paper's own measures, which every object has."""
+METRICS = tuple(metric.key for metric in metrics.COMPARED)
 LIMIT = 100
 """Configurations compared. The family of tests is what is shown, so it is chosen by order, never by outcome."""
 LEVEL = 0.05
@@ -28,7 +28,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One configuration against its baseline, in one metric."""
+    """How one configuration differs from its baseline in one metric."""
 
     configuration: Configuration
     baseline: Configuration
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
-    """All differences to one baseline."""
+    """What all configurations differ in from one baseline."""
 
     baseline: str
     """What it is, in words; empty where there is none."""
@@ -58,14 +58,14 @@ class Comparisons:
 
     @property
     def how(self) -> str:
-        """The procedure, for a note under a table."""
+        """Describe the procedure, for a note under a table."""
         return (
             f"paired bootstrap over objects, {RESAMPLES:,} resamples; Holm-corrected over "
             f"{len(self.differences)} comparisons, p < {LEVEL:g}"
         )
 
     def differs(self, configuration: Configuration, metric: str) -> bool:
-        """Whether this configuration differs from its baseline in this metric."""
+        """Tell whether this configuration differs from its baseline in this metric."""
         return (configuration.key, metric) in self._significant
 
     @cached_property
@@ -73,8 +73,7 @@ class Comparisons:
         return {(one.configuration.key, one.metric) for one in self.differences if one.significant}
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(NamedTuple):
     configuration: Configuration
     baseline: Configuration
     seeds: str
@@ -149,10 +148,7 @@ def _partners(
     """(configuration, baseline) of all that have one; random weights never have."""
     real = [each for each in design.configurations if not each.random_weights]
     if trial is not None:
-        base = next(
-            (each for each in real if any(row["trial"] == trial["trial"] for row in each.trials)),
-            None,
-        )
+        base = next((each for each in real if trial["trial"] in [row["trial"] for row in each.trials]), None)
         return [(g, base) for g in real if base and g is not base and g.data == base.data]
 
     def rest(configuration: Configuration) -> tuple[Any, ...]:
@@ -178,17 +174,12 @@ def _pair(configuration: Configuration, base: Configuration, objects: Mapping[st
     if len(known) < len(every) or len({made.identity for made in known}) != 1:
         return None
     first, second = known[: len(ours)], known[len(ours) :]
-    return _Pair(
-        configuration,
-        base,
-        said,
-        {
-            metric: np.mean([o.values[metric] for o in first], axis=0)
-            - np.mean([o.values[metric] for o in second], axis=0)
-            for metric in METRICS
-        },
-        known[0].identity,
-    )
+
+    def mean(of: Sequence[ClicksNeeded], metric: str) -> NDArray[np.float64]:
+        return np.asarray(np.mean([one.values[metric] for one in of], axis=0))
+
+    differences = {metric: mean(first, metric) - mean(second, metric) for metric in METRICS}
+    return _Pair(configuration, base, said, differences, known[0].identity)
 
 
 def _differences(pairs: Sequence[_Pair]) -> list[Difference]:

@@ -6,16 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samref_dashboards import (
-    charts,
-    comparisons,
-    curves,
-    landscape,
-    overview,
-    paper_tables,
-    pictures,
-    trial_tables,
-)
+from samref_dashboards import charts, comparisons, curves, landscape, overview, paper_tables, pictures, trial_tables
 from samref_dashboards.design import DATA, Design, find_design
 from samref_dashboards.figure_kit import Figure
 from samref_dashboards.load import Results
@@ -28,7 +19,7 @@ HARDEST = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A report before it is a page."""
+    """What a report says, before it is a page."""
 
     results: Results
     design: Design
@@ -48,7 +39,7 @@ class Content:
 
 
 def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | None = None) -> Content:
-    """Ask all questions; ResultsError if there is no such baseline."""
+    """Ask all questions about the results; ResultsError if there is no such baseline."""
     design = find_design(results)
     answers = Answers(results, design.configurations)
     compared = comparisons.compare(answers, design, baseline)
@@ -61,7 +52,7 @@ def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | 
         paper_tables.cost_detail(results, profiles),
     )
     with charts.unchecked():
-        drawn = (
+        figures = (
             curves.click_curves(design, answers.miou_curves()),
             *(curves.noc_by_axis(design, axis) for axis in design.axes if axis != DATA),
             landscape.heat_maps(design),
@@ -69,7 +60,7 @@ def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | 
             curves.training(design, answers.training_curves()),
             landscape.differences(design, compared),
         )
-    others = (
+    tables = (
         trial_tables.differences(design, compared),
         trial_tables.importance(design),
         trial_tables.trials(results, design),
@@ -81,9 +72,9 @@ def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | 
         design=design,
         coverage=overview.coverage(results),
         best=overview.best(design),
-        paper=tuple(table for table in paper if table is not None),
-        figures=tuple(figure for figure in drawn if figure is not None),
-        tables=tuple(table for table in others if table is not None),
+        paper=tuple(filter(None, paper)),
+        figures=tuple(filter(None, figures)),
+        tables=tuple(filter(None, tables)),
         pictures=pictures.pictures(results.sql, design, hardest, data_root),
         provenance=overview.provenance(results, answers.noc_90()),
     )

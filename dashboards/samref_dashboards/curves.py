@@ -25,7 +25,7 @@ MAX_POINTS = 600
 
 
 def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
-    """Mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
+    """Show mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
     lined = lined_axes(design, leave_out=[DATA]) or lined_axes(design)
     colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
@@ -54,11 +54,11 @@ def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
     most = max(map(len, combinations.values()), default=0)
     if most > MAX_LINES:
         note += f" {MAX_LINES} of up to {most} curves a chart, evenly spaced."
-    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, len(combinations))
+    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, found=len(combinations))
 
 
 def noc_by_axis(design: Design, axis: str) -> Figure | None:
-    """NoC90 and NoC95 against one axis: a chart per dataset and metric, a line per value of another axis."""
+    """Show NoC90 and NoC95 against one axis: a chart per dataset and metric, a line per value of another axis."""
     levels = design.levels(axis)
     if len(levels) < 2:
         return None
@@ -66,9 +66,9 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     colours_of = legend(design, lined)
     numeric = all(is_number(level) for level in levels)
     panels, most = [], 0
-    for data in dict.fromkeys(each.data for each in design.configurations):
+    for data in design.datasets:
         configurations = [each for each in design.configurations if each.data == data]
-        for metric in (metrics.NOC_90, metrics.NOC_95):
+        for metric in metrics.COMPARED:
             rows = [row for each in configurations if (row := _point(design, each, axis, lined, metric, numeric))]
             most = max(most, len(rows))
             if rows:
@@ -91,16 +91,16 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
         note += f" {MAX_POINTS} of up to {most} configurations a chart, evenly spaced."
     title = f"Number of clicks against {design.label(axis)}"
     name = f"noc-by-{re.sub(r'[^a-z0-9]+', '-', axis)}"  # a file's name, so nothing but that
-    return figure(design, name, title, note, lined, panels[:MAX_CHARTS], len(panels))
+    return figure(design, name, title, note, lined, panels)
 
 
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
-    """The losses over the steps of every training (another metric only where there is no loss)."""
+    """Show the losses over the steps of every training (another metric only where there is no loss)."""
     names = [name for name in curves if "loss" in name] or list(curves)[:1]
     owners = {trial["stage_train"]: each for each in design.configurations for trial in each.trials}
     # What is evaluated does not tell trainings apart.
     lined = lined_axes(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
-    stages = sorted({stage for name in names for stage in curves[name]}, key=lambda stage: stage not in owners)
+    stages = sorted(sorted({stage for name in names for stage in curves[name]}), key=lambda stage: stage not in owners)
     shown = evenly(stages, MAX_LINES)
     colours_of = legend(design, lined)
     if any(stage not in owners for stage in shown):
@@ -116,7 +116,7 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
             rows.append({**points, **owner, "configuration": stage})
         panels.append(Panel(name, charts.training(rows, colours_of, f"{name} over training steps")))
     note = f"{len(shown)} of {len(stages)} trainings; curves of more than {CURVE_POINTS} points are averaged."
-    made = figure(design, "training", "Training", note, lined, panels[:MAX_CHARTS], len(panels))
+    made = figure(design, "training", "Training", note, lined, panels)
     return replace(made, legend={label: colour for label, colour in colours_of.items() if label}) if made else None
 
 
@@ -145,7 +145,8 @@ def _is_the_papers(configurations: Sequence[Configuration]) -> bool:
 
 
 def _published(metric: Metric) -> list[dict[str, Any]]:
+    place = paper.THETA_METRICS.index(metric)
     return [
-        {"x": theta, "y": row[metric.key], "source": paper.THETA_SOURCE, "random": False}
+        {"x": theta, "y": row[place], "source": paper.THETA_SOURCE, "random": False}
         for theta, row in paper.THETA.items()
     ]

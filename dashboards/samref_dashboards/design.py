@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from samref_dashboards import metrics
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.statistics import Summary, summarise
 
@@ -29,6 +28,8 @@ class Configuration:
     values: dict[str, Any]
     """The value of every axis."""
     random_weights: bool
+    profiled: frozenset[str]
+    """The metrics that a profile measured, once for all trials that share it."""
     trials: tuple[Trial, ...]
     """Done or not: a missing repetition is counted as missing."""
 
@@ -47,7 +48,7 @@ class Configuration:
 
     @property
     def lacking(self) -> bool:
-        """Whether a repetition is missing."""
+        """Whether a seed is missing."""
         return len(self.done) < len(self.trials)
 
     @cached_property
@@ -60,11 +61,11 @@ class Configuration:
         return {}
 
     def summary(self, metric: str) -> Summary:
-        """The metric over the repetitions; what a profile measured, over profiles, which repetitions share."""
+        """Summarise a metric over the repetitions; what a profile measured, over profiles, which they share."""
         if metric not in self._summaries:
             every = [trial.get(metric) if trial["status"] == "done" else None for trial in self.trials]
             shared = {trial.get("stage_profile"): trial.get(metric) for trial in self.done}
-            self._summaries[metric] = summarise(shared.values() if metric in metrics.PROFILED else every)
+            self._summaries[metric] = summarise(shared.values() if metric in self.profiled else every)
         return self._summaries[metric]
 
 
@@ -82,18 +83,20 @@ class Design:
     fields: Mapping[str, Mapping[str, str]]
     """Column -> what the files say of it (`Results.fields`)."""
 
+    @property
+    def datasets(self) -> list[str]:
+        """The evaluated datasets, in the configurations' order."""
+        return list(dict.fromkeys(each.data for each in self.configurations))
+
     def label(self, axis: str) -> str:
-        """`evaluate.theta` -> `θ`; the full name where two axes would read alike."""
+        """Shorten an axis' name, `evaluate.theta` to `θ`; give the full name where two axes would read alike."""
         short = _short(axis)
         return axis if [_short(other) for other in self.axes].count(short) > 1 else short
 
     def levels(self, axis: str) -> list[Any]:
-        """The axis' values: numbers by size, names as the sweep file lists them."""
+        """List the axis' values: numbers by size, names as the sweep file lists them."""
         listed = self.listed.get(axis, ())
-        return sorted(
-            {each.values[axis] for each in self.configurations},
-            key=lambda value: _order(value, listed),
-        )
+        return sorted({each.values[axis] for each in self.configurations}, key=lambda value: _order(value, listed))
 
     @cached_property
     def _decimals(self) -> dict[str, int]:
@@ -106,18 +109,18 @@ class Design:
         return found
 
     def show(self, axis: str, value: Any) -> str:
-        """An axis' value as text, as many decimals as its neighbours."""
+        """Write an axis' value as text, with as many decimals as its neighbours."""
         if is_number(value) and axis in self._decimals:
             return f"{value:.{self._decimals[axis]}f}"
         return show(value)
 
     def describe(self, values: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
-        """`θ 1.1 · γ 0.6`"""
+        """Name the axes and their values, such as `θ 1.1 · γ 0.6`."""
         parts = [(axis, values[axis]) for axis in self.axes if axis not in leave_out and axis in values]
         return " · ".join(f"{self.label(axis)} {self.show(axis, value)}" for axis, value in parts)
 
     def split(self, leave_out: Sequence[str]) -> dict[tuple[Any, ...], list[Configuration]]:
-        """Groups that are equal in all axes but these (and in having random weights or not)."""
+        """Group the configurations that are equal in all axes but these (and in having random weights or not)."""
         blocks: dict[tuple[Any, ...], list[Configuration]] = {}
         for configuration in self.configurations:
             key = tuple(value for axis, value in configuration.values.items() if axis not in leave_out)
@@ -126,7 +129,7 @@ class Design:
 
 
 def find_design(results: Results) -> Design:
-    """Find the axes and configuration the trials."""
+    """Find the axes, and group the trials into configurations."""
     trials = results.trials
     settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(_PARTS)))
     declared: dict[str, tuple[Any, ...]] = {}
@@ -149,8 +152,8 @@ def find_design(results: Results) -> Design:
         axes=tuple(axes),
         seeds=tuple(seed for seed in SEEDS if len({trial.get(seed) for trial in trials}) > 1),
         configurations=tuple(
-            Configuration({axis: rows[0].get(axis) for axis in axes}, bool(rows[0]["random_weights"]), tuple(rows))
-            for rows in configurations.values()
+            Configuration(dict(zip(axes, values, strict=True)), random, results.profiled, tuple(rows))
+            for (*values, random), rows in configurations.items()
         ),
         listed=declared,
         fields=results.fields,
@@ -169,20 +172,18 @@ def _other_contents(done: Sequence[Trial], axes: Sequence[str]) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """A setting's value as text."""
+    """Write a setting's value as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
     if isinstance(value, tuple):
         return " + ".join(map(str, value))
-    return str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def is_number(value: Any) -> bool:
-    """A number, and not a truth value."""
+    """Tell whether this is a number, and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋ₜ", "0123456789-
 
 
 def write(content: Content, folder: Path) -> list[Path]:
-    """Write every table and figure into the folder; the files, in order. ResultsError if it cannot be one."""
+    """Write every table and figure into the folder and give the files, in order; ResultsError if it cannot be one."""
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder}: is a file; --tables names a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,17 +49,14 @@ def write(content: Content, folder: Path) -> list[Path]:
         for index, panel in enumerate(figure.panels, start=1):
             spec = standalone(figure, panel)
             name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{index}"
-            for suffix, drawn in (
-                ("svg", vl_convert.vegalite_to_svg(spec).encode()),
-                ("pdf", vl_convert.vegalite_to_pdf(spec)),
-            ):
-                written.append(folder / f"{name}.{suffix}")
-                written[-1].write_bytes(drawn)
+            written += [folder / f"{name}.svg", folder / f"{name}.pdf"]
+            written[-2].write_bytes(vl_convert.vegalite_to_svg(spec).encode())
+            written[-1].write_bytes(vl_convert.vegalite_to_pdf(spec))
     return written
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub's Markdown, with its caption above and its notes below."""
+    """Write a table in GitHub's Markdown, with its caption above and its notes below."""
     labels = [f"{column.label} (paper)" if column.paper else column.label for column in table.columns]
     lines = [
         f"**{_md(table.caption)}**",
@@ -72,15 +69,12 @@ def markdown(table: Table) -> str:
             lines.append(_md_row([f"*{_md(block.caption)}*", *[""] * (len(labels) - 1)]))
         for row in block.rows:
             cells = [f"**{_md(cell.text)}**" if cell.best else _md(cell.text) for cell in row.cells]
-            lines.append(_md_row([_md_first(row, cells[0]), *cells[1:]]))
+            cells[0] += f" ({RANDOM})" if row.random_weights else ""
+            lines.append(_md_row(cells))
     return "\n".join([*lines, *(["", _md(table.note)] if table.note else []), ""])
 
 
-def _md_first(row: Row, text: str) -> str:
-    return f"{text} ({RANDOM})" if row.random_weights else text
-
-
-def _md_row(cells: Any) -> str:
+def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -90,13 +84,14 @@ def _md(text: str) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
-    spread = [any(row.cells[n].std is not None for row in _rows(table)) for n in range(len(table.columns))]
+    """Write CSV: numbers unrounded, standard deviations in columns of their own, `block` where rows are grouped."""
+    spread = [any(row.cells[n].std is not None for row in table.rows) for n in range(len(table.columns))]
     grouped = any(block.caption for block in table.blocks)
-    random = any(row.random_weights for row in _rows(table))
+    random = any(row.random_weights for row in table.rows)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    header = [name for column, std in zip(table.columns, spread, strict=True) for name in _names(column.key, std)]
+    columns = zip(table.columns, spread, strict=True)
+    header = [name for column, std in columns for name in (column.key, f"{column.key}_std")[: 1 + std]]
     writer.writerow([*(["block"] if grouped else []), *header, *(["random_weights"] if random else [])])
     for block in table.blocks:
         for row in block.rows:
@@ -110,10 +105,6 @@ def comma_separated(table: Table) -> str:
     return out.getvalue()
 
 
-def _names(key: str, std: bool) -> list[str]:
-    return [key, f"{key}_std"] if std else [key]
-
-
 def _raw(cell: Cell) -> float | str | None:
     if cell.curve is not None:
         return " ".join(f"{iou:.4f}" for _, iou in cell.curve)
@@ -125,12 +116,9 @@ def _raw(cell: Cell) -> float | str | None:
 
 
 def latex(table: Table) -> str:
-    r"""A `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
-    blocks = [
-        (block.caption, [row for row in block.rows if not row.paper])
-        for block in table.blocks
-        if any(not row.paper for row in block.rows)
-    ]
+    r"""Write a `table` environment for booktabs: best in bold, significance as a superscript, all text escaped."""
+    ours = ((block.caption, [row for row in block.rows if not row.paper]) for block in table.blocks)
+    blocks = [(caption, inside) for caption, inside in ours if inside]
     rows = [row for _, inside in blocks for row in inside]
     kept = [n for n, column in enumerate(table.columns) if not column.paper and _says_something(table, n, rows)]
     columns = [table.columns[n] for n in kept]
@@ -173,13 +161,13 @@ def _tex_cell(cell: Cell) -> str:
 
 
 def tex(text: str) -> str:
-    """Text as LaTeX shows it as it is; the subscripts of Gₜ and Mₜ₋₁ in mathematics."""
+    """Escape text so that LaTeX shows it as it is; the subscripts of Gₜ and Mₜ₋₁ in mathematics."""
     escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
     return re.sub(r"([GM]?)([₀-₉₋ₜ]+)", lambda found: f"${found[1]}_{{{found[2].translate(_SUBSCRIPTS)}}}$", escaped)
 
 
 def standalone(figure: Figure, panel: Panel) -> dict[str, Any]:
-    """A chart that needs no page around it: colours as values, its own legend, its own title."""
+    """Make a chart that needs no page around it: colours as values, its own legend, its own title."""
     spec: dict[str, Any] = _resolve(panel.spec, figure)
     return {
         **spec,
@@ -202,7 +190,3 @@ def _resolve(part: Any, figure: Figure) -> Any:
     if isinstance(part, str):
         return re.sub(r"var\(--([\w-]+)\)", lambda found: theme.LIGHT[found[1]], part)
     return part
-
-
-def _rows(table: Table) -> Iterator[Row]:
-    return (row for block in table.blocks for row in block.rows)

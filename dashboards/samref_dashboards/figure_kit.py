@@ -22,7 +22,7 @@ MAX_CHARTS = 12
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart."""
+    """One chart of a figure, with its title."""
 
     title: str
     spec: Spec
@@ -63,37 +63,37 @@ def figure(
     note: str,
     lined: Sequence[str],
     panels: Sequence[Panel],
-    found: int,
     *,
+    found: int = 0,
     dashed: bool = True,
     widest: int = 4,
 ) -> Figure | None:
-    """The panels as a figure; None without any, and a note where there were more."""
+    """Make a figure of the first MAX_CHARTS panels; None without any, a note where there are more (or `found` are)."""
     if not panels:
         return None
-    if found > len(panels):
-        note += f" {found - len(panels)} more charts are left out."
+    if (more := max(found, len(panels)) - MAX_CHARTS) > 0:
+        note += f" {more} more charts are left out."
     return Figure(
         name=f"figure-{name}",
         title=title,
         note=note,
         legend_title=" · ".join(map(design.label, lined)),
         legend=legend(design, lined),
-        panels=tuple(panels),
+        panels=tuple(panels[:MAX_CHARTS]),
         dashed=RANDOM if dashed and any(each.random_weights for each in design.configurations) else "",
         widest=widest,
     )
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many items, evenly spaced, the first and the last among them."""
+    """Pick so many items, evenly spaced, the first and the last among them."""
     if len(items) <= count:
         return list(items)
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
 
 
 def lined_axes(design: Design, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
-    """The axes whose values colours stand for: all that vary if there are colours enough, else the first.
+    """Choose the axes whose values colours stand for: all that vary if there are colours enough, else the first.
 
     The dataset comes last.
     """
@@ -110,7 +110,7 @@ def _combinations(design: Design, axes: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def legend(design: Design, axes: Sequence[str]) -> dict[str, str]:
-    """label -> colour of all that colours stand for."""
+    """Give a colour to each label that colours stand for."""
     if not axes:
         return {}
     found = _combinations(design, axes)
@@ -123,7 +123,7 @@ def _line(design: Design, axes: Sequence[str], values: Sequence[Any]) -> str:
 
 
 def who(design: Design, configuration: Configuration, lined: Sequence[str]) -> dict[str, Any]:
-    """The fields that tell a chart's rows apart."""
+    """Make the fields that tell a chart's rows apart."""
     name = design.describe(configuration.values) or configuration.data
     if configuration.lacking:
         name += f", {len(configuration.done)} of {len(configuration.trials)} seeds"
@@ -136,5 +136,5 @@ def who(design: Design, configuration: Configuration, lined: Sequence[str]) -> d
 
 
 def hollow(design: Design) -> str:
-    """What hollow points mean, for a figure's note; empty where there are none."""
+    """Say what hollow points mean, for a figure's note; empty where there are none."""
     return " Hollow: a seed is missing." if any(each.done and each.lacking for each in design.configurations) else ""

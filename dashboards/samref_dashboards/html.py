@@ -1,11 +1,8 @@
-"""HTML of tables, and of the page around them (page/page.html).
-
-Tables are written here and not in the template: five thousand rows are most of a page, of its size and of its time.
-What can be said once for a column (numbers to the right) is CSS and not an attribute of every cell.
-"""
+"""The page (page/page.html), its tables (page/table.html), and what of their cells is easier said in Python."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -13,17 +10,16 @@ from markupsafe import Markup, escape
 
 from samref_dashboards import paper, theme
 from samref_dashboards.queries import Curve
-from samref_dashboards.tables import RANDOM, Block, Cell, Column, Row, Table
+from samref_dashboards.tables import RANDOM, Cell, Column, Row
 
 TALL = 25
 """Rows above which a table scrolls in itself."""
 SLIM = 6
 """Columns up to which a table is not stretched over the page."""
-_MARK = f'<span class="mark">{RANDOM}</span>'
 
 
 def render(**content: Any) -> str:
-    """The page."""
+    """Render the page from its template and this content."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("samref_dashboards", "page"),
         autoescape=True,
@@ -31,77 +27,16 @@ def render(**content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["table"] = table
+    environment.globals |= {"cells": _cells, "tall": TALL, "slim": SLIM, "random_mark": RANDOM}
+    environment.globals["paper_source"] = paper.THETA_SOURCE
     return environment.get_template("page.html").render(
-        **content, light=theme.LIGHT, dark=theme.DARK, chart_config=theme.CHART_CONFIG, random_mark=RANDOM
+        **content, light=theme.LIGHT, dark=theme.DARK, chart_config=theme.CHART_CONFIG
     )
 
 
-def table(content: Table) -> Markup:
-    """A table as HTML, every text escaped."""
-    name = escape(content.name)
-    numeric = [n for n, column in enumerate(content.columns, start=1) if column.numeric]
-    right = ",".join(f"#{name} tr>:nth-child({n}):not([colspan])" for n in numeric)
-    slim = " slim" if len(content.columns) <= SLIM else ""
-    parts = [
-        f'<div class="scroll{" tall" if content.num_rows > TALL else ""}{slim}" role="region" tabindex="0" '
-        f'aria-label="{escape(content.caption)}">',
-        f"<style>{right}{{text-align:right}}</style>" if numeric else "",
-        f'<table id="{name}"{" class=sortable" if content.sortable else ""}>',
-        f'<caption class="unseen">{escape(content.caption)}</caption>',
-        _head(content),
-        *(_body(block, content.columns) for block in content.blocks),
-        "</table></div>",
-    ]
-    return Markup("".join(parts))
-
-
-def _head(content: Table) -> str:
-    ours = sum(not column.paper for column in content.columns)
-    over = ""
-    if ours < len(content.columns):
-        theirs = len(content.columns) - ours
-        over = (
-            f'<tr class="over"><td colspan="{ours}"></td>'
-            f'<th scope="colgroup" class="paper" colspan="{theirs}">{escape(paper.THETA_SOURCE)}</th></tr>'
-        )
-    cells = []
-    for column in content.columns:
-        label = escape(column.label)
-        title = f' title="{escape(column.title)}"' if column.title else ""
-        kind = " class=paper" if column.paper else ""
-        data = " data-names=data" if column.data else ""
-        inside = f'<button type="button">{label}</button>' if content.sortable else label
-        cells.append(f'<th scope="col"{kind}{title}{data}>{inside}</th>')
-    return f"<thead>{over}<tr>{''.join(cells)}</tr></thead>"
-
-
-def _body(block: Block, columns: tuple[Column, ...]) -> str:
-    data = f' data-of="{escape(block.data)}"' if block.data else ""
-    caption = ""
-    if block.caption:
-        mark = f" {_MARK}" if block.all_random else ""
-        caption = (
-            f'<tr class="block"><th scope="rowgroup" colspan="{len(columns)}">'
-            f"<span>{escape(block.caption)}</span>{mark}</th></tr>"
-        )
-    marked = not (block.caption and block.all_random)
-    return f"<tbody{data}>{caption}{''.join(_row(row, columns, marked) for row in block.rows)}</tbody>"
-
-
-def _row(row: Row, columns: tuple[Column, ...], marked: bool) -> str:
-    kinds = [
-        *(["random"] if row.random_weights else []),
-        *(["published"] if row.paper else []),
-        *(["lacking"] if row.status != "done" else []),
-    ]
-    first, rest = row.cells[0], zip(row.cells[1:], columns[1:], strict=True)
-    known = {"trial": " class=id", "configuration": " class=name"}
-    identity = known.get(columns[0].key, "")
-    mark = f" {_MARK}" if marked and row.random_weights else ""
-    cells = "".join(_cell(cell, column) for cell, column in rest)
-    opening = f'<tr class="{" ".join(kinds)}">' if kinds else "<tr>"
-    return f"{opening}<th scope=row{identity}>{escape(first.text)}{mark}</th>{cells}</tr>\n"
+def _cells(row: Row, columns: Sequence[Column]) -> Markup:
+    """Give all cells of a row but its first; made here, because five thousand rows take a template twice as long."""
+    return Markup("".join(_cell(cell, column) for cell, column in zip(row.cells[1:], columns[1:], strict=True)))
 
 
 def _cell(cell: Cell, column: Column) -> str:

@@ -25,7 +25,7 @@ MAX_POINTS = 400
 
 
 def heat_maps(design: Design) -> Figure | None:
-    """NoC90 over the first two axes, a chart per dataset and combination of the others; None below two axes."""
+    """Map NoC90 over the first two axes, a chart per dataset and combination of the others; None below two axes."""
     axes = [axis for axis in design.axes if axis != DATA and len(design.levels(axis)) > 1][:2]
     if len(axes) < 2:
         return None
@@ -48,7 +48,7 @@ def heat_maps(design: Design) -> Figure | None:
     note = "Mean over seeds; lighter is better, or darker in the dark. One scale per dataset: "
     note += f"{', '.join(ranges)}. An empty square has no measurement."
     note += " † lacks a seed." if any(row["lacking"] for _, rows in maps for row in rows) else ""
-    return figure(design, "heat", title, note, (), panels, len(maps), dashed=False)
+    return figure(design, "heat", title, note, (), panels, found=len(maps), dashed=False)
 
 
 def _square(design: Design, configuration: Configuration, across: str, down: str) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def _paint(maps: Sequence[tuple[Configuration, Sequence[dict[str, Any]]]]) -> li
 
 
 def tradeoffs(design: Design) -> Figure | None:
-    """NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
+    """Show NoC90 against what it costs, a chart per dataset, with the configurations that none beats in both."""
     # One model has one cost: differences between its rows would be noise of the clock.
     models = {each.trials[0].get("stage_profile") for each in design.configurations if each.done}
     if len(models) < 2:
@@ -98,7 +98,7 @@ def tradeoffs(design: Design) -> Figure | None:
         return None
     lined = lined_axes(design, leave_out=[DATA])
     panels = []
-    for data in dict.fromkeys(each.data for each in design.configurations):
+    for data in design.datasets:
         rows = [row for g in design.configurations if g.data == data and (row := _point(design, g, cost, lined))]
         if len({row["x"] for row in rows}) > 1:
             front = _front([row for row in rows if not row["random"] and not row["lacking"]])
@@ -112,7 +112,7 @@ def tradeoffs(design: Design) -> Figure | None:
     if cost is metrics.LATENCY:
         note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"
-    return figure(design, "tradeoff", "Quality against cost", note, lined, panels[:MAX_CHARTS], len(panels))
+    return figure(design, "tradeoff", "Quality against cost", note, lined, panels)
 
 
 def _distinct(design: Design, cost: Metric) -> int:
@@ -136,20 +136,15 @@ def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def differences(design: Design, comparisons: Comparisons) -> Figure | None:
-    """Mean differences to the baseline with their intervals, a chart per metric and dataset."""
+    """Show mean differences to the baseline with their intervals, a chart per metric and dataset."""
     panels = []
     for data in dict.fromkeys(difference.configuration.data for difference in comparisons.differences):
-        for metric in (metrics.NOC_90, metrics.NOC_95):
+        for metric in metrics.COMPARED:
             found = [d for d in comparisons.differences if d.metric == metric.key and d.configuration.data == data]
             rows = [
-                {
-                    "configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data,
-                    "mean": one.interval.mean,
-                    "low": one.interval.low,
-                    "high": one.interval.high,
-                    "p": one.adjusted_p,
-                    "sure": one.significant,
-                }
+                {"configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data}
+                | {"mean": one.interval.mean, "low": one.interval.low, "high": one.interval.high}
+                | {"p": one.adjusted_p, "sure": one.significant}
                 for one in found[:24]
             ]
             title = f"Δ {metric.label}, {data}"
@@ -158,4 +153,4 @@ def differences(design: Design, comparisons: Comparisons) -> Figure | None:
     note += "p < 0.05. At most 24 a chart; all are in the table below."
     title = f"Differences to {comparisons.baseline}"
     # Names take half of a chart.
-    return figure(design, "differences", title, note, (), panels[:MAX_CHARTS], len(panels), dashed=False, widest=2)
+    return figure(design, "differences", title, note, (), panels, dashed=False, widest=2)

@@ -42,7 +42,7 @@ Trial = dict[str, Any]
 
 
 class ResultsError(ValueError):
-    """Results that cannot be read; the message is one line for the user."""
+    """The results cannot be read; the message is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class Results:
     """Holds the views `clicks` (of done trials), `masks`, `training`, `profile` and `stages`."""
     fields: Mapping[str, Mapping[str, str]]
     """Column of trials.parquet or profile.parquet -> its `meaning`, `unit` and `better`; older files say nothing."""
+    profiled: frozenset[str]
+    """The columns that a profile measures, which its trials have from profile.parquet."""
 
 
 def load(paths: Sequence[Path]) -> Results:
@@ -89,7 +91,15 @@ def load(paths: Sequence[Path]) -> Results:
     ]
     unique = _one_row_per_trial(trials)
     sql = _open(folders, unique)
-    return Results(sweeps=sweeps, trials=tuple(_with_costs(unique, sql)), sql=sql, fields=_fields(folders))
+    costs = sql.sql("SELECT * EXCLUDE (folder, model, refiner, device) FROM profile")
+    measured = {row["stage"]: row for row in map(_row, costs.to_arrow_table().to_pylist())}
+    return Results(
+        sweeps=sweeps,
+        trials=tuple(_with_costs(trial, measured.get(trial["stage_profile"], {})) for trial in unique),
+        sql=sql,
+        fields=_fields(folders),
+        profiled=frozenset(costs.columns),
+    )
 
 
 def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -135,18 +145,15 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         raise ResultsError(f"{file}: not written by samref-sweep (its metadata has no samref.schema, samref.sweep)")
     try:
         about = json.loads(metadata[b"samref.sweep"])
-        rows = [{key: _plain(value) for key, value in row.items()} for row in pq.read_table(file).to_pylist()]
+        rows = [_row(row) for row in pq.read_table(file).to_pylist()]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
     sweep = Sweep(
         name=about.get("name") or folder.name,
-        purpose=about.get("purpose") or "",
-        file=about.get("file") or "",
-        command=about.get("command") or "",
+        **{key: about.get(key) or "" for key in ("purpose", "file", "command", "other_code")},
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
-        other_code=about.get("other_code") or "",
         place=(folder / COPIED).read_text() if (folder / COPIED).exists() else str(folder),
     )
     return sweep, rows
@@ -154,16 +161,17 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
 
 def _told_apart(sweeps: Sequence[Sweep]) -> tuple[Sweep, ...]:
     """Sweeps of one name (the same file, run into two folders) have their folders' names beside."""
-    names = [sweep.name for sweep in sweeps]
-    return tuple(
-        replace(sweep, name=f"{sweep.name} ({sweep.place})") if names.count(sweep.name) > 1 else sweep
-        for sweep in sweeps
-    )
+    names = [each.name for each in sweeps]
+    return tuple(replace(s, name=f"{s.name} ({s.place})") if names.count(s.name) > 1 else s for s in sweeps)
 
 
 def _axes(written: Any) -> dict[str, tuple[Any, ...]]:
     values = written if isinstance(written, dict) else dict.fromkeys(written, ())
     return {axis: tuple(map(_plain, listed)) for axis, listed in values.items()}
+
+
+def _row(written: Mapping[str, Any]) -> Trial:
+    return {key: _plain(value) for key, value in written.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -175,7 +183,7 @@ def _plain(value: Any) -> Any:
 
 
 def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
-    """The same id is the same work: keep the done one, and name every sweep that has it."""
+    """Equal ids are equal work: keep the done one, and name every sweep that has it."""
     kept: dict[str, Trial] = {}
     for trial in trials:
         other = kept.get(trial["trial"])
@@ -188,19 +196,10 @@ def _one_row_per_trial(trials: Sequence[Trial]) -> list[Trial]:
     return list(kept.values())
 
 
-def _with_costs(trials: Sequence[Trial], sql: duckdb.DuckDBPyConnection) -> list[Trial]:
-    """Trials with what their profile measured, so that costs are metrics like the others."""
-    cursor = sql.execute("SELECT * EXCLUDE (folder, model, refiner, device) FROM profile")
-    names = [str(column[0]) for column in cursor.description or ()]
-    costs = {row[names.index("stage")]: dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()}
-    measured = [costs.get(trial["stage_profile"], {}) for trial in trials]
-    return [
-        {
-            **{key: value for key, value in cost.items() if key != "stage"},
-            **{k: v for k, v in trial.items() if v is not None or k not in cost},
-        }
-        for trial, cost in zip(trials, measured, strict=True)
-    ]
+def _with_costs(trial: Trial, costs: Mapping[str, Any]) -> Trial:
+    """A trial with what its profile measured, so that costs are metrics like the others; its own values come first."""
+    own = {key: value for key, value in trial.items() if value is not None or key not in costs}
+    return {key: value for key, value in costs.items() if key != "stage"} | own
 
 
 def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
@@ -220,9 +219,8 @@ def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyCo
             parts.append(f"SELECT 0::BIGINT AS folder, {columns} WHERE false")
         sql.execute(f"CREATE VIEW all_{kind} AS {' UNION ALL BY NAME '.join(parts)}")
     done = [trial for trial in trials if trial["status"] == "done"]
-    fields: dict[str, pa.DataType] = {"trial": pa.string(), "folder": pa.int64()}
-    kept = {"trial": [trial["trial"] for trial in done], "folder": [trial["folder"] for trial in done]}
-    sql.register("kept", pa.table(kept, schema=pa.schema(fields)))
+    ids = pa.array([trial["trial"] for trial in done], pa.string())
+    sql.register("kept", pa.table({"trial": ids, "folder": pa.array([trial["folder"] for trial in done], pa.int64())}))
     sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
     for kind in ("masks", "training", "profile", "stages"):
         first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"

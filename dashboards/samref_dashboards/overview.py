@@ -55,23 +55,21 @@ def coverage(results: Results) -> Coverage:
         reasons["not run", f"{unrecorded} planned, not in the results"] = []
     order = {status: index for index, status in enumerate(STATUSES)}
     ranked = sorted(reasons.items(), key=lambda item: (order.get(item[0][0], 9), -len(item[1])))
-    known = [status for status in STATUSES if counts[status]]
-    other = [status for status in counts if status not in STATUSES]
     return Coverage(
-        counts={status: counts[status] for status in [*known, *other]},
+        counts={status: counts[status] for status in sorted(+counts, key=lambda status: order.get(status, 9))},
         reasons=tuple((status, reason, tuple(ids)) for (status, reason), ids in ranked),
     )
 
 
 def best(design: Design) -> list[Best]:
-    """The best configuration of every dataset; random weights never win."""
+    """Find the best configuration of every dataset; random weights never win."""
     winners = []
-    for data in dict.fromkeys(each.data for each in design.configurations):
-        configurations = [each for each in design.configurations if each.data == data and not each.random_weights]
+    for data in design.datasets:
         measured = [
             # A mean that lacks a seed wins only where all do; numbers that read alike are equally good.
             (not summary.whole, round(summary.mean, metrics.NOC_90.digits), each)
-            for each in configurations
+            for each in design.configurations
+            if each.data == data and not each.random_weights
             if (summary := each.summary(metrics.NOC_90.key)).mean is not None
         ]
         if measured:
@@ -87,8 +85,9 @@ def best(design: Design) -> list[Best]:
 
 
 def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str, list[str]]]:
-    """(name, values) of everything needed to make the results again; `noc_90` is recomputed, by trial."""
+    """List (name, values) of all that is needed to make the results again; `noc_90` is recomputed, by trial."""
     trials = results.trials
+    fingerprints = sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
     started = sorted(trial["started"] for trial in trials if trial["started"] is not None)
     rows = [
         ("sweep file", [sweep.file for sweep in results.sweeps]),
@@ -100,7 +99,7 @@ def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str,
         ("training data", _distinct(trials, "train.data")),
         ("evaluation data", _distinct(trials, "evaluate.data")),
         ("checkpoint", _distinct(trials, "model.checkpoint")),
-        *((name.replace("_", " "), _distinct(trials, name)) for name in _fingerprints(trials)),
+        *((name.replace("_", " "), _distinct(trials, name)) for name in fingerprints),
         ("clicker", _distinct(trials, "evaluate.clicker")),
         ("versions", _versions(trials)),
         ("started", [f"{started[0]:%Y-%m-%d %H:%M} to {started[-1]:%Y-%m-%d %H:%M} UTC"] if started else []),
@@ -112,10 +111,6 @@ def provenance(results: Results, noc_90: Mapping[str, float]) -> list[tuple[str,
 
 def _distinct(trials: Iterable[Trial], column: str) -> list[str]:
     return sorted({str(trial[column]) for trial in trials if trial.get(column) is not None})
-
-
-def _fingerprints(trials: Iterable[Trial]) -> list[str]:
-    return sorted({name for trial in trials for name in trial if name.endswith("_fingerprint")})
 
 
 def _versions(trials: Iterable[Trial]) -> list[str]:

@@ -11,93 +11,66 @@ from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.design import DATA, THETA, Configuration, Design, show
 from samref_dashboards.load import Results
 from samref_dashboards.metrics import Metric
-from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, count, dataset, number, summaries
+from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, number, plain, summaries
 
 Profiles = Mapping[str, Mapping[str, Any]]
 """Stage of a profile -> its row of profile.parquet."""
 
 METHOD_AXES = ("model.backbone", "model.refiner", "model.freeze_backbone")
 _SIZES = {"b": "B", "l": "L", "h": "H", "t": "T", "s": "S", "b+": "B+"}
+_WHO = (Column(label="method", key="method"), Column(label="backbone", key="backbone"))
 _N = Column(label="n", key="n", title="seeds measured, of those planned", numeric=True)
 
 
 def theta(design: Design, comparisons: Comparisons) -> Table | None:
-    """Table 1, one block per combination of the other axes; None when θ is not swept."""
-    blocks_of = [
-        configurations for configurations in design.split([THETA]).values() if _has_selector(configurations[0])
-    ]
-    if THETA not in design.axes or not blocks_of:
+    """Make Table 1, one block per combination of the other axes; None when θ is not swept."""
+    # Without the local refiner nothing is pasted, and θ does not act.
+    acting = [each for each in design.split([THETA]).values() if each[0].trials[0]["model.refiner"] == "gfr+lfr"]
+    if THETA not in design.axes or not acting:
         return None
-    shown = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
-    ours = metrics.described(shown, design.fields)
-    columns = [Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N]
-    beside = any(level in paper.THETA for level in design.levels(THETA))
-    columns += [column(metric, paper=True) for metric in ours if beside]
+    ours = metrics.described(paper.THETA_METRICS, design.fields)
+    known = any(level in paper.THETA for level in design.levels(THETA))
+    theirs = [column(metric, paper=True) for metric in ours if known]
     davis = any(each.data == "davis" for each in design.configurations)
     blocks = []
-    for configurations in blocks_of:
+    for configurations in acting:
         # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
         published = paper.THETA if configurations[0].data == "davis" or not davis else {}
-        rows = [
-            Row(
-                cells=(
-                    Cell(design.show(THETA, each.values[THETA]), each.values[THETA]),
-                    *cells,
-                    count(each.summary("noc_at_90")),
-                    *(_beside(ours, published.get(each.values[THETA], {})) if beside else []),
-                ),
-                random_weights=each.random_weights,
-                status=_status(each),
-            )
-            for each, cells in zip(configurations, summaries(configurations, ours, comparisons), strict=True)
-        ]
-        blocks.append(_block(design, configurations, rows, [THETA]))
+        levels = [each.values[THETA] for each in configurations]
+        before = [[Cell(design.show(THETA, level), level)] for level in levels]
+        after = [_numbers(ours, published[v]) if v in published else [Cell("")] * len(theirs) for v in levels]
+        blocks.append(_block(design, comparisons, configurations, [THETA], before=before, ours=ours, after=after))
     return Table(
         name="table1-theta",
         title="Threshold θ",
         caption="Threshold θ of the dynamic selector: mean clicks pasted on the global result and on the previous "
         "mask, and number of clicks to IoU 90 % and 95 % (the paper’s Table 1).",
-        columns=tuple(columns),
+        columns=(Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N, *theirs),
         blocks=tuple(blocks),
         note=_note(design, comparisons, blocks),
     )
 
 
 def methods(design: Design, comparisons: Comparisons) -> Table | None:
-    """Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
+    """Make Table 2, one block per dataset and combination of the other axes; None when one method is evaluated."""
     several = any(axis in METHOD_AXES and len(design.levels(axis)) > 1 for axis in design.axes)
     if not several or not any(each.done for each in design.configurations):
         return None
-    shown = (metrics.LATENCY, metrics.MIOU_5, metrics.NOC_90, metrics.NOC_95, metrics.NOF_95)
-    ours = metrics.described(shown, design.fields)
+    ours = metrics.described(paper.METHODS_METRICS, design.fields)
     blocks = []
     for configurations in design.split(METHOD_AXES).values():
         ordered = sorted(configurations, key=lambda configuration: _rank(configuration.trials[0]))
         names = [method(each.trials[0]) for each in ordered]
-        rows = [
-            Row(
-                # Two models that the paper's words do not tell apart have their own names beside.
-                cells=(
-                    Cell(title),
-                    Cell(f"{backbone} ({each.trials[0]['model.backbone']})")
-                    if names.count((title, backbone)) > 1
-                    else Cell(backbone),
-                    *cells,
-                    count(each.summary("noc_at_90")),
-                ),
-                random_weights=each.random_weights,
-                status=_status(each),
+        # Two models that the paper's words do not tell apart have their own names beside.
+        before = [
+            (
+                Cell(name[0]),
+                Cell(f"{name[1]} ({each.trials[0]['model.backbone']})" if names.count(name) > 1 else name[1]),
             )
-            for each, cells, (title, backbone) in zip(
-                ordered, summaries(ordered, ours, comparisons), names, strict=True
-            )
+            for each, name in zip(ordered, names, strict=True)
         ]
-        blocks.append(_block(design, ordered, rows, METHOD_AXES))
+        blocks.append(_block(design, comparisons, ordered, METHOD_AXES, before=before, ours=ours))
     clicks = metrics.latency_clicks(trial for each in design.configurations for trial in each.done)
-    published = [
-        Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in ours), Cell("")), paper=True)
-        for who, row in paper.METHODS.items()
-    ]
     note = _note(design, comparisons, blocks)
     if any("*" in row.cells[1].text for block in blocks for row in block.rows):
         note = f"ViT-H*, with a star after the backbone: frozen in training. {note}"
@@ -108,83 +81,56 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
         title="Methods",
         caption=f"Latency (one encode and {clicks} single clicks), mean IoU after 5 clicks, and clicks to IoU 90 % "
         "and 95 % (the paper’s Table 2).",
-        columns=(
-            Column(label="method", key="method"),
-            Column(label="backbone", key="backbone"),
-            *map(column, ours),
-            _N,
-        ),
-        blocks=(*blocks, Block(caption=paper.METHODS_SOURCE, rows=tuple(published))),
+        columns=(*_WHO, *map(column, ours), _N),
+        blocks=(*blocks, _published(paper.METHODS_SOURCE, paper.METHODS, ours, Cell(""))),
         note=note,
     )
 
 
 def cost(results: Results, profiles: Profiles) -> Table | None:
-    """Table 3; None when nothing was profiled."""
-    if all(row.get(metric.key) is None for row in profiles.values() for metric in metrics.COST):
+    """Make Table 3; None when nothing was profiled."""
+    ours = metrics.described(paper.COST_METRICS, results.fields)
+    if all(row.get(metric.key) is None for row in profiles.values() for metric in ours):
         return None
     by_device: dict[str, list[Row]] = {}
     ranked = _ranked(profiles)
     for row, who in zip(ranked, _who(results, ranked), strict=True):
-        cells = (*map(Cell, who), *(number(m, _float(row.get(m.key))) for m in metrics.COST))
+        cells = (*map(Cell, who), *_numbers(ours, [_float(row.get(metric.key)) for metric in ours]))
         by_device.setdefault(_device(row), []).append(Row(cells=cells))
-    published = [
-        Row(cells=(*map(Cell, who), *(number(m, row[m.key]) for m in metrics.COST)), paper=True)
-        for who, row in paper.COST.items()
-    ]
     return Table(
         name="table3-cost",
         title="Cost",
         caption="Parameters, speed and memory for one encode and one click (the paper’s Table 3, which counts "
         "parameters on leaf modules).",
-        columns=(
-            Column(label="method", key="method"),
-            Column(label="backbone", key="backbone"),
-            *map(column, metrics.described(metrics.COST, results.fields)),
-        ),
+        columns=(*_WHO, *map(column, ours)),
         blocks=(
             *(Block(caption=f"Measured here, {device}", rows=tuple(rows)) for device, rows in by_device.items()),
-            Block(caption=paper.COST_SOURCE, rows=tuple(published)),
+            _published(paper.COST_SOURCE, paper.COST, ours),
         ),
     )
 
 
 def cost_detail(results: Results, profiles: Profiles) -> Table | None:
-    """Whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
-    about = {"stage", "model", "refiner", "device", *(metric.key for metric in metrics.COST)}
+    """List whatever else profiles hold, a row each and a column per model; None when they hold nothing else."""
+    about = {"stage", "model", "refiner", "device", *(metric.key for metric in paper.COST_METRICS)}
     known = {metric.key: metric for metric in metrics.COST_DETAIL}
     there = {key for row in profiles.values() for key, value in row.items() if _float(value) is not None} - about
-    shown = [known[key] for key in known if key in there]
-    shown += [metrics.named(key) for key in sorted(there - known.keys())]
-    if not shown:
-        return None
+    shown = [known.get(key) or metrics.named(key) for key in (*known, *sorted(there - known.keys())) if key in there]
     ranked = _ranked(profiles)
     names = [" ".join(dict.fromkeys(who)) for who in _who(results, ranked)]
-    alike = [
-        f"{name}, {_device(row)}" if names.count(name) > 1 else name for name, row in zip(names, ranked, strict=True)
-    ]
-    rows = [
-        Row(cells=(Cell(metric.label, metric.key), *(number(metric, _float(row.get(metric.key))) for row in ranked)))
-        for metric in shown
-    ]
-    devices = ", ".join(dict.fromkeys(map(_device, ranked)))
-    latency = (
-        f" Latency is of {metrics.latency_clicks(results.trials)} single clicks." if metrics.LATENCY in shown else ""
-    )
-    return Table(
-        name="cost-detail",
-        title="Cost in detail",
-        caption=f"Where a model’s time and parameters go, on {devices}.{latency}",
-        columns=(
-            Column(label="measure", key="measure"),
-            *(Column(label=name, key=name, numeric=True) for name in alike),
-        ),
-        blocks=(Block(caption="", rows=tuple(rows)),),
-    )
+    columns = [(Column(label="measure", key="measure"), [Cell(metric.label, metric.key) for metric in shown])]
+    for name, row in zip(names, ranked, strict=True):
+        label = f"{name}, {_device(row)}" if names.count(name) > 1 else name
+        cells = [number(metric, _float(row.get(metric.key))) for metric in shown]
+        columns.append((Column(label=label, key=label, numeric=True), cells))
+    caption = f"Where a model’s time and parameters go, on {', '.join(dict.fromkeys(map(_device, ranked)))}."
+    if metrics.LATENCY in shown:
+        caption += f" Latency is of {metrics.latency_clicks(results.trials)} single clicks."
+    return plain("cost-detail", "Cost in detail", caption, columns, sortable=False)
 
 
 def method(trial: Mapping[str, Any]) -> tuple[str, str]:
-    """(method, backbone) as the paper writes them: `sam_vit_h` with the refiner is SAM-REF, ViT-H*."""
+    """Name method and backbone as the paper writes them: `sam_vit_h` with the refiner is SAM-REF, ViT-H*."""
     name, refiner = str(trial["model.backbone"]), trial["model.refiner"]
     family, _, rest = name.partition("_")
     found = re.fullmatch(r"(vit|hiera)_(b\+|[blhts])(_sax\d)?", rest)
@@ -234,25 +180,41 @@ def _who(results: Results, profiles: Sequence[Mapping[str, Any]]) -> list[tuple[
     return found
 
 
-def _beside(ours: Sequence[Metric], published: Mapping[str, float]) -> list[Cell]:
-    return [number(m, published[m.key]) if m.key in published else Cell("") for m in ours]
+def _numbers(ours: Sequence[Metric], values: Sequence[float | None]) -> list[Cell]:
+    return [number(metric, value) for metric, value in zip(ours, values, strict=True)]
+
+
+def _published(
+    source: str, rows: Mapping[tuple[str, str], Sequence[float]], ours: Sequence[Metric], *after: Cell
+) -> Block:
+    made = (Row(cells=(*map(Cell, who), *_numbers(ours, row), *after), paper=True) for who, row in rows.items())
+    return Block(caption=source, rows=tuple(made))
 
 
 def _block(
-    design: Design, configurations: Sequence[Configuration], rows: Sequence[Row], leave_out: Sequence[str]
+    design: Design,
+    comparisons: Comparisons,
+    configurations: Sequence[Configuration],
+    leave_out: Sequence[str],
+    *,
+    before: Sequence[Sequence[Cell]],
+    ours: Sequence[Metric],
+    after: Sequence[Sequence[Cell]] = (),
 ) -> Block:
-    data = dataset(configurations)
+    """Rows of what was measured, with the cells `before` and `after`; the caption says what all of them share."""
+    measured = summaries(configurations, ours, comparisons)
+    rows = tuple(
+        Row(
+            cells=(*names, *cells, Cell(each.summary("noc_at_90").count), *more),
+            random_weights=each.random_weights,
+            status="done" if each.done else str(each.trials[0]["status"]),
+        )
+        for each, names, cells, more in zip(configurations, before, measured, after or [()] * len(before), strict=True)
+    )
+    names = {each.data for each in configurations}
+    data = names.pop() if len(names) == 1 else ""
     caption = design.describe(configurations[0].values, leave_out=[*leave_out, DATA])
-    return Block(caption=" · ".join(filter(None, [data, caption])), rows=tuple(rows), data=data)
-
-
-def _has_selector(configuration: Configuration) -> bool:
-    """Whether θ acts: without the local refiner nothing is pasted."""
-    return bool(configuration.trials[0]["model.refiner"] == "gfr+lfr")
-
-
-def _status(configuration: Configuration) -> str:
-    return "done" if configuration.done else str(configuration.trials[0]["status"])
+    return Block(caption=" · ".join(filter(None, [data, caption])), rows=rows, data=data)
 
 
 def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:

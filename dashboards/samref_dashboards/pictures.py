@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import duckdb
@@ -33,9 +34,8 @@ _BANDED = {"grabcut", "berkeley"}
 """Datasets whose masks have a band of ignored pixels, of value 128."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """One click."""
+class Mark(NamedTuple):
+    """One click as a picture shows it."""
 
     number: int
     x: float
@@ -46,7 +46,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One object under one trial."""
+    """One object with the clicks and the mask of one trial."""
 
     dataset: str
     sample: str
@@ -72,12 +72,10 @@ class Picture:
 def pictures(
     sql: duckdb.DuckDBPyConnection, design: Design, hardest: Sequence[HardObject], data_root: Path | None
 ) -> list[Picture]:
-    """A picture of each of the first hardest objects, under the best trial of its dataset."""
+    """Picture each of the first hardest objects, under the best trial of its dataset."""
     found = []
     files: dict[str, dict[str, list[Path]]] = {}
-    shown = [
-        (hard, configuration) for hard in hardest[:SHOWN] if (configuration := _best(design, hard.dataset)) is not None
-    ]
+    shown = [(hard, best) for hard in hardest[:SHOWN] if (best := _best(design, hard.dataset)) is not None]
     samples = {hard.sample for hard, _ in shown}
     clicks = _clicks(sql, {str(each.done[0]["trial"]) for _, each in shown}, samples)
     masks = _masks(sql, {str(each.done[0].get("stage_evaluate")) for _, each in shown}, samples)
@@ -120,9 +118,8 @@ def _clicks(
         [sorted(trials), sorted(samples)],
     ).fetchall()
     found: dict[tuple[str, str, str], list[Mark]] = {}
-    for trial, dataset, sample, number, x, y, positive, iou in rows:
-        mark = Mark(number=number, x=x, y=y, positive=bool(positive), iou=iou)
-        found.setdefault((trial, dataset, sample), []).append(mark)
+    for trial, dataset, sample, *mark in rows:
+        found.setdefault((trial, dataset, sample), []).append(Mark(*mark))
     return found
 
 
@@ -161,20 +158,14 @@ def _best(design: Design, data: str) -> Configuration | None:
 def _files(data_root: Path, dataset: str) -> dict[str, list[Path]]:
     """Image files of a dataset by stem; its folder has its name in any case, or is that of `folder:NAME`."""
     name = dataset.partition(":")[2] or dataset
-    wanted = name.replace("_", "").replace("-", "").lower()
-    folders = [data_root / name] if (data_root / name).is_dir() else []
-    if not folders and data_root.is_dir():
-        folders = [
-            path
-            for path in sorted(data_root.iterdir())
-            if path.is_dir() and path.name.replace("_", "").replace("-", "").lower() == wanted
-        ]
+    exact = [data_root / name] if (data_root / name).is_dir() else []
+    plain = re.sub("[_-]", "", name.lower())
+    alike = [path for path in sorted(data_root.glob("*/")) if re.sub("[_-]", "", path.name.lower()) == plain]
     found: dict[str, list[Path]] = {}
-    for folder in folders[:1]:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                if name.lower().endswith(_IMAGES):
-                    found.setdefault(Path(name).stem, []).append(Path(place, name))
+    for place, _, files in (part for folder in (*exact, *alike)[:1] for part in os.walk(folder)):
+        for file in files:
+            if file.lower().endswith(_IMAGES):
+                found.setdefault(Path(file).stem, []).append(Path(place, file))
     return found
 
 
@@ -192,8 +183,7 @@ def _read(files: dict[str, list[Path]], dataset: str, sample: str) -> tuple[str,
     scale = SIDE_PX / max(height, width)
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])
-    mask = _decode(masks[0], cv2.IMREAD_UNCHANGED) if masks else None
-    outline = ""
+    mask, outline = _decode(masks[0], cv2.IMREAD_UNCHANGED) if masks else None, ""
     if mask is not None and mask.shape[:2] == (height, width):
         first = mask if mask.ndim == 2 else mask.max(axis=2)
         outline = _outline(first > (128 if dataset in _BANDED else 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,8 @@ Curve = list[tuple[float, float]]
 """(x, y) in order of x."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HardObject:
-    """One object, over all configurations."""
+class HardObject(NamedTuple):
+    """One object, and how all configurations fared on it."""
 
     dataset: str
     sample: str
@@ -44,8 +43,7 @@ class HardObject:
     """Mean IoU after each click."""
 
 
-@dataclass(frozen=True)
-class ClicksNeeded:
+class ClicksNeeded(NamedTuple):
     """How many clicks one trial needed for each of its objects."""
 
     identity: str
@@ -54,8 +52,7 @@ class ClicksNeeded:
     """`noc_at_90`, `noc_at_95` -> clicks, one per object."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spent:
+class Spent(NamedTuple):
     """What the finished stages of one kind took on one kind of machine."""
 
     kind: str
@@ -69,68 +66,51 @@ class Spent:
 
 
 class Answers:
-    """The answers to all questions about results; one pass over the clicks makes what most of them read.
-
-    Args:
-        results: what is asked.
-        configurations: which trials repeat one configuration; trials of none of them are left out.
-    """
+    """The answers to all questions about results; one pass over the clicks makes what most of them read."""
 
     def __init__(self, results: Results, configurations: Iterable[Configuration]) -> None:
+        """Trials of none of the configurations are left out."""
         self._sql = results.sql
         self._objects = f"objects_{next(_NUMBERS)}"
-        rows = [
-            {
-                "trial": trial["trial"],
-                "grp": index,
-                "max_clicks": trial["evaluate.max_clicks"],
-                "random": each.random_weights,
-            }
-            for index, each in enumerate(configurations)
-            for trial in each.done
-        ]
-        fields: dict[str, pa.DataType] = {
-            "trial": pa.string(),
-            "grp": pa.int64(),
-            "max_clicks": pa.int64(),
-            "random": pa.bool_(),
+        done = [(index, each, trial) for index, each in enumerate(configurations) for trial in each.done]
+        grouped = {
+            "trial": pa.array([trial["trial"] for _, _, trial in done], pa.string()),
+            "grp": pa.array([index for index, _, _ in done], pa.int64()),
+            "max_clicks": pa.array([trial["evaluate.max_clicks"] for _, _, trial in done], pa.int64()),
+            "random": pa.array([each.random_weights for _, each, _ in done], pa.bool_()),
         }
-        self._sql.register("grouped", pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+        self._sql.register("grouped", pa.table(grouped))
         self._sql.execute(f"""
             CREATE TEMP TABLE {self._objects} AS
             SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
                    min(click) FILTER (iou >= 0.9) AS first_90, min(click) FILTER (iou >= 0.95) AS first_95,
-                   any_value(max_clicks) AS max_clicks,
-                   any_value(grp) AS grp, any_value(random) AS random
+                   any_value(max_clicks) AS max_clicks, any_value(grp) AS grp, any_value(random) AS random
             FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
 
     def noc_90(self) -> dict[str, float]:
-        """NoC90 of every trial from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
-        rows = self._sql.execute(
+        """Compute every trial's NoC90 from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
+        made = self._sql.execute(
             f"SELECT trial, avg(coalesce(first_90, max_clicks)) FROM {self._objects} GROUP BY trial"
-        ).fetchall()
-        return {str(trial): float(value) for trial, value in rows}
+        )
+        return dict(made.fetchall())
 
     def clicks_needed(self, trials: Iterable[str]) -> dict[str, ClicksNeeded]:
-        """NoC of every object of these trials."""
-        wanted = list(dict.fromkeys(trials))
+        """Count the clicks that every object of these trials needed."""
         rows = self._sql.execute(
             f"""
             SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
                    list(coalesce(first_90, max_clicks) ORDER BY dataset, sample),
                    list(coalesce(first_95, max_clicks) ORDER BY dataset, sample)
             FROM {self._objects} WHERE list_contains(?, trial) GROUP BY trial""",
-            [wanted],
+            [list(dict.fromkeys(trials))],
         ).fetchall()
         return {
-            str(trial): ClicksNeeded(
-                str(identity), {"noc_at_90": np.array(at_90, dtype=float), "noc_at_95": np.array(at_95, dtype=float)}
-            )
+            trial: ClicksNeeded(identity, {"noc_at_90": np.array(at_90, float), "noc_at_95": np.array(at_95, float)})
             for trial, identity, at_90, at_95 in rows
         }
 
     def miou_curves(self) -> dict[int, Curve]:
-        """For every configuration (its index) the mean IoU after each click, over objects, then over repetitions."""
+        """Compute each configuration's (its index) mean IoU after each click, over objects, then over repetitions."""
         rows = self._sql.execute(f"""
             WITH made AS (SELECT trial, click, sum(iou) AS total FROM clicks GROUP BY trial, click),
                  whole AS (SELECT trial, any_value(grp) AS grp, count(*) AS n FROM {self._objects} GROUP BY trial),
@@ -144,11 +124,11 @@ class Answers:
             SELECT grp, click, avg(miou) FROM curve GROUP BY grp, click ORDER BY grp, click""").fetchall()
         curves: dict[int, Curve] = {}
         for configuration, click, miou in rows:
-            curves.setdefault(int(configuration), []).append((int(click), float(miou)))
+            curves.setdefault(configuration, []).append((click, miou))
         return curves
 
     def hardest(self, limit: int) -> list[HardObject]:
-        """The objects that need most clicks; trials with random weights count only where there are no others."""
+        """Find the objects that need most clicks; random weights count only where there are no others."""
         rows = self._sql.execute(
             f"""
             WITH counted AS (
@@ -163,28 +143,15 @@ class Answers:
                     FROM clicks JOIN (SELECT trial, dataset, sample FROM counted) USING (trial, dataset, sample)
                     WHERE (dataset, sample) IN (SELECT (dataset, sample) FROM hard)
                     GROUP BY dataset, sample, click)
-            SELECT dataset, sample, noc, final, worst, reached, trials,
-                   list(click ORDER BY click), list(iou ORDER BY click)
+            SELECT dataset, sample, noc, final, worst, reached, trials, list((click, iou) ORDER BY click)
             FROM hard JOIN curve USING (dataset, sample) GROUP BY ALL
             ORDER BY noc DESC, final, dataset, sample""",
             [limit],
         ).fetchall()
-        return [
-            HardObject(
-                dataset=dataset,
-                sample=sample,
-                noc_90=noc,
-                final_iou=final,
-                worst_iou=worst,
-                reached=reached,
-                trials=trials,
-                curve=list(zip(clicks, ious, strict=True)),
-            )
-            for dataset, sample, noc, final, worst, reached, trials, clicks, ious in rows
-        ]
+        return [HardObject(*row) for row in rows]
 
     def training_curves(self) -> dict[str, dict[str, Curve]]:
-        """metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
+        """Read metric -> stage -> (step, value), the losses first; long curves averaged to CURVE_POINTS points."""
         rows = self._sql.execute(
             """
             WITH finite AS (SELECT stage, metric, step, value FROM training WHERE isfinite(value)),
@@ -197,22 +164,19 @@ class Answers:
         ).fetchall()
         curves: dict[str, dict[str, Curve]] = {}
         for metric, stage, step, value in rows:
-            curves.setdefault(metric, {}).setdefault(stage, []).append((float(step), float(value)))
+            curves.setdefault(metric, {}).setdefault(stage, []).append((step, value))
         return curves
 
     def profiles(self) -> dict[str, dict[str, object]]:
-        """The row of profile.parquet of every profile stage."""
-        cursor = self._sql.execute("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
-        names = [str(column[0]) for column in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        return {str(row["stage"]): row for row in rows}
+        """Read the row of profile.parquet of every profile stage."""
+        made = self._sql.sql("SELECT * EXCLUDE (folder) FROM profile ORDER BY model, refiner, device, stage")
+        return {row["stage"]: row for row in made.to_arrow_table().to_pylist()}
 
     def spent(self) -> list[Spent]:
-        """What computing cost, each stage once, in the stages' order."""
+        """Sum up what computing cost, each stage once, in the stages' order."""
         rows = self._sql.execute("""
             SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
                    max(coalesce(device_peak_memory_gb, peak_memory_gb))
             FROM stages GROUP BY kind, hardware
             ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind), hardware""").fetchall()
-        names = ("kind", "hardware", "stages", "device_hours", "per_second", "memory_gb")
-        return [Spent(**dict(zip(names, row, strict=True))) for row in rows]
+        return [Spent(*row) for row in rows]

@@ -32,7 +32,7 @@ _BUNDLE = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle
 
 
 def build(content: Content, *, refresh_seconds: float | None = None) -> str:
-    """The page as text; with `refresh_seconds` it loads itself again as often."""
+    """Make the page as text; with `refresh_seconds` it loads itself again as often."""
     return html.render(
         content=content,
         paper=[table.limited(MAX_BLOCK_ROWS) for table in content.paper],
@@ -60,7 +60,7 @@ def _bundle() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Declare the command's options."""
     made = argparse.ArgumentParser(
         prog="samref-dashboard", description="One HTML page from results folders; several are compared."
     )
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parser().parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as copies:
@@ -97,11 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return explore.open_notebook(options.results)
             return _write_tables(options) if options.tables else _write_page(options)
     except (ResultsError, OSError) as error:
-        return _refuse(str(error))
+        reason = str(error)
     except (duckdb.InvalidInputException, duckdb.IOException) as error:
         # Its footer is whole, or load() would have named it; DuckDB says `clicks_0` for the first folder's.
         folders = ", ".join(map(str, options.results))
-        return _refuse(f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})")
+        reason = f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})"
+    print(f"samref-dashboard: {reason}", file=sys.stderr)
+    return 2
 
 
 def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
@@ -115,8 +117,7 @@ def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
 
 
 def _write_tables(options: argparse.Namespace) -> int:
-    content = gather(load(options.results), baseline=options.baseline)
-    written = exports.write(content, options.tables)
+    written = exports.write(gather(load(options.results), baseline=options.baseline), options.tables)
     print(f"{options.tables}: {len(written)} files")
     return 0
 
@@ -175,20 +176,9 @@ def _watch(options: argparse.Namespace, out: Path) -> int:
 
 def _state(folders: Sequence[Path]) -> list[tuple[str, int, int]]:
     """Name, time and size of every table."""
-    found = []
-    for folder in folders:
-        for file in sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]):
-            about = file.stat()
-            found.append((str(file), about.st_mtime_ns, about.st_size))
-    return found
-
-
-def _refuse(reason: str) -> int:
-    print(f"samref-dashboard: {reason}", file=sys.stderr)
-    return 2
+    files = [file for folder in folders for place in ("", "*/") for file in sorted(folder.glob(f"{place}*.parquet"))]
+    return [(str(file), about.st_mtime_ns, about.st_size) for file in files for about in [file.stat()]]
 
 
 def _has_display() -> bool:
-    if sys.platform in ("darwin", "win32"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -55,7 +55,7 @@ def summarise(values: Iterable[float | None]) -> Summary:
 
 
 def best(values: Sequence[float | None], better: str) -> set[int]:
-    """Indices of the best values; `better` is "lower" or "higher".
+    """Find the indices of the best values; `better` is "lower" or "higher".
 
     Empty when there is nothing to compare, or when more than three share the best and it tells nobody apart.
     """
@@ -79,7 +79,7 @@ class Interval:
 
 
 def paired_bootstrap(differences_NK: NDArray[np.float64], seed: int = 0) -> list[Interval]:
-    """Percentile bootstrap over objects of the mean of K paired differences.
+    """Bootstrap (percentiles, over objects) the mean of K paired differences.
 
     differences_NK: one row per object, one column per comparison. All columns see the same resamples, so that
     they can be compared with each other. The same seed gives the same intervals.
@@ -104,7 +104,7 @@ def paired_bootstrap(differences_NK: NDArray[np.float64], seed: int = 0) -> list
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the p-values of a family, adjusted, in the order given."""
+    """Adjust the p-values of a family by Holm's step-down correction, in the order given."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
@@ -114,7 +114,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def explained_share(levels: Sequence[object], values: Sequence[float]) -> float | None:
-    """η²: the share of the values' variance that lies between the means of the levels; None without variance."""
+    """Compute η², the share of variance that lies between the means of the levels; None without variance."""
     every = np.asarray(values, dtype=np.float64)
     total = float(((every - every.mean()) ** 2).sum()) if len(every) else 0.0
     if total <= 0:

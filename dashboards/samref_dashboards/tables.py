@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.design import DATA, Configuration
+from samref_dashboards.design import Configuration
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import Curve
-from samref_dashboards.statistics import Summary, best
+from samref_dashboards.statistics import best
 
 RANDOM = "random weights – not a result"
 """How whatever was computed with random weights is marked, everywhere."""
@@ -35,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value as it is shown."""
+    """One value of a table, as it is shown."""
 
     text: str
     value: float | str | None = None
@@ -59,10 +60,16 @@ class Row:
     status: str = "done"
     paper: bool = False
 
+    @property
+    def kinds(self) -> str:
+        """The classes of the row in the page."""
+        said = {"random": self.random_weights, "published": self.paper, "lacking": self.status != "done"}
+        return " ".join(kind for kind, is_so in said.items() if is_so)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows that belong together."""
+    """Rows of a table that belong together."""
 
     caption: str
     rows: tuple[Row, ...]
@@ -71,7 +78,7 @@ class Block:
 
     @property
     def all_random(self) -> bool:
-        """All have random weights: one mark at the caption says it."""
+        """Whether all rows have random weights: one mark at the caption says it."""
         return bool(self.rows) and all(row.random_weights for row in self.rows)
 
 
@@ -90,41 +97,72 @@ class Table:
     sortable: bool = False
 
     @property
-    def num_rows(self) -> int:
-        return sum(len(block.rows) for block in self.blocks)
+    def rows(self) -> list[Row]:
+        """The rows of all blocks."""
+        return [row for block in self.blocks for row in block.rows]
 
     def limited(self, rows: int) -> Table:
-        """The first blocks, up to so many rows, and a note that says what is left out."""
-        kept: list[Block] = []
-        total = 0
-        for block in self.blocks:
-            total += len(block.rows)
-            if total > rows and kept:
-                break
-            kept.append(block)
-        if len(kept) == len(self.blocks):
+        """Keep the first blocks, up to so many rows, with a note that says what is left out."""
+        every, totals = len(self.blocks), accumulate(len(block.rows) for block in self.blocks)
+        kept = max(1, sum(total <= rows for total in totals))
+        if kept >= every:
             return self
-        left_out = (
-            f"{len(self.blocks) - len(kept)} of {len(self.blocks)} blocks are left out here; --tables writes all."
-        )
-        return replace(self, blocks=tuple(kept), note=f"{self.note} {left_out}".strip())
+        note = f"{self.note} {every - kept} of {every} blocks are left out here; --tables writes all.".strip()
+        return replace(self, blocks=self.blocks[:kept], note=note)
+
+
+Filled = tuple[Column, Sequence[Cell]]
+"""A column with its cells, one for each row."""
+
+
+def texts(label: str, key: str, values: Iterable[str], *, title: str = "", data: bool = False) -> Filled:
+    """Make a column of words."""
+    return Column(label=label, key=key, title=title, data=data), [Cell(value) for value in values]
+
+
+def amounts(
+    label: str, key: str, values: Iterable[float | None], form: str = "", *, scale: float = 1, title: str = ""
+) -> Filled:
+    """Make a column of numbers in a format such as `.2f`, times a scale (100: percent); a dash where one is missing."""
+    cells = [Cell("–" if value is None else f"{scale * value:{form}}", value) for value in values]
+    return Column(label=label, key=key, title=title, numeric=True), cells
+
+
+def plain(
+    name: str, title: str, caption: str, columns: Sequence[Filled], *, note: str = "", sortable: bool = True
+) -> Table | None:
+    """Make a table of one block without a heading; None without rows."""
+    rows = tuple(Row(cells=cells) for cells in zip(*(cells for _, cells in columns), strict=True))
+    if not rows:
+        return None
+    block, heads = Block(caption="", rows=rows), tuple(head for head, _ in columns)
+    return Table(name=name, title=title, caption=caption, columns=heads, blocks=(block,), note=note, sortable=sortable)
 
 
 def column(metric: Metric, *, paper: bool = False) -> Column:
-    """The column of a metric, ours or the published one beside it."""
+    """Make the column of a metric, ours or the published one beside it."""
     key = f"paper_{metric.key}" if paper else metric.key
     return Column(label=metric.label, key=key, title=metric.title, numeric=True, paper=paper)
 
 
 def number(metric: Metric, value: float | None) -> Cell:
-    """A metric's single value."""
+    """Make the cell of a metric's single value."""
     return Cell(metric.write(value), value=value)
+
+
+def tops(metric: Metric, values: Sequence[float | None], datasets: Sequence[str]) -> set[int]:
+    """Find the indices of the best value of each dataset; nothing is best where neither way is better."""
+    found: set[int] = set()
+    for data in set(datasets) if metric.better else ():
+        own = [value if other == data else None for value, other in zip(values, datasets, strict=True)]
+        found |= best(own, metric.better or "")
+    return found
 
 
 def summaries(
     configurations: Sequence[Configuration], shown: Sequence[Metric], comparisons: Comparisons | None = None
 ) -> list[list[Cell]]:
-    """A row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
+    """Make a row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
 
     Random weights are never best, and neither is a mean that lacks a seed.
     """
@@ -132,28 +170,16 @@ def summaries(
     for metric in shown:
         measured = [each.summary(metric.key) for each in configurations]
         # Rounded as it is shown: two numbers that read alike are equally good.
-        means = [None if s.mean is None else round(s.mean * metric.scale, metric.digits) for s in measured]
-        top: set[int] = set()
-        for data in {each.data for each in configurations}:
-            real = [
-                None if each.random_weights or each.data != data or not summary.whole else mean
-                for each, mean, summary in zip(configurations, means, measured, strict=True)
-            ]
-            top |= best(real, metric.better) if metric.better else set()
+        real = [
+            None
+            if each.random_weights or not summary.whole or summary.mean is None
+            else round(summary.mean * metric.scale, metric.digits)
+            for each, summary in zip(configurations, measured, strict=True)
+        ]
+        top = tops(metric, real, [each.data for each in configurations])
         for index, (configuration, summary) in enumerate(zip(configurations, measured, strict=True)):
             differs = comparisons is not None and comparisons.differs(configuration, metric.key)
             mark = SIGNIFICANT if differs else ""
             text = metric.write_summary(summary) + mark
             rows[index].append(Cell(text, summary.mean, summary.std, best=index in top, mark=mark))
     return rows
-
-
-def count(summary: Summary) -> Cell:
-    """How many repetitions there are, `2 of 3` where some are missing."""
-    return Cell(summary.count)
-
-
-def dataset(configurations: Sequence[Configuration]) -> str:
-    """The one dataset of these configurations; empty where there are several."""
-    names = {str(each.trials[0][DATA]) for each in configurations}
-    return names.pop() if len(names) == 1 else ""

@@ -9,70 +9,44 @@ from __future__ import annotations
 
 from typing import Any
 
-LIGHT = {
-    "ground": "#fdfdfb",
-    "panel": "#f5f5f1",
-    "ink": "#1a1c1e",
-    "soft": "#5d6268",
-    "line": "#d9d9d3",
-    "accent": "#0b5c8a",
-    "bar": "#b9d3e2",
-    "good": "#2f7d4f",
-    "warn": "#9a5b00",
-    "bad": "#b3261e",
-    "on-ramp": "#04090a",
-    **dict(
-        zip(
-            (f"series-{i}" for i in range(1, 9)),
-            ("#0b6fa8", "#d0661c", "#148a68", "#b2578c", "#8a6d00", "#3994c3", "#6a51a3", "#5d6268"),
-            strict=True,
-        )
-    ),
-    **dict(
-        zip(
-            (f"ramp-{i}" for i in range(1, 8)),
-            ("#c77b2d", "#cc5b3f", "#bb4066", "#96387c", "#6c3183", "#442b74", "#292256"),
-            strict=True,
-        )
-    ),
+_COLOURS = {
+    "ground": ("#fdfdfb", "#141618"),
+    "panel": ("#f5f5f1", "#1c1f22"),
+    "ink": ("#1a1c1e", "#e7e6e2"),
+    "soft": ("#5d6268", "#9ba1a8"),
+    "line": ("#d9d9d3", "#33373b"),
+    "accent": ("#0b5c8a", "#6db9e8"),
+    "bar": ("#b9d3e2", "#2b4a5e"),
+    "good": ("#2f7d4f", "#6fc08d"),
+    "warn": ("#9a5b00", "#e0a44a"),
+    "bad": ("#b3261e", "#f08a80"),
+    "on-ramp": ("#04090a", "#ffffff"),
+    "series-1": ("#0b6fa8", "#56b1ea"),
+    "series-2": ("#d0661c", "#f0914d"),
+    "series-3": ("#148a68", "#35bf95"),
+    "series-4": ("#b2578c", "#e08fbd"),
+    "series-5": ("#8a6d00", "#d6b93c"),
+    "series-6": ("#3994c3", "#9bd3f2"),
+    "series-7": ("#6a51a3", "#a995e0"),
+    "series-8": ("#5d6268", "#9ba1a8"),
+    "ramp-1": ("#c77b2d", "#735abe"),
+    "ramp-2": ("#cc5b3f", "#9f5ab3"),
+    "ramp-3": ("#bb4066", "#cf6a9e"),
+    "ramp-4": ("#96387c", "#ec8284"),
+    "ramp-5": ("#6c3183", "#f9a373"),
+    "ramp-6": ("#442b74", "#f7c784"),
+    "ramp-7": ("#292256", "#f1e6b1"),
 }
-DARK = {
-    "ground": "#141618",
-    "panel": "#1c1f22",
-    "ink": "#e7e6e2",
-    "soft": "#9ba1a8",
-    "line": "#33373b",
-    "accent": "#6db9e8",
-    "bar": "#2b4a5e",
-    "good": "#6fc08d",
-    "warn": "#e0a44a",
-    "bad": "#f08a80",
-    "on-ramp": "#ffffff",
-    **dict(
-        zip(
-            (f"series-{i}" for i in range(1, 9)),
-            ("#56b1ea", "#f0914d", "#35bf95", "#e08fbd", "#d6b93c", "#9bd3f2", "#a995e0", "#9ba1a8"),
-            strict=True,
-        )
-    ),
-    **dict(
-        zip(
-            (f"ramp-{i}" for i in range(1, 8)),
-            ("#735abe", "#9f5ab3", "#cf6a9e", "#ec8284", "#f9a373", "#f7c784", "#f1e6b1"),
-            strict=True,
-        )
-    ),
-}
+"""Name -> the colour on a light ground, and on a dark one."""
+LIGHT, DARK = ({name: pair[dark] for name, pair in _COLOURS.items()} for dark in (0, 1))
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-
-
 DISTINCT = 7
 """Series colours that can be told apart; the eighth is grey and stands for all that follow."""
 
 
 def colours(count: int, ordered: bool) -> list[str]:
-    """A ramp for an ordered axis, else distinct colours."""
+    """Choose a ramp for an ordered axis, else distinct colours."""
     if ordered:
         return [f"var(--ramp-{1 + round(6 * i / max(1, count - 1))})" for i in range(count)]
     return [f"var(--series-{min(i, DISTINCT) + 1})" for i in range(count)]

@@ -49,7 +49,7 @@ class Index:
 
 
 def read_index(file: Path) -> Index:
-    """The index of `file`. Raises DataError where it is no COCO instances file."""
+    """Build the index of `file`. Raises DataError where it is no COCO instances file."""
     index = Index()
 
     def add_image(entry: dict[str, Any], start: int, end: int) -> None:
@@ -89,7 +89,7 @@ def read_index(file: Path) -> Index:
 
 
 def read_object(file: Path, start: int, length: int, identity: int) -> dict[str, Any]:
-    """One annotation by its place. Raises DataError where the file is no longer the one that was indexed."""
+    """Read one annotation by its place. Raises DataError where the file is no longer the one that was indexed."""
     try:
         with file.open("rb", buffering=0) as stream:
             stream.seek(start)
@@ -125,38 +125,29 @@ class _Reader:
     def walk(self, lists: dict[str, Callable[[dict[str, Any], int, int], None]]) -> set[str]:
         """Give each element of the lists of these names, with its first byte and the one behind it; all names seen."""
         seen: set[str] = set()
-        self._expect("{")
-        if self._next() == "}":
-            return seen
-        while True:
+        for _ in self._between("{", "}"):
             name, _, _ = self._value()
             self._expect(":")
             seen.add(name)
-            if name in lists:
-                for element in self._elements():
-                    lists[name](*element)
-            else:
+            if name not in lists:
                 self._value()
-            if self._next() != ",":
-                break
-            self._at += 1
-        self._expect("}")
+                continue
+            for _ in self._between("[", "]"):
+                lists[name](*(self._flat_object() or self._value()))
         return seen
 
-    def _elements(self) -> Iterator[tuple[Any, int, int]]:
-        self._expect("[")
-        if self._next() == "]":
-            self._at += 1
-            return
-        while True:
-            yield self._flat_object() or self._value()
-            if self._next() != ",":
-                break
-            self._at += 1
-        self._expect("]")
+    def _between(self, opening: str, closing: str) -> Iterator[None]:
+        """Stop before each item of an object or a list, for the caller to take it; take both ends and the commas."""
+        self._expect(opening)
+        if self._next() != closing:
+            yield
+            while self._next() == ",":
+                self._at += 1
+                yield
+        self._expect(closing)
 
     def _flat_object(self) -> tuple[Any, int, int] | None:
-        """As `_value`, the outline replaced by 0; None where a plain reading is needed."""
+        """Read a value as `_value` does, the outline replaced by 0; None where a plain reading is needed."""
         self._next()
         found = _FLAT_OBJECT.match(self._text, self._at)
         if found is None:

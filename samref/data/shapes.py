@@ -44,7 +44,7 @@ Points = NDArray[np.float64]
 
 
 def open_shapes(request: Request) -> Dataset:
-    """The dataset; `samples` is how many are drawn, without limit."""
+    """Open the dataset; `samples` is how many are drawn, without limit."""
     count = DEFAULT_SAMPLES[request.split] if request.samples is None else request.samples
     if count < 1:
         raise DataError(f"{request.name}: {count} samples were asked for; set samples to 1 or more")
@@ -79,8 +79,7 @@ class Shapes:
         return digest({"shapes": VERSION, "seed": SEED, "split": self.split, "count": self.count})
 
     def _streams(self, key: str) -> tuple[np.random.Generator, np.random.Generator]:
-        """The sample's random streams, one for the layout and one for colours: truths need no colours
-        drawn."""
+        """The sample's random streams, one for the layout and one for colours: truths need no colours drawn."""
         split, _, index = key.partition("-")
         if split != self.split:
             raise KeyError(key)
@@ -89,8 +88,7 @@ class Shapes:
 
 
 def draw_layout(rng: np.random.Generator) -> tuple[Label, int]:
-    """SIZE×SIZE labels and the target's: 0 and 1 are ground, 2 and up are objects, later ones before earlier
-    ones."""
+    """Draw SIZE×SIZE labels and name the target's: 0 and 1 are ground, 2 and up objects, later ones in front."""
     for _ in range(MOST_ATTEMPTS):
         labels = np.zeros((SIZE, SIZE), np.uint8)
         if rng.random() < 0.5:
@@ -125,19 +123,9 @@ def _object(rng: np.random.Generator) -> Label:
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     radius = float(rng.uniform(*RADIUS_PX))
     centre = rng.uniform(0.12 * SIZE, 0.88 * SIZE, 2)
-    kind = rng.integers(6)
-    if kind == 0:
-        _blob(canvas, rng, centre, radius)
-    elif kind == 1:
-        _polygon(canvas, rng, centre, radius)
-    elif kind == 2:
-        _creature(canvas, rng, centre, 0.5 * radius)
-    elif kind == 3:
-        _ring(canvas, rng, centre, 0.85 * radius)
-    elif kind == 4:
-        _bars(canvas, rng, centre, 0.8 * radius)
-    else:
-        _plant(canvas, rng, centre, 1.2 * radius)
+    kinds = ((_blob, 1.0), (_polygon, 1.0), (_creature, 0.5), (_ring, 0.85), (_bars, 0.8), (_plant, 1.2))
+    draw, share = kinds[rng.integers(len(kinds))]
+    draw(canvas, rng, centre, share * radius)
     return canvas
 
 

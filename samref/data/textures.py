@@ -22,8 +22,7 @@ are at least 70 of 441 (black to white) apart, yet no threshold of colour is rig
 
 
 def paint(labels: NDArray[np.uint8], rng: np.random.Generator) -> Image:
-    """The image (H×W×3 uint8 RGB) of labels (H×W): 0 and 1 are ground, 2 and up objects, each with its
-    texture."""
+    """Paint the image (H×W×3 uint8 RGB) of labels (H×W): 0 and 1 are ground, 2 and up objects, each textured."""
     height, width = labels.shape
     num_labels = int(labels.max()) + 1
     level = np.zeros((height, width), np.float32)
@@ -38,12 +37,8 @@ def paint(labels: NDArray[np.uint8], rng: np.random.Generator) -> Image:
     way = np.clip(first + _contrast(rng, num_labels), 0, 255) - first
     brightness = _light(rng, height, width) * _shadow(rng, labels)
     planes = [
-        (
-            np.take(first[:, channel].astype(np.float32), labels)
-            + np.take(way[:, channel].astype(np.float32), labels) * level
-        )
-        * brightness
-        for channel in range(3)
+        (np.take(one, labels) + np.take(other, labels) * level) * brightness
+        for one, other in zip(first.astype(np.float32).T, way.astype(np.float32).T, strict=True)
     ]
     return _photograph(cv2.merge(planes).astype(np.float32, copy=False), rng)
 
@@ -67,15 +62,9 @@ def _contrast(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> Level:
-    family = rng.integers(6)
-    if family == 0:
-        return _stripes(rng, height, width)
-    if family == 1:
-        return _checks(rng, height, width)
-    if family == 2:
-        return _gradient(rng, height, width)
-    if family == 3:
-        return _spots(rng, height, width)
+    family = int(rng.integers(6))
+    if family < 4:
+        return (_stripes, _checks, _gradient, _spots)[family](rng, height, width)
     cell_px = float(rng.uniform(8, 48)) if family == 4 else 4.0
     coarse, fine = _noise(rng, height, width, cell_px), _noise(rng, height, width, max(2.0, cell_px / 3))
     return np.float32(0.65) * coarse + np.float32(0.35) * fine
@@ -153,8 +142,7 @@ def _shadow(rng: np.random.Generator, labels: NDArray[np.uint8]) -> Level:
 def _photograph(image: Level, rng: np.random.Generator) -> Image:
     """Blur of the lens, and noise of the sensor (in brightness); H×W×3, from 0 up, to 0..255."""
     height, width, _ = image.shape
-    # OpenCV's saturating arithmetic on whole numbers: a third of the time of numpy's clip, and exact
-    # everywhere.
+    # OpenCV's saturating arithmetic on whole numbers: a third of the time of numpy's clip, and exact everywhere.
     blurred = cv2.GaussianBlur(cv2.convertScaleAbs(image), (3, 3), float(rng.uniform(0.4, 0.8)))
     noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(2, 7))
     whole = np.rint(noise).astype(np.int16)
