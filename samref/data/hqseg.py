@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samref.data.archives import how_to_get
-from samref.data.decode import read_nonzero_mask
 from samref.data.files import FileDataset, MaskFile
 from samref.data.sample import DataError, Dataset, Request, Sample, Split, evenly_spaced
+from samref.mask_files import read_nonzero_mask
 
 SOURCE = how_to_get("hqseg44k")
 
