@@ -31,8 +31,10 @@ THRESHOLD = 128
 """Grey edges: from this level of 255 on a pixel is object."""
 SMALL_ID = 63
 """255 is ignored beside ids up to this one; VOC has 20 classes, and up to 56 objects in an image."""
-BORDER_SHARE = 4
-"""A border of VOC's 5 px has at most this many pixels for each of its objects', if they are 9 px wide or more."""
+BORDER_SHARE = 3
+"""A border of VOC's 5 px has at most this many pixels for each of its objects', if they are 10 px wide or more."""
+NEARLY_GREY = 16
+"""By how much the channels of a grey mask differ that was a JPEG of colours once."""
 INVERTED_SHARE = 0.95
 """Of an image's pixels; an object that covers more is likely a background."""
 
@@ -147,7 +149,7 @@ def read_folder_mask(path: Path, rule: MaskRule) -> FolderMask:
     elif len(found) > 1 and not ignored and _has_border(found, levels.is_palette or bool(rule.objects)):
         ignored = [255]
         odd.append(Oddity(VOC, found.pop(255)))
-    elif len(found) > 1 and not levels.is_palette and _has_grey_edges(levels, found):
+    elif len(found) > 1 and not (levels.is_palette or levels.colours) and _has_grey_edges(levels, found):
         if rule.objects == "each":
             raise DataError(
                 f"{path}: a mask of {len(found)} values that look like the grey edges of one object, not like objects; "
@@ -217,6 +219,9 @@ def _levels(path: Path) -> _Levels:
         return _Levels(values=level.astype(np.int64), white=65535 if level.max(initial=0) > 255 else 255)
     if level.dtype != np.uint8:
         raise DataError(f"{path}: a mask of colours in {level.dtype}; save it as 8 bits")
+    bright, dark = level.max(axis=2), level.min(axis=2)
+    if bright.max() > _FLAT[1] and (bright - dark).max() <= NEARLY_GREY:
+        return _Levels(values=bright.astype(np.int64))
     blue, green, red = (level[:, :, channel].astype(np.int64) for channel in range(3))
     return _Levels(values=red << 16 | green << 8 | blue, colours=True)
 

@@ -9,6 +9,7 @@ Knows nothing of samples, masks or which objects are wanted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from array import array
@@ -123,14 +124,9 @@ def _image(entry: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     name = name or ("/".join(address.rsplit("/", 2)[1:]) if isinstance(address, str) else None)
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"its file_name is {_shown(name)}")
-    if not name.isascii():
-        try:
-            # The reader decodes byte for byte; names are UTF-8, unless they were escaped.
-            name = name.encode("latin-1").decode("utf-8")
-        except UnicodeEncodeError:
-            pass
-        except UnicodeDecodeError:
-            raise ValueError(f"its file_name {_shown(name)} is not UTF-8") from None
+    # The reader decodes byte for byte; names are UTF-8, unless they were escaped.
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("latin-1").decode("utf-8")
     height, width = _whole(entry, "height"), _whole(entry, "width")
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
         raise ValueError(f"its size is {width}×{height}")

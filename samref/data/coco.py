@@ -214,7 +214,7 @@ class CocoMask:
             raise self._undecodable(error) from error
 
     def measure(self) -> float:
-        """The area in pixels, polygons by their corners alone: enough to tell large from small; infinite if undecodable."""
+        """The area in pixels, near enough to tell large from small; infinite where it cannot be decoded."""
         segmentation = self._segmentation()
         try:
             if isinstance(segmentation, list):

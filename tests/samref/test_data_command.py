@@ -62,6 +62,13 @@ def test_verify_knows_folders_and_unknown_names(root: Path, capsys: pytest.Captu
     (root / "GrabCut" / "boundary_GT").rename(root / "mine" / "masks")
     assert main(["verify", "folder:mine", "--data-root", str(root)]) == 0
     assert "2 samples of 2 images; all read" in capsys.readouterr().out
+    (root / "mine" / "images" / "b.heic").write_bytes(b"")
+    (root / "mine" / "masks" / "b.gif").write_bytes(b"")
+    assert main(["verify", "folder:mine", "grabcut", "--data-root", str(root)]) == 0
+    first, note, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("folder:mine val: ")
+    assert note == "  note: 2 files or folders of other kinds are left out (images/b.heic, masks/b.gif)"
+    assert second.startswith("grabcut val: ")
     assert main(["verify", "gabcut", "--data-root", str(root)]) == 2
     assert "gabcut is not a dataset. Did you mean grabcut?" in capsys.readouterr().err
 
