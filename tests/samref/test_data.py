@@ -158,9 +158,7 @@ def test_what_is_of_another_kind_is_said(root: Path) -> None:
         "3 files or folders of other kinds are left out (images/more/, images/x.heic, masks/x.gif)",
     )
     (root / "mine" / "images" / "c.png").rename(root / "mine" / "images" / "c.HEIC")
-    with pytest.raises(
-        DataError, match=r"1 of 4 masks without an image \(c.png\).*4 files .* left out \(images/c.HEIC"
-    ):
+    with pytest.raises(DataError, match=r"1 of 4 masks without .* \(c.png\).*4 files .* left out \(images/c.HEIC"):
         mine(root)
 
 
