@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from unicodedata import category
+
 
 class UserError(Exception):
     """What a person, a file or a machine did wrong; the message is one line that says what to do."""
+
+    def __str__(self) -> str:
+        """The message, in which what cannot be printed is escaped: names of files may hold any byte."""
+        text = super().__str__()
+        return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    # Control characters, and what Python makes of names that are in no known encoding.
+    escaped = category(character) in ("Cc", "Cs") and character != "\n"
+    return ascii(character)[1:-1] if escaped else character
 
 
 class DataError(UserError, ValueError):

@@ -10,6 +10,7 @@ of it, read files by these rules too.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ CMYK = "are CMYK, converted to RGB without their colour profile"
 
 # A broken file is told once, by our DataError, not also by OpenCV and Pillow on stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Pillow is asked for headers and palette indices; OpenCV, which decodes, has a limit of its own (2^30 pixels).
 PIL.Image.MAX_IMAGE_PIXELS = None
