@@ -16,8 +16,7 @@ class UserError(Exception):
 
 def _printable(character: str) -> str:
     # Control characters, and what Python makes of names that are in no known encoding.
-    escaped = category(character) in ("Cc", "Cs") and character != "\n"
-    return ascii(character)[1:-1] if escaped else character
+    return ascii(character)[1:-1] if category(character) in ("Cc", "Cs") else character
 
 
 class DataError(UserError, ValueError):

@@ -28,6 +28,9 @@ from samref.errors import DataError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """Of files that are read as images."""
 
+MAX_PIXELS = 1 << 30
+"""Of an image: OpenCV's limit."""
+
 ORIENTED = "have an EXIF orientation, which is ignored: masks are of the stored pixels"
 PAGES = "have several pages or frames, of which the first is read"
 ALPHA = "have an alpha channel, which is dropped"
@@ -46,6 +49,16 @@ _ORIENTATION = 0x0112
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a channel has; Pillow tells 8 of colours with 16."""
 _DEPTHS = (8, 10, 12, 14, 16)
+_OTHER_KINDS = {
+    b"version https://git-lfs": "a pointer of Git LFS, whose file was never fetched",
+    b"ftypheic": "HEIC, which is not read here (save it as .jpg or .png)",
+    b"ftypmif1": "HEIF, which is not read here (save it as .jpg or .png)",
+    b"ftypavif": "AVIF, which is not read here (save it as .jpg or .png)",
+    b"%PDF-": "a PDF",
+    b"<html": "a page of HTML, not what it was downloaded for",
+    b"<!DOCTYPE html": "a page of HTML, not what it was downloaded for",
+}
+"""What a file is that has an image's suffix and is none, by what it begins with."""
 
 
 class Oddity(NamedTuple):
@@ -143,8 +156,9 @@ def decode(content: bytes, path: Path, flags: int) -> NDArray[Any]:
     except cv2.error:
         array = None
     if array is None:
+        kind = next((kind for mark, kind in _OTHER_KINDS.items() if mark in content[:64]), "no complete image")
         raise DataError(
-            f"{path}: {len(content)} bytes that are no complete image; replace the file, or remove it with its partner"
+            f"{path}: {len(content)} bytes that are {kind}; replace the file, or remove it with its partner"
         )
     return array
 

@@ -22,7 +22,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from samref.errors import DataError
-from samref.image_files import Oddity, decode, read_bytes, read_header
+from samref.image_files import MAX_PIXELS, Oddity, decode, read_bytes, read_header
 
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff"})
 """Lossless only: JPEG's noise around edges would turn into object pixels."""
@@ -230,6 +230,8 @@ def _palette_indices(content: bytes, path: Path) -> _Levels:
     """Indices, never colours: index 0 is background though it may be white."""
     try:
         with PIL.Image.open(BytesIO(content)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError("too large")
             indices = np.asarray(opened)
             colours = np.asarray(opened.getpalette("RGB"), np.int64).reshape(-1, 3)
     except Exception as error:  # as in image_files.read_header

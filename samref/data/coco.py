@@ -218,8 +218,10 @@ class CocoMask:
         segmentation = self._segmentation()
         try:
             if isinstance(segmentation, list):
-                return sum(cv2.contourArea(_corners(polygon).astype(np.float32)) for polygon in segmentation)
-            return float((decode_run_lengths(segmentation) == 1).sum())
+                rough = sum(cv2.contourArea(_corners(polygon).astype(np.float32)) for polygon in segmentation)
+                if rough < MIN_AREA_PX:
+                    return rough
+            return float((self.read() == 1).sum())  # polygons may overlap
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, cv2.error):
             return inf  # so that it is a sample, and told when it is read
 

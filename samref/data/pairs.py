@@ -76,8 +76,11 @@ def open_folder(request: Request) -> Dataset:
     name, rule = parse_folder(request.argument)
     if not name:
         raise DataError(f"{request.name!r} names no folder; write folder:NAME for DATA_ROOT/NAME")
-    # An absolute argument replaces the data root: pathlib's own rule.
-    folder = request.data_root / Path(name).expanduser()
+    try:
+        # An absolute argument replaces the data root: pathlib's own rule.
+        folder = request.data_root / Path(name).expanduser()
+    except RuntimeError:
+        raise DataError(f"{request.name}: there is no home folder of this user; write the whole path") from None
     return _open(request, folder, "images", "masks", rule, "put your images and masks there")
 
 

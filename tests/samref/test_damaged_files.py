@@ -35,7 +35,7 @@ def outcome(open_it: Callable[[], Dataset]) -> Dataset | str:
     except DataError as error:
         line = str(error)
         assert line.isprintable(), line
-        assert len(line) < 1500
+        assert len(line) < 30_000
         return line
     assert len(fingerprint) == 64
     for sample in dataset.samples:
@@ -143,6 +143,29 @@ STRANGE: list[Any] = [
     [0, 0, 20, 0, 20, 20], [["a"] * 6], [1, 2, 3, 4],
 ]  # fmt: skip
 """Values in the place of others."""
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC"),
+        (b"<!DOCTYPE html><html>", "a page of HTML"),
+        (b"", "0 bytes that are no complete image"),
+    ],
+)
+def test_files_with_an_image_s_suffix_that_are_none(tmp_path: Path, content: bytes, kind: str) -> None:
+    images, masks = own_folder(tmp_path)
+    (images / "a.jpg").write_bytes(content)
+    (masks / "a.png").write_bytes(encoded(tmp_path)["bit.png"])
+    found = outcome(lambda: open_dataset("folder:own", split="val", data_root=tmp_path))
+    assert isinstance(found, str)
+    assert kind in found
+
+
+@pytest.mark.parametrize("name", ["a" * 600, "a/" * 3000, "~no-such-user/x", "a\0b", "a\nb", "\ud800", "..", "."])
+def test_names_that_no_folder_has(tmp_path: Path, name: str) -> None:
+    assert isinstance(outcome(lambda: open_dataset(f"folder:{name}", split="val", data_root=tmp_path / "data")), str)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
