@@ -28,6 +28,8 @@ class Contents:
     def __init__(self, runtime: Runtime, cache: Path | None) -> None:
         self.missing: dict[str, str] = {}
         """Dataset that cannot be opened → why; it has a placeholder for a fingerprint, good for a plan only."""
+        self.notes: dict[str, None] = {}
+        """What is odd about the datasets that could be opened (`Dataset.notes`), each line once."""
         self._runtime = runtime
         self._cache = cache
         self._datasets: dict[str, Dataset] = {}
@@ -45,6 +47,7 @@ class Contents:
                 )
                 self._data[key] = dataset.fingerprint()
                 self._datasets[self._data[key]] = dataset
+                self.notes |= {f"{name}: {note}": None for note in dataset.notes()}
             except DataError as error:
                 self.missing.setdefault(name, str(error))
                 self._data[key] = f"missing:{name}:{split}:{samples}"

@@ -48,9 +48,13 @@ def open_dataset(
     Raises DataError for an unknown name, missing or unpaired files, and more samples than there are.
     """
     argument = name.partition(":")[2]
-    return family_of(name).open(
-        Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
-    )
+    request = Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
+    try:
+        return family_of(name).open(request)
+    # Folders that may not be listed, names that no file can have, lists of names in another encoding.
+    except (OSError, UnicodeError) as error:
+        where = getattr(error, "filename", None) or name
+        raise DataError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); restore it") from None
 
 
 def family_of(name: str) -> Family:
