@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from samref.backbones import revision
 from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
-from samref.stage import MODEL_SETTINGS, NAMES, REFINER, Kind, Stage, canonical, digest_text
+from samref.stage import MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 
 
 class Fingerprints(Protocol):
@@ -217,7 +218,7 @@ class _Builder:
 
 
 def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
-    """The model's settings that a stage of this kind depends on, by their names in its key."""
+    """The model's settings that a stage of this kind depends on, by their names in its key; its backbone's revision."""
     before, settings = model.as_before(), {}
     for name, setting in MODEL_SETTINGS[kind].items():
         value = getattr(model, setting)
@@ -225,6 +226,8 @@ def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
             model.refiner != "none" or setting not in REFINER[1:]
         ):
             settings[name] = value
+    if (number := revision(model.backbone)) > 1:
+        settings[REVISION] = number
     return settings
 
 

@@ -30,6 +30,10 @@ _BUILDERS: dict[str, tuple[str, str]] = {
     "segnext_vit_b_sax2": ("samref.backbones.segnext", "sax2"),
 }
 
+# Raised by hand when a change of code changes what one backbone computes: the stages of that backbone alone get other
+# ids, where `samref.stage.VERSION` gives them to all. Those that are not named here are at 1.
+_REVISIONS = {"segnext_vit_b_sax1": 2, "segnext_vit_b_sax2": 2}
+
 
 def names() -> list[str]:
     """The names that `build` knows."""
@@ -39,6 +43,11 @@ def names() -> list[str]:
 def module_of(name: str) -> str:
     """The module that holds the builder of a backbone, by its dotted name."""
     return _BUILDERS[name][0]
+
+
+def revision(name: str) -> int:
+    """How often, from 1, the code of a backbone came to compute other numbers than before."""
+    return _REVISIONS.get(name, 1)
 
 
 def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbone:
