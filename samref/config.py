@@ -8,6 +8,7 @@ folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -221,6 +222,27 @@ class TrialConfig(Part):
         return self
 
 
+def home() -> Path:
+    """The user's home folder; where there is none, as in some containers, the folder of temporary files."""
+    path = _expanded("~")
+    return path if path.is_absolute() else Path(tempfile.gettempdir())
+
+
+def _checkpoints() -> Path:
+    named = os.environ.get("SAMREF_CHECKPOINTS")
+    return absolute(named) if named else home() / ".cache" / "samref" / "checkpoints"
+
+
+def absolute(path: str) -> Path:
+    """A path as this process means it: workers on a cluster have working folders of their own."""
+    return _expanded(path).absolute()
+
+
+def _expanded(path: str) -> Path:
+    # Unlike Path's own, this one leaves the ~ of a user who is not known, whom a message then shows.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Where a stage runs. Never in an id: no field may change a number."""
@@ -234,11 +256,7 @@ class Runtime:
     bits of a training."""
     checkpoint_seconds: float = 60.0
     """A training saves a checkpoint this often."""
-    checkpoints: Path = field(
-        default_factory=lambda: Path(
-            os.environ.get("SAMREF_CHECKPOINTS", Path.home() / ".cache" / "samref" / "checkpoints")
-        )
-    )
+    checkpoints: Path = field(default_factory=_checkpoints)
     """Folder of downloaded checkpoints."""
 
     def resolve_device(self) -> str:

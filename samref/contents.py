@@ -27,6 +27,8 @@ class Contents:
     def __init__(self, runtime: Runtime, cache: Path | None) -> None:
         self.missing: dict[str, str] = {}
         """Dataset that cannot be opened → why; it has a placeholder for a fingerprint, good for a plan only."""
+        self.said: dict[Path, str] = {}
+        """Checkpoint → what is taken off it before its names are its backbone's, in one line."""
         self._runtime = runtime
         self._cache = cache
         self._datasets: dict[str, Dataset] = {}
@@ -60,10 +62,32 @@ class Contents:
         return self._sizes[fingerprint]
 
     def checkpoint(self, model: ModelConfig) -> str:
-        """Fingerprint of the backbone's first weights."""
+        """Fingerprint of the backbone's first weights, whose names and shapes are compared with the backbone's.
+
+        Raises:
+            CheckpointError: a file that the model names is not there, or not its backbone's.
+        """
         if model not in self._checkpoints:
-            self._checkpoints[model] = checkpoints.fingerprint(model, self._runtime.checkpoints)
+            found = checkpoints.fingerprint(model, self._runtime.checkpoints)
+            if path := checkpoints.given(model):
+                self._compare(model.backbone, path, found)
+            self._checkpoints[model] = found
         return self._checkpoints[model]
+
+    def _compare(self, backbone: str, path: Path, fingerprint: str) -> None:
+        key = f"names {backbone} {fingerprint}"
+        marker = self._marker(key)
+        try:
+            said = marker.read_text().partition("\n")[2].strip() if marker else None
+        except OSError:
+            said = None
+        if said is None:
+            from samref.backbones import state_dicts  # of torch, which most plans do without
+
+            said = state_dicts.compare(backbone, path)
+            self._remember(key, said)
+        if said:
+            self.said[path] = f"{path}: {said}"
 
     def downloads(self, models: Iterable[ModelConfig]) -> list[str]:
         """What a run needs of the network first, in words: which checkpoints, how much; nothing is downloaded."""
@@ -99,9 +123,11 @@ class Contents:
         for model in sorted(dict.fromkeys(models), key=lambda model: checkpoints.downloadable(model, folder)):
             with ProgressLine(model.backbone) as progress:
                 path = checkpoints.obtain(model, folder, progress)
-            key = f"{model.backbone} {self.checkpoint(model)}"
+            key = f"values {model.backbone} {self.checkpoint(model)}"
             if path is not None and self._first_time(key):
-                samref.backbones.build(model.backbone, checkpoint=path)
+                from samref.backbones import state_dicts
+
+                state_dicts.load(samref.backbones.build(model.backbone), path, model.backbone)
                 self._remember(key)
 
     def _marker(self, key: str) -> Path | None:
@@ -112,7 +138,7 @@ class Contents:
         marker = self._marker(key)
         return marker is None or not marker.exists()
 
-    def _remember(self, key: str) -> None:
+    def _remember(self, key: str, said: str = "") -> None:
         if marker := self._marker(key):
             marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.write_text(key + "\n")
+            marker.write_text(f"{key}\n{said}\n" if said else f"{key}\n")

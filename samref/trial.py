@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from samref.backbones import revision
-from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
+from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig, absolute
 from samref.stage import MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 
 
@@ -138,6 +138,8 @@ class _Builder:
         self._fingerprints = fingerprints
         self._checkpoint = {"checkpoint": fingerprints.checkpoint(model)}
         self._names = {name: getattr(model, name) for name in NAMES["model"]}
+        if model.checkpoint not in ("auto", "none"):  # a file, which a worker would look for in its own folder
+            self._names["checkpoint"] = str(absolute(model.checkpoint))
         self._stages: dict[str, Stage] = {}
 
     def base(self, config: TrialConfig) -> _Base:

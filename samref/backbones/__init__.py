@@ -6,11 +6,14 @@ Adding one is one file with a builder and one line in `_BUILDERS`. Importing thi
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from samref.backbones.backbone import Backbone
+
+_LOG = logging.getLogger(__name__)
 
 # name → (module, argument of its `build`)
 _BUILDERS: dict[str, tuple[str, str]] = {
@@ -59,12 +62,13 @@ def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbo
         seed: of the random weights; the global generator is left as it was.
 
     Raises:
-        CheckpointError: the file cannot be read or is of another shape.
+        CheckpointError: the file cannot be read, or is not this backbone's.
         ValueError: no such backbone.
     """
     import torch
 
-    from samref.backbones.checkpoints import load
+    from samref.backbones.official import is_official
+    from samref.backbones.state_dicts import load
 
     if name not in _BUILDERS:
         raise ValueError(f"there is no backbone {name!r}; there are {', '.join(_BUILDERS)}")
@@ -72,6 +76,6 @@ def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone: Backbone = importlib.import_module(module).build(argument)
-    if checkpoint is not None:
-        load(backbone, checkpoint)
+    if checkpoint is not None and (said := load(backbone, checkpoint, name)) and not is_official(name, checkpoint):
+        _LOG.warning("%s: %s", checkpoint, said)
     return backbone.eval()

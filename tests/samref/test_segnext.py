@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from samref import backbones
-from samref.backbones import checkpoints, segnext
+from samref.backbones import checkpoints, segnext, state_dicts
 from samref.backbones.backbone import parameter_counts
 from samref.click_disks import click_disks
 from samref.clicks import Click, next_click
@@ -350,9 +350,9 @@ def test_a_released_file_loads_and_another_does_not(tmp_path):
     path, state = tmp_path / "released.pth", build_small(seed=1).state_dict()
     torch.save({"state_dict": state, "config": {"class": "PlainVitModel"}}, path)
     loaded = build_small()
-    checkpoints.load(loaded, path)
+    state_dicts.load(loaded, path)
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     with pytest.raises(checkpoints.CheckpointError, match="12 names are missing"):
-        checkpoints.load(build_small(fusion_blocks=2), path)
+        state_dicts.load(build_small(fusion_blocks=2), path)
     with pytest.raises(checkpoints.CheckpointError, match=r"vitb_sa2_cocolvis_epoch_90\.pth is not in"):
         checkpoints.locate(ModelConfig(backbone="segnext_vit_b_sax2"), tmp_path)

@@ -69,9 +69,11 @@ class SweepPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of this plan, in words: other code, data that is missing, checkpoints to download."""
+        """What to know of this plan, in words: other code, data that is missing, what is taken off
+        checkpoints, and which are to download."""
         said = [self.other_code.text] if self.other_code.text else []
-        return (*said, *self.contents.missing.values(), *self.contents.downloads(self._models()))
+        found = self.contents
+        return (*said, *found.missing.values(), *found.said.values(), *found.downloads(self._models()))
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""
