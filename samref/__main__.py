@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"{options.trial}: {text}", file=sys.stderr)
         return 2
+    for said in contents.said.values():
+        print(said, file=sys.stderr)
     for stage in planned.stages:
         folder = options.out / stage.id
         if not folder.exists():

@@ -77,7 +77,8 @@ class ModelConfig(Part):
     """Name of the backbone; `samref.backbones.names()` lists them."""
     checkpoint: str = "auto"
     """`auto`: the official weights, downloaded where they are not there; `none`: random weights (marked in every
-    table); else a file's path."""
+    table); else the path of a file with a state dict. Entries that wrap it (`model`, `state_dict`) and prefixes of all
+    its names (`module.`) are taken off, and said."""
     freeze_backbone: bool = True
     """Keep the image encoder as it is and train from cached embeddings; false also trains the encoder."""
     refiner: Literal["none", "gfr", "gfr+lfr"] = "gfr+lfr"

@@ -65,7 +65,7 @@ def read(path: Path, *, lazily: bool = False) -> Any:
                 return load_file(path) if _is_safetensors(head) else _unpickled(path, file, lazily)
     except _ForeignError as error:
         problem = (
-            f"it holds an object of {error} (a whole model, or a script's own settings), and reading that would run its "
+            f"it holds an object of {error} (a whole model, or a script's own settings), and reading it would run "
             f"code; where it was made, save the weights alone: {SAVE}"
         )
     except OSError as error:
@@ -143,8 +143,7 @@ def _names() -> Iterator[tuple[str, Callable[..., Any]]]:
             yield f"torch.{name}", value  # type: ignore[misc]  # a constant, by its name
     yield "torch.serialization._get_layout", torch.serialization._get_layout
     yield "torch.nn.parameter.Parameter", torch.nn.Parameter
-    for each in (torch.Tensor, torch.Size, torch.device):
-        yield f"torch.{each.__name__}", each
+    yield from ((f"torch.{each.__name__}", each) for each in (torch.Tensor, torch.Size, torch.device))
     scalar, reconstruct = np.float64(0).__reduce__()[0], np.ndarray(0).__reduce__()[0]
     for core in ("core", "_core"):  # numpy 1, numpy 2
         yield f"numpy.{core}.multiarray.scalar", scalar  # type: ignore[misc]
@@ -163,8 +162,8 @@ def _names() -> Iterator[tuple[str, Callable[..., Any]]]:
         yield f"collections.{container.__name__}", container
     yield "argparse.Namespace", argparse.Namespace
     yield "types.SimpleNamespace", types.SimpleNamespace
-    for each in (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone):
-        yield f"datetime.{each.__name__}", each
+    for name in ("datetime", "date", "time", "timedelta", "timezone"):
+        yield f"datetime.{name}", getattr(datetime, name)
     for path in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"):
         for module in ("pathlib", "pathlib._local"):  # of Python 3.13
             yield f"{module}.{path}", pathlib.PureWindowsPath if "Windows" in path else pathlib.PurePosixPath

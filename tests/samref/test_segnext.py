@@ -1,4 +1,4 @@
-"""SegNext against its released checkpoints' names, PyTorch's own layers and the protocol, with random weights."""
+"""SegNext against its released code's names, pixels and loop, PyTorch's own layers and the protocol; random weights."""
 
 import json
 from pathlib import Path
