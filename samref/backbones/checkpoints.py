@@ -94,12 +94,17 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
     """What a model's first weights are: `random:SEED`, an official file's name, or a file's SHA-256.
 
     Raises:
-        CheckpointError: `model.checkpoint` names a file that is not there.
+        CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read.
     """
     if model.checkpoint == "auto" and model.backbone in OFFICIAL:
         return OFFICIAL[model.backbone].file  # the same whether it is here yet or not
     path = locate(model, folder)
-    return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
+    try:
+        return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
+    except OSError as error:
+        raise CheckpointError(
+            f"model.checkpoint: {path} cannot be read ({error.strerror}); make it readable"
+        ) from error
 
 
 def _verify(official: Official, path: Path) -> None:

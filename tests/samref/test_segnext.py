@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from samref import backbones
+from samref import backbones, pixel_loops
 from samref.backbones import checkpoints, segnext, state_dicts
 from samref.backbones.backbone import parameter_counts
 from samref.click_disks import click_disks
@@ -308,7 +308,9 @@ def test_a_whole_loop_clicks_as_the_released_code_does(frame):
         interaction = model(context, [clicks], coarse, None, [frame])
         coarse = interaction.coarse_B1MM
         ours = (model.paste(interaction, 0, None, frame) > backbone.threshold).numpy()
+        compared = pixel_loops.above(interaction.result_B1MM[0, 0].numpy(), *frame, backbone.threshold)
         assert np.count_nonzero(ours != mask) <= 3
+        assert np.count_nonzero(compared != mask) <= 3
 
 
 @pytest.mark.parametrize("refiner", ["none", "gfr+lfr"])
@@ -330,6 +332,7 @@ def test_interactions_of_the_whole_model(backbone, refiner):
     assert following.coarse_B1MM.shape == (2, 1, SIZE // 4, SIZE // 4)
     assert not torch.equal(following.coarse_B1MM, interaction.coarse_B1MM)
     assert (following.error_B1MM is None) == (refiner == "none")
+    assert following.result_B1MM.shape[-1] == model.result_size == (SIZE if refiner == "none" else SIZE // 4)
 
 
 def test_parts():
