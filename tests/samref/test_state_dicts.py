@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import os
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -299,3 +300,24 @@ def test_no_code_is_run(tmp_path: Path, options: dict[str, Any], suffix: str) ->
 def test_a_program_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "program.pt")
     assert "it is a TorchScript program; where it was made, save the weights alone" in refused(tmp_path / "program.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files_end_in_one_line_or_in_weights(tmp_path: Path, suffix: str) -> None:
+    path, rng, ends = tmp_path / f"weights{suffix}", random.Random(0), set()
+    save_file(STATE, path) if suffix == ".safetensors" else file_of(tmp_path, {"model": STATE, "best": np.float64(1)})
+    whole = path.read_bytes()
+    for _ in range(20):
+        damaged = bytearray(whole)
+        end = rng.choice([300, 20_000, len(whole)])
+        for place in rng.choices(range(end), k=4):
+            damaged[place] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            state_dicts.load(backbones.build("tiny"), path, "tiny")
+            ends.add("weights")
+        except CheckpointError as error:
+            ends.add("refused")
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+    assert "refused" in ends
