@@ -304,7 +304,7 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_damaged_files_end_in_one_line_or_in_weights(tmp_path: Path, suffix: str) -> None:
-    path, rng, ends = tmp_path / f"weights{suffix}", random.Random(0), set()
+    path, rng, said = tmp_path / f"weights{suffix}", random.Random(0), []
     save_file(STATE, path) if suffix == ".safetensors" else file_of(tmp_path, {"model": STATE, "best": np.float64(1)})
     whole = path.read_bytes()
     for _ in range(20):
@@ -315,9 +315,7 @@ def test_damaged_files_end_in_one_line_or_in_weights(tmp_path: Path, suffix: str
         path.write_bytes(damaged)
         try:
             state_dicts.load(backbones.build("tiny"), path, "tiny")
-            ends.add("weights")
         except CheckpointError as error:
-            ends.add("refused")
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
-    assert "refused" in ends
+            said.append(str(error))
+    assert said
+    assert all(str(path) in each and "\n" not in each for each in said)
