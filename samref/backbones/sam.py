@@ -90,10 +90,7 @@ class SamBackbone(Backbone):
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
         prompt, decoder = self.prompt_encoder, self.mask_decoder
         sparse = self._embed_points(points_BN2, labels_BN)
-        if previous is None:
-            dense = prompt.no_mask_embed.weight[..., None, None]
-        else:
-            dense = prompt.mask_downscaling(previous)
+        dense = prompt.no_mask_embed.weight[..., None, None] if previous is None else prompt.mask_downscaling(previous)
         best_of_three = multimask == "always" or (multimask == "first" and previous is None)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
