@@ -32,7 +32,6 @@ import torch
 import torch.nn.functional as F
 
 from samref import evaluate, metrics, trial
-from samref.backbones.backbone import resize_image
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.data import open_dataset
@@ -128,7 +127,7 @@ class Case:
             image, truth = self.dataset.image(sample.image_key), self.dataset.truth(sample.key)
             image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             # Resized before it moves: CUDA resizes no bytes.
-            image_13SS = resize_image(image_3HW, self.network.backbone.image_size, "stretch")[None].to(self.device)
+            image_13SS = self.network.backbone.resize(image_3HW, "stretch")[None].to(self.device)
             image_3HW = image_3HW.to(self.device)
             encode_began = time.perf_counter()
             features = self.network.backbone.encode(image_13SS.float())

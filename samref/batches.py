@@ -46,7 +46,7 @@ class Batch:
     samples: tuple[Sample, ...]
     positions: tuple[int, ...]  # in the whole batch of the step
     images: list[Tensor]  # each 3×h×w uint8, padded to a square where the network's input is
-    images_B3SS: Tensor  # uint8
+    images_B3SS: Tensor  # as the backbone resizes them
     truth_BSS: NDArray[np.int8]  # -1 also where padded
     centers: tuple[Click | None, ...]  # the first click of each: it depends on the truth alone
     features: Mapping[str, Tensor]  # of the images, as stored; none where the encoder is part of a step
@@ -86,6 +86,7 @@ class Batches:
         embeddings: Embeddings | None = None,
         threads: int = 1,
         pinned: bool = False,
+        resize_input: Callable[[Tensor, Resize], Tensor] | None = None,
     ) -> None:
         """What to read, and how.
 
@@ -100,10 +101,13 @@ class Batches:
             embeddings: of the images, whose features are then read too.
             threads: that read, each one sample at a time.
             pinned: put all tensors in memory from which CUDA copies while the host goes on.
+            resize_input: makes an image the network's input, as a backbone's `resize` does; None: as most do.
         """
         self._dataset = dataset
         self._size = size
         self._resize = resize
+        self._resize_input = resize_input or (lambda image, resize: resize_image(image, size, resize))
+        self._input_type = self._resize_input(torch.zeros(3, 1, 1, dtype=torch.uint8), resize).dtype
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
@@ -157,13 +161,13 @@ class Batches:
         """Start to read a step's samples; what is returned waits for them."""
         indices, count = self.indices(step), len(self._positions)
         samples = tuple(self._dataset.samples[indices[position]] for position in self._positions)
-        inputs = torch.empty(count, 3, self._size, self._size, dtype=torch.uint8, pin_memory=self.pinned)
+        inputs = torch.empty(count, 3, self._size, self._size, dtype=self._input_type, pin_memory=self.pinned)
         truths = torch.empty(count, self._size, self._size, dtype=torch.int8, pin_memory=self.pinned).numpy()
         features = self._embeddings.room(count, pinned=self.pinned) if self._embeddings else {}
 
         def read(place: int) -> tuple[Tensor, Click | None]:
             image_3hw, truth = self._sample(samples[place], step, self._positions[place])
-            inputs[place] = resize_image(image_3hw, self._size, self._resize)
+            inputs[place] = self._resize_input(image_3hw, self._resize)
             truths[place] = resize_truth(truth, self._size, self._resize)
             if self._embeddings:
                 self._embeddings.load(samples[place].image_key, features, place)

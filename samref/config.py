@@ -8,6 +8,7 @@ folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -74,7 +75,8 @@ class ModelConfig(Part):
     """Name of the backbone; `samref.backbones.names()` lists them."""
     checkpoint: str = "auto"
     """`auto`: the official weights, downloaded where they are not there; `none`: random weights (marked in every
-    table); else a file's path."""
+    table); else the path of a file with a state dict. Entries that wrap it (`model`, `state_dict`) and prefixes of all
+    its names (`module.`) are taken off, and said."""
     freeze_backbone: bool = True
     """Keep the image encoder as it is and train from cached embeddings; false also trains the encoder."""
     refiner: Literal["none", "gfr", "gfr+lfr"] = "gfr+lfr"
@@ -219,6 +221,27 @@ class TrialConfig(Part):
         return self
 
 
+def home() -> Path:
+    """The user's home folder; where there is none, as in some containers, the folder of temporary files."""
+    path = _expanded("~")
+    return path if path.is_absolute() else Path(tempfile.gettempdir())
+
+
+def _checkpoints() -> Path:
+    named = os.environ.get("SAMREF_CHECKPOINTS")
+    return absolute(named) if named else home() / ".cache" / "samref" / "checkpoints"
+
+
+def absolute(path: str) -> Path:
+    """A path as this process means it: workers on a cluster have working folders of their own."""
+    return _expanded(path).absolute()
+
+
+def _expanded(path: str) -> Path:
+    # Unlike Path's own, this one leaves the ~ of a user who is not known, whom a message then shows.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Where a stage runs. Never in an id: no field may change a number."""
@@ -232,11 +255,7 @@ class Runtime:
     the last bits of a training."""
     checkpoint_seconds: float = 60.0
     """A training saves a checkpoint this often."""
-    checkpoints: Path = field(
-        default_factory=lambda: Path(
-            os.environ.get("SAMREF_CHECKPOINTS", Path.home() / ".cache" / "samref" / "checkpoints")
-        )
-    )
+    checkpoints: Path = field(default_factory=_checkpoints)
     """Folder of downloaded checkpoints."""
 
     def resolve_device(self) -> str:

@@ -6,6 +6,7 @@ was checked with a fingerprint is not checked again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -30,6 +31,8 @@ class Contents:
         """Dataset that cannot be opened → why; it has a placeholder for a fingerprint, good for a plan only."""
         self.notes: dict[str, None] = {}
         """What is odd about the datasets that could be opened (`Dataset.notes`), each line once."""
+        self.said: dict[Path, str] = {}
+        """Checkpoint → what is taken off it before its names are its backbone's, in one line."""
         self._runtime = runtime
         self._cache = cache
         self._datasets: dict[str, Dataset] = {}
@@ -64,10 +67,26 @@ class Contents:
         return self._sizes[fingerprint]
 
     def checkpoint(self, model: ModelConfig) -> str:
-        """Fingerprint of the backbone's first weights."""
+        """Fingerprint of the backbone's first weights, whose names and shapes are compared with the backbone's.
+
+        Raises:
+            CheckpointError: a file that the model names is not there, or not its backbone's.
+        """
         if model not in self._checkpoints:
-            self._checkpoints[model] = checkpoints.fingerprint(model, self._runtime.checkpoints)
+            found = checkpoints.fingerprint(model, self._runtime.checkpoints)
+            if path := checkpoints.given(model):
+                self._compare(model.backbone, path, found)
+            self._checkpoints[model] = found
         return self._checkpoints[model]
+
+    def _compare(self, backbone: str, path: Path, fingerprint: str) -> None:
+        def compare() -> str:
+            from samref.backbones import state_dicts  # of torch, which most plans do without
+
+            return state_dicts.compare(backbone, path)
+
+        if said := self._once(f"names {backbone} {fingerprint}", compare):
+            self.said[path] = f"{path}: {said}"
 
     def downloads(self, models: Iterable[ModelConfig]) -> list[str]:
         """What a run needs of the network first, in words: which checkpoints, how much; nothing is downloaded."""
@@ -102,16 +121,24 @@ class Contents:
             with ProgressLine(model.backbone) as progress:
                 path = checkpoints.obtain(model, folder, progress)
             if path is not None:
-                build = partial(samref.backbones.build, model.backbone, checkpoint=path)
-                self._once(f"{model.backbone} {self.checkpoint(model)}", build)
+                load = partial(_load, model.backbone, path)
+                self._once(f"values {model.backbone} {self.checkpoint(model)}", load)
 
-    def _once(self, key: str, check: Callable[[], object]) -> None:
-        """Call a check that raises what is wrong, unless the cache has it that it went well."""
-        if self._cache is None:
-            check()
-            return
-        marker = self._cache / f"checked-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        if not marker.exists():
-            check()
+    def _once(self, key: str, check: Callable[[], str | None]) -> str:
+        """What a check says that raises what is wrong; where it went well before, the cache has it."""
+        marker = self._cache / f"checked-{hashlib.sha256(key.encode()).hexdigest()[:16]}" if self._cache else None
+        with contextlib.suppress(OSError):
+            if marker:
+                return marker.read_text().partition("\n")[2].strip()
+        said = check() or ""
+        if marker:
             marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.write_text(key + "\n")
+            marker.write_text(f"{key}\n{said}\n" if said else f"{key}\n")
+        return said
+
+
+def _load(backbone: str, path: Path) -> None:
+    """Load a checkpoint into its backbone; raises what is wrong with it."""
+    from samref.backbones import state_dicts  # of torch, which most plans do without
+
+    state_dicts.load(samref.backbones.build(backbone), path, backbone)

@@ -7,9 +7,10 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from samref import weights
-from samref.backbones.backbone import Backbone, Resize, resize_image
+from samref.backbones.backbone import Backbone, Resize
 from samref.config import ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import EmbeddingWriter
@@ -101,9 +102,10 @@ def encode_all(
     if on_cuda:  # what a device does once, at the first images, is not counted in their time
         encoded(torch.zeros(_BATCH, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8))
     readers = (runtime.threads or _num_cpus()) if on_cuda else 1  # a CPU is the encoder's
+    resized = partial(backbone.resize, resize=resize)
     done, clock = 0, time.perf_counter()
     with (
-        contextlib.closing(_read(dataset, keys, backbone.image_size, resize, readers, pinned=on_cuda)) as batches,
+        contextlib.closing(_read(dataset, keys, resized, readers, pinned=on_cuda)) as batches,
         ThreadPoolExecutor(1, thread_name_prefix="embeddings") as writing,
     ):
         on_their_way: deque[Future[int]] = deque()
@@ -148,13 +150,13 @@ def encode(backbone: Backbone, images_B3SS: Tensor, at_once: int) -> tuple[dict[
 
 
 def _read(
-    dataset: Dataset, keys: Sequence[str], size: int, resize: Resize, threads: int, *, pinned: bool
+    dataset: Dataset, keys: Sequence[str], resized: Callable[[Tensor], Tensor], threads: int, *, pinned: bool
 ) -> Generator[Tensor]:
-    """Batches B×3×S×S uint8 in order, each image read and resized in a thread of its own while the encoder works."""
+    """Batches B×3×S×S in order, each image read and resized in a thread of its own while the encoder works."""
 
     def read(key: str) -> Tensor:
         # Channels last, as files have them: torch resizes that without rearranging the whole photograph.
-        return resize_image(torch.from_numpy(dataset.image(key)).permute(2, 0, 1), size, resize)
+        return resized(torch.from_numpy(dataset.image(key)).permute(2, 0, 1))
 
     # torch keeps its number of threads for each thread that calls it.
     alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)} if threads > 1 else {}
@@ -167,7 +169,7 @@ def _read(
             while ahead and len(images) < _BATCH:
                 images.append(ahead.popleft().result())
                 ahead.extend(pool.submit(read, key) for key in islice(waiting, 1))
-            batch_B3SS = torch.empty(len(images), 3, size, size, dtype=torch.uint8, pin_memory=pinned)
+            batch_B3SS = torch.empty(len(images), *images[0].shape, dtype=images[0].dtype, pin_memory=pinned)
             yield torch.stack(images, out=batch_B3SS)
     finally:
         pool.shutdown(cancel_futures=True)

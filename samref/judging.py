@@ -194,7 +194,7 @@ class Together:
         self._network = network
         self._config = config
         self._each = each
-        self._all_frames = wave.frames(network.backbone.mask_size)
+        self._all_frames = wave.frames(network.result_size)
         self._frames = self._all_frames
         self._truth_SHW = wave.stacked(*self._all_frames.largest)
 

@@ -205,7 +205,7 @@ class _Bench:
             objects, frames = range(len(clicks)), [frame] * len(clicks)
             own = context.select([0] * len(clicks))
             if together:
-                all_frames = Frames.of(frames, self.network.backbone.mask_size, self._image_3SS.device)
+                all_frames = Frames.of(frames, self.network.result_size, self._image_3SS.device)
                 interaction = self.network(own, clicks, None, None, all_frames)
                 masks = self.network.masks(interaction, all_frames, objects, None, [True] * len(clicks))
             else:

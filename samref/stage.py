@@ -117,6 +117,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 """Part → the settings that say where something is found; a key holds the fingerprint of what is found there."""
 CONTENTS = ("checkpoint", "data")
 """The entries of a key that are such fingerprints."""
+REVISION = "backbone_revision"
+"""The entry of a key that says which revision of its backbone's code computes (`samref.backbones.revision`); the first
+one is left out."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class Stage:
         for name, value in self.key.items():
             if name in of_model:
                 parts["model"][of_model[name]] = value
-            elif name not in CONTENTS:
+            elif name not in (*CONTENTS, REVISION):
                 parts[self.kind][name] = value
         for part, names in self.names.items():
             parts[part] = {**parts.get(part, {}), **names}

@@ -64,7 +64,7 @@ def training_step(
     features = {name: stored.to(device, non_blocking=True).float() for name, stored in batch.features.items()}
     sizes = [(network.backbone.image_size,) * 2] * len(images)
     # On CUDA all objects at once; on a CPU one by one, as to the bit it always was.
-    frames = Frames.of(sizes, network.backbone.mask_size, images_B3SS.device) if images_B3SS.is_cuda else sizes
+    frames = Frames.of(sizes, network.result_size, images_B3SS.device) if images_B3SS.is_cuda else sizes
     # Entered anew for each part: autocast keeps the weights that it cast until it ends, and in older releases those
     # cast in the rounds carry no gradient and would never be trained (pytorch#158232; gone in 2.15).
     with autocast(device, config.precision):
@@ -155,7 +155,7 @@ def interaction_losses(
         return full[:, 0]
 
     losses = {}
-    coarse = upscale(interaction.coarse_B1MM)
+    coarse = upscale(network.backbone.upscale(interaction.coarse_B1MM))
     if "decoder" in config.modules or "encoder" in config.modules:
         losses["decoder_nfl"] = normalized_focal_loss(coarse, truth_BSS)
         losses["decoder_dice"] = dice_loss(coarse, truth_BSS)

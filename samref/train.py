@@ -112,6 +112,7 @@ def train(
         embeddings=embeddings,
         threads=torch.get_num_threads(),
         pinned=device.startswith("cuda"),
+        resize_input=network.backbone.resize,
     )
     with (
         products(config.precision),

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
-from samref.stage import MODEL_SETTINGS, NAMES, REFINER, Kind, Stage, canonical, digest_text
+from samref.backbones import revision
+from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig, absolute
+from samref.stage import MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 
 
 class Fingerprints(Protocol):
@@ -134,6 +135,8 @@ class _Builder:
         self._fingerprints = fingerprints
         self._checkpoint = {"checkpoint": fingerprints.checkpoint(model)}
         self._names = {name: getattr(model, name) for name in NAMES["model"]}
+        if model.checkpoint not in ("auto", "none"):  # a file, which a worker would look for in its own folder
+            self._names["checkpoint"] = str(absolute(model.checkpoint))
         self._stages: dict[str, Stage] = {}
 
     def base(self, config: TrialConfig) -> _Base:
@@ -214,7 +217,7 @@ class _Builder:
 
 
 def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
-    """The model's settings that a stage of this kind depends on, by their names in its key."""
+    """The model's settings that a stage of this kind depends on, by their names in its key; its backbone's revision."""
     before, settings = model.as_before(), {}
     for name, setting in MODEL_SETTINGS[kind].items():
         value = getattr(model, setting)
@@ -222,6 +225,8 @@ def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
             model.refiner != "none" or setting not in REFINER[1:]
         ):
             settings[name] = value
+    if (number := revision(model.backbone)) > 1:
+        settings[REVISION] = number
     return settings
 
 

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
@@ -60,7 +59,7 @@ def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embedding
     image = image_3SS = torch.zeros(3, 1, 1, dtype=torch.uint8)
     if network.gfr is not None:
         image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
-        image_3SS = resize_image(image, network.backbone.image_size, "stretch")
+        image_3SS = network.backbone.resize(image, "stretch")
     return Read(dataset.truth(sample.key), embeddings.read([sample.image_key], "cpu"), image, image_3SS)
 
 

@@ -1,10 +1,12 @@
 """The protocol of a backbone.
 
-Legend of dimension letters: B objects, N clicks, S side of the network's input, M side of the low-resolution logits.
+Legend of dimension letters: B objects, N clicks, S side of the network's input, M side of the low-resolution logits,
+U side of the logits as far as the backbone upscales them itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -28,6 +30,15 @@ class Backbone(nn.Module):
     only_for_video: tuple[str, ...] = ()
     """Modules kept for the checkpoint's names that say nothing about a still image; the paper's count has none."""
 
+    def resize(self, image_3HW: Tensor, resize: Resize) -> Tensor:
+        """An image as this network's input, 3×S×S in 0..255: uint8, or floats where its authors do not round.
+
+        Args:
+            image_3HW: RGB, uint8.
+            resize: as of `resize_image`, which is what most do.
+        """
+        return resize_image(image_3HW, self.image_size, resize)
+
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """Features of images (RGB, uint8 or float 0..255, S×S); each B×channels×side×side."""
         raise NotImplementedError
@@ -37,7 +48,7 @@ class Backbone(nn.Module):
         features: dict[str, Tensor],
         points_BN2: Tensor,
         labels_BN: Tensor,
-        previous_B1MM: Tensor | None,
+        previous: Tensor | None,
         *,
         multimask: Multimask = "never",
     ) -> Tensor:
@@ -47,10 +58,31 @@ class Backbone(nn.Module):
             features: as from `encode`, one entry an object.
             points_BN2: clicks (x, y) in px of the network's input.
             labels_BN: 1 positive, 0 negative, -1 no click (padding).
-            previous_B1MM: logits of the interaction before, or None at the first.
+            previous: of the interaction before, as `feedback` makes it, or None at the first.
             multimask: at which clicks the best of three masks is taken instead of the single one.
         """
         raise NotImplementedError
+
+    def feedback(self, logits_B1MM: Tensor, frames: Sequence[tuple[int, int]]) -> Tensor:
+        """What the next `decode` takes of an interaction: the logits themselves, unless a backbone says otherwise.
+
+        Args:
+            logits_B1MM: as `decode` gave them.
+            frames: (H, W) of each object's masks.
+        """
+        return logits_B1MM
+
+    @property
+    def upscaled_size(self) -> int:
+        """U: the side of what `upscale` gives."""
+        return self.mask_size
+
+    def upscale(self, logits_B1MM: Tensor) -> Tensor:
+        """The logits of `decode` on U×U cells that tile the image, from which a bilinear resize leads to any frame.
+
+        They are that already, unless a backbone was trained to upscale them in a way of its own.
+        """
+        return logits_B1MM
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The parts that training the encoder, or the decoder, changes."""
@@ -61,8 +93,8 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-def resize_image(image_3HW: Tensor, size: int, resize: Resize) -> Tensor:
-    """An image as the network sees it: 3×S×S uint8, antialiased bilinear.
+def resize_image(image_3HW: Tensor, size: int, resize: Resize, *, antialias: bool = True) -> Tensor:
+    """An image as the network sees it: 3×S×S of the image's type (uint8 is rounded), bilinear.
 
     `stretch` scales both sides to S (testing); `pad` scales the longest to S and pads right and below with 0
     (training, as SAM). Paper: supplement, implementation details.
@@ -74,7 +106,7 @@ def resize_image(image_3HW: Tensor, size: int, resize: Resize) -> Tensor:
         scale = size / max(height, width)
         target = (max(1, round(height * scale)), max(1, round(width * scale)))
     if tuple(image_3HW.shape[-2:]) != target:
-        image_3HW = F.interpolate(image_3HW[None], target, mode="bilinear", antialias=True)[0]
+        image_3HW = F.interpolate(image_3HW[None], target, mode="bilinear", antialias=antialias)[0]
     if target != (size, size):
         image_3HW = F.pad(image_3HW, (0, size - target[1], 0, size - target[0]))
     return image_3HW

@@ -6,16 +6,13 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samref.backbones.official import OFFICIAL, Official
-from samref.config import ModelConfig
+from samref.config import ModelConfig, absolute, home
 from samref.download import DownloadError, download, sha256
 from samref.errors import UserError
 from samref.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from samref.backbones.backbone import Backbone
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
 PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
@@ -23,6 +20,11 @@ PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint is missing or broken; one line that names the file and says what to do."""
+
+
+def given(model: ModelConfig) -> Path | None:
+    """The file that `model.checkpoint` names, by its absolute path; None: it names none."""
+    return None if model.checkpoint in ("auto", "none") else absolute(model.checkpoint)
 
 
 def locate(model: ModelConfig, folder: Path) -> Path | None:
@@ -33,9 +35,8 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
     """
     if model.checkpoint == "none":
         return None
-    if model.checkpoint != "auto":
-        path = Path(model.checkpoint).expanduser()
-        if not path.is_file():
+    if (path := given(model)) is not None:
+        if not os.path.isfile(path):  # noqa: PTH113 (unlike Path's own, it is of names that are too long, too)
             raise CheckpointError(
                 f"model.checkpoint: {path} is not a file; give a file, auto, or none (random weights)"
             )
@@ -93,58 +94,24 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
     """What a model's first weights are: `random:SEED`, an official file's name, or a file's SHA-256.
 
     Raises:
-        CheckpointError: `model.checkpoint` names a file that is not there.
+        CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read.
     """
     if model.checkpoint == "auto" and model.backbone in OFFICIAL:
         return OFFICIAL[model.backbone].file  # the same whether it is here yet or not
     path = locate(model, folder)
-    return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
-
-
-def load(backbone: Backbone, path: Path) -> None:
-    """Load a state dict, a `.pth` or a `.safetensors`, names and shapes checked.
-
-    Raises:
-        CheckpointError: unreadable, or not this backbone's.
-    """
-    import torch
-    from safetensors.torch import load_file
-
     try:
-        state: Any
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format fails in its own ways; the user needs the file's name
-        what = "a web page, not a checkpoint" if _is_page(path) else "cut off, or another kind of file"
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is {what}; fetch it again") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no state dict")
-    state = state.get("model", state.get("state_dict", state))  # SAM2's wrapping, SegNext's, or none
-    unused = getattr(backbone, "unused_in_checkpoint", ())  # SAM2's memory, which images do not need
-    state = {name: value for name, value in state.items() if name.partition(".")[0] not in unused}
-    own = backbone.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unknown:
+        return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
+    except OSError as error:
         raise CheckpointError(
-            f"{path} is not this backbone's checkpoint: {len(missing)} names are missing (first {missing[:1]}), "
-            f"{len(unknown)} are unknown (first {unknown[:1]})"
-        )
-    for name, value in own.items():
-        if value.shape != state[name].shape:
-            raise CheckpointError(
-                f"{path} is another backbone's checkpoint: {name} has shape {list(state[name].shape)}, "
-                f"needed is {list(value.shape)}"
-            )
-    backbone.load_state_dict(state)
+            f"model.checkpoint: {path} cannot be read ({error.strerror}); make it readable"
+        ) from error
 
 
 def _verify(official: Official, path: Path) -> None:
     """Compare an official file with what was published, or else with what it was when it was first seen."""
     known, size = official.source, path.stat().st_size
     if known and known.size not in (None, size):
-        what = "is a web page" if _is_page(path) else f"has {size} bytes instead of {known.size}"
+        what = "is a web page" if is_page(path) else f"has {size} bytes instead of {known.size}"
         raise CheckpointError(f"{path} {what}; it is not the official file: remove it, and the next run fetches it")
     digest = _sha256(path)
     if known and known.sha256 not in (None, digest):
@@ -166,7 +133,8 @@ def _verify(official: Official, path: Path) -> None:
         )
 
 
-def _is_page(path: Path) -> bool:
+def is_page(path: Path) -> bool:
+    """Whether a file is a web page: what a proxy or a login gave in place of a checkpoint."""
     with path.open("rb") as file:
         return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
@@ -195,7 +163,7 @@ def _hashes(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "samref" / "checkpoint-hashes.json"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "samref" / "checkpoint-hashes.json"
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ programs which check them agree on; the letters in SAM's file names are not of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from samref.download import Source
 
@@ -63,3 +64,8 @@ OFFICIAL: dict[str, Official] = {
     "segnext_vit_b_sax1": _segnext("vitb_sa1_cocolvis_epoch_90.pth"),
     "segnext_vit_b_sax2": _segnext("vitb_sa2_cocolvis_epoch_90.pth"),
 }
+
+
+def is_official(backbone: str, path: Path) -> bool:
+    """Whether a file has the name of a backbone's official checkpoint."""
+    return backbone in OFFICIAL and OFFICIAL[backbone].file == path.name

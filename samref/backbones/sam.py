@@ -83,18 +83,15 @@ class SamBackbone(Backbone):
         features: dict[str, Tensor],
         points_BN2: Tensor,
         labels_BN: Tensor,
-        previous_B1MM: Tensor | None,
+        previous: Tensor | None,
         *,
         multimask: Multimask = "never",
     ) -> Tensor:
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
         prompt, decoder = self.prompt_encoder, self.mask_decoder
         sparse = self._embed_points(points_BN2, labels_BN)
-        if previous_B1MM is None:
-            dense = prompt.no_mask_embed.weight[..., None, None]
-        else:
-            dense = prompt.mask_downscaling(previous_B1MM)
-        best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
+        dense = prompt.no_mask_embed.weight[..., None, None] if previous is None else prompt.mask_downscaling(previous)
+        best_of_three = multimask == "always" or (multimask == "first" and previous is None)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)

@@ -89,7 +89,7 @@ class Sam2Backbone(Backbone):
         features: dict[str, Tensor],
         points_BN2: Tensor,
         labels_BN: Tensor,
-        previous_B1MM: Tensor | None,
+        previous: Tensor | None,
         *,
         multimask: Multimask = "never",
     ) -> Tensor:
@@ -99,8 +99,8 @@ class Sam2Backbone(Backbone):
         (`dynamic_multimask_via_stability`, on in `build_sam2`); in training mode it is not.
         """
         prompt = self.sam_prompt_encoder
-        sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous_B1MM)
-        best_of_three = multimask == "always" or (multimask == "first" and previous_B1MM is None)
+        sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous)
+        best_of_three = multimask == "always" or (multimask == "first" and previous is None)
         masks, quality, _, _ = self.sam_mask_decoder(
             image_embeddings=features["embedding"],
             image_pe=prompt.get_dense_pe(),

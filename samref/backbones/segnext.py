@@ -4,12 +4,9 @@ Liu et al., Rethinking Interactive Image Segmentation with Low Latency, High Qua
 A plain ViT-B sees the image once; the clicks and the previous mask are a dense map, which is patched, added to the
 image's tokens and mixed with them by one ("sax1") or two ("sax2") self-attention blocks at every click. The modules
 carry the names of the released checkpoints. What the paper leaves open (norms, global blocks, alignment) was read from
-the public MIT source, of which no code is copied. It differs from the released code in four ways:
-
-- the logits stay on the head's grid, moved to the protocol's sampling (`_to_cell_centres`);
-- the previous mask comes from these logits, not from the probability at the image's own resolution;
-- the image is resized before it is normalised, antialiased (samref.backbones.backbone.resize_image);
-- the head has no dropout (0.1 of the channels in the published training).
+the public MIT source, of which no code is copied. Pixels are handled as the released code does, to rounding: how an
+image becomes the network's input (`resize`), how logits become a mask (`upscale`), and what the next click is told of
+it (`feedback`). The head has no dropout (0.1 of the channels in the published training).
 
 Legend: B objects, N clicks, S side of the network's input, G side of the token grid (S/16), M side of the logits
 (S/4), T tokens, W windows of all images, C width of the tokens.
@@ -19,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.backbone import Backbone, Multimask, Resize, resize_image
 from samref.click_disks import click_disks
 
 _PATCH_SIZE = 16
@@ -81,6 +79,10 @@ class SegNextBackbone(Backbone):
         self.register_buffer("pixel_mean", torch.tensor(_MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(_STD).view(-1, 1, 1), persistent=False)
 
+    def resize(self, image_3HW: Tensor, resize: Resize) -> Tensor:
+        """In floats, and without antialiasing: what is over 1024 px is sampled, not averaged."""
+        return resize_image(image_3HW.float(), self.image_size, resize, antialias=False)
+
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """One `embedding`, B×768×64×64 at 1024 px; float32 also under autocast."""
         return {"embedding": self.backbone((images_B3SS / 255 - self.pixel_mean) / self.pixel_std).float()}
@@ -90,25 +92,41 @@ class SegNextBackbone(Backbone):
         features: dict[str, Tensor],
         points_BN2: Tensor,
         labels_BN: Tensor,
-        previous_B1MM: Tensor | None,
+        previous: Tensor | None,
         *,
         multimask: Multimask = "never",
     ) -> Tensor:
-        """Logits at a quarter of the input's side, 256×256 at 1024 px.
+        """Logits at a quarter of the input's side, 256×256 at 1024 px, whose corners are the image's.
 
-        The previous mask enters as a probability at S×S, from its logits upscaled; at the first click it is all 0.
+        The previous mask enters as a probability, B×1×S×S; at the first click it is all 0.
         """
         disks_B2SS = click_disks(points_BN2, labels_BN, self.image_size, _CLICK_RADIUS_PX)
-        if previous_B1MM is None:
-            previous_B1SS = disks_B2SS.new_zeros(len(disks_B2SS), 1, self.image_size, self.image_size)
-        else:
-            upscaled = F.interpolate(previous_B1MM, self.image_size, mode="bilinear", align_corners=False)
-            previous_B1SS = upscaled.sigmoid()
-        prompt_BTC = self.visual_prompts_encoder(torch.cat([previous_B1SS, disks_B2SS], dim=1))
+        if previous is None:
+            previous = disks_B2SS.new_zeros(len(disks_B2SS), 1, self.image_size, self.image_size)
+        prompt_BTC = self.visual_prompts_encoder(torch.cat([previous, disks_B2SS], dim=1))
         embedding_BCGG = features["embedding"]
         fused_BTC = self.fusion_blocks(embedding_BCGG.flatten(2).transpose(1, 2) + prompt_BTC)
-        logits_B1MM = self.head(self.neck(fused_BTC.transpose(1, 2).reshape(embedding_BCGG.shape)))
-        return _to_cell_centres(logits_B1MM, self.image_size)
+        logits_B1MM: Tensor = self.head(self.neck(fused_BTC.transpose(1, 2).reshape(embedding_BCGG.shape)))
+        return logits_B1MM
+
+    def feedback(self, logits_B1MM: Tensor, frames: Sequence[tuple[int, int]]) -> Tensor:
+        """The mask's probability in its frame, not thresholded, brought to S×S: B×1×S×S."""
+        upscaled_B1SS = self.upscale(logits_B1MM)
+        previous_B1SS = torch.empty_like(upscaled_B1SS)
+        for frame in set(frames):  # in a training all objects have one
+            objects = [i for i, each in enumerate(frames) if each == frame]
+            probability_B1HW = _resized(upscaled_B1SS[objects], frame).sigmoid()
+            previous_B1SS[objects] = _resized(probability_B1HW, (self.image_size, self.image_size))
+        return previous_B1SS
+
+    @property
+    def upscaled_size(self) -> int:
+        """S."""
+        return self.image_size
+
+    def upscale(self, logits_B1MM: Tensor) -> Tensor:
+        """To S×S with aligned corners, as the network was trained: B×1×S×S; float32 also under autocast."""
+        return F.interpolate(logits_B1MM.float(), self.image_size, mode="bilinear", align_corners=True)
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt's convolution is the decoder's: as in SegNext's own training, nothing of it stays frozen."""
@@ -282,23 +300,8 @@ def _layer(channels_in: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(conv=nn.Conv2d(channels_in, _HEAD_CHANNELS, 1), relu=nn.ReLU()))
 
 
-def _to_cell_centres(logits_B1MM: Tensor, size: int) -> Tensor:
-    """Logits whose corners are the image's, as logits whose cells tile the image.
-
-    SegNext was trained with its head's output upscaled to S×S with aligned corners; whoever upscales the protocol's
-    logits does not align them. Without this the mask would lie up to 1.5 px (of 1024) too far in at the image's
-    border, 0 at its centre.
-
-    Args:
-        logits_B1MM: of the head.
-        size: S.
-    """
-    logits_B1MM = logits_B1MM.float()  # under autocast too: a grid in bf16 would be off by whole cells
-    # Cell centre u in -1..1 lies, counted from the centre of the first of S pixels to that of the last, at u·S/(S-1).
-    scale = size / (size - 1)
-    theta = logits_B1MM.new_tensor([[scale, 0, 0], [0, scale, 0]]).expand(len(logits_B1MM), -1, -1)
-    grid = F.affine_grid(theta, list(logits_B1MM.shape), align_corners=False)
-    return F.grid_sample(logits_B1MM, grid, mode="bilinear", padding_mode="border", align_corners=True)
+def _resized(maps_BChw: Tensor, frame: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps_BChw, frame, mode="bilinear", align_corners=False)
 
 
 def build(name: str) -> SegNextBackbone:

@@ -56,8 +56,8 @@ class Context:
 class Interaction:
     """What one interaction gives for B objects, before the selector decides."""
 
-    coarse_B1MM: Tensor  # S_t, also the next interaction's mask prompt
-    result_B1MM: Tensor  # G_t, or S_t where there is no refiner
+    coarse_B1MM: Tensor  # S_t as the decoder gave it, also the next interaction's mask prompt
+    result_B1MM: Tensor  # G_t, or where there is no refiner S_t as the backbone upscales it (B×1×U×U)
     error_B1MM: Tensor | None  # error logits E_t
     error_area_B: Tensor | None  # ‖H(E_t)‖₀, in the host's memory
     patch: Patch | None  # of the local stage
@@ -83,6 +83,11 @@ class SamRef(nn.Module):
             self.gfr = GlobalFusionRefiner(channels, image_size=size, mask_size=backbone.mask_size, **shape)
         if config.refiner == "gfr+lfr":
             self.lfr = LocalFusionRefiner(channels, image_size=size, patch_size=config.patch_size_px, **shape)
+
+    @property
+    def result_size(self) -> int:
+        """Side of an interaction's `result_B1MM`, in cells that tile the image."""
+        return self.backbone.upscaled_size if self.gfr is None else self.backbone.mask_size
 
     def refiner_modules(self) -> nn.ModuleList:
         """The modules that SAM-REF adds to its backbone."""
@@ -123,14 +128,17 @@ class SamRef(nn.Module):
         device = context.features["embedding"].device
         points, labels = self._points(clicks, sizes, device)
         made = max(len(each) for each in clicks)
+        previous = None if coarse_B1MM is None else self.backbone.feedback(coarse_B1MM, sizes)
         coarse = self.backbone.decode(
-            context.features, points[:, :made], labels[:, :made], coarse_B1MM, multimask=self.multimask
+            context.features, points[:, :made], labels[:, :made], previous, multimask=self.multimask
         )
+        upscaled = self.backbone.upscale(coarse)
         if self.gfr is None:
-            return Interaction(coarse, coarse, None, None, None)
+            return Interaction(coarse, upscaled, None, None, None)
         assert context.lateral is not None
         # Detached: the refiner does not teach the decoder, so a decoder trained with it equals one trained alone.
-        refined, error, area_B, mask_BMM = self.global_stage(context.lateral, coarse.detach(), points, labels)
+        on_grid = self._cells(upscaled.detach())
+        refined, error, area_B, mask_BMM = self.global_stage(context.lateral, on_grid, points, labels)
         if self.lfr is None:
             return Interaction(coarse, refined, error, torch.from_numpy(*to_host(area_B)), None)
         area, *masks = to_host(area_B, mask_BMM, *self._on_grid(results, frames))
@@ -146,6 +154,13 @@ class SamRef(nn.Module):
         refined, error = self.gfr(lateral, coarse_B1MM, points_BN2, labels_BN)
         masks = (refined[:, 0] > self.backbone.threshold).to(torch.uint8)
         return refined, error, error_area(error, self.error_threshold), masks
+
+    def _cells(self, logits_B1UU: Tensor) -> Tensor:
+        """The coarse logits on the refiner's grid, B×1×M×M."""
+        side = self.backbone.mask_size
+        if logits_B1UU.shape[-1] == side:
+            return logits_B1UU
+        return F.interpolate(logits_B1UU, side, mode="bilinear", align_corners=False)
 
     def _points(
         self, clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]], device: torch.device

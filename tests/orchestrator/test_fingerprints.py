@@ -13,6 +13,7 @@ import pytest
 import torch
 from web import Web, serving
 
+import samref_sweep
 from samref import backbones
 from samref.backbones.checkpoints import PACKAGED
 from samref.backbones.official import OFFICIAL, Official
@@ -133,3 +134,27 @@ def test_without_a_network_it_is_one_line(folder: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: sam_vit_b: {address}: cannot be reached (Connection refused)")
     assert f"By hand: put {address} into {folder}, or set model.checkpoint to none for random weights" in line
+
+
+def test_a_plan_says_what_is_taken_off_a_file_and_refuses_another(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is relative to where the sweep is planned; a stage runs with the file, wherever it runs."""
+    state = backbones.build("tiny", seed=7).state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, "own.pth")
+    torch.save(backbones.build("tiny"), "whole.pth")
+    own = (*TINY, "--set", "model.checkpoint=own.pth")
+    assert main(["sweep.yaml", *own, "--plan"]) == 0
+    said = f"{Path('own.pth').absolute()}: read from its entry state_dict; the prefix module. is taken off all names"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert main(["sweep.yaml", *TINY, "--set", "model.checkpoint=whole.pth", "--plan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"error: {Path('whole.pth').absolute()} cannot be read as a checkpoint: it holds an object of"
+    )
+    assert line.endswith("save the weights alone: torch.save(model.state_dict(), 'weights.pth')")
+    settings = ["model.backbone=tiny", "model.checkpoint=own.pth"]
+    planned = samref_sweep.plan(samref_sweep.read("sweep.yaml", settings))
+    monkeypatch.chdir(folder.parent.parent)
+    assert {stage.config["model"]["checkpoint"] for stage in planned.plan.stages.values()} == {said.partition(":")[0]}
+    assert planned.notes[-1] == said

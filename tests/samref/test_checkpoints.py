@@ -18,7 +18,7 @@ from samref import backbones
 from samref.backbones import checkpoints
 from samref.backbones.checkpoints import CheckpointError
 from samref.backbones.official import OFFICIAL, Official
-from samref.config import ModelConfig
+from samref.config import ModelConfig, Runtime
 from samref.download import Source
 
 MODEL = ModelConfig(backbone="tiny")
@@ -181,6 +181,22 @@ def test_published_weights_of_another_shape_are_refused(web: Web, folder: Path) 
     torch.save({**state, "mask_decoder.iou_token.weight": torch.zeros(1, 7)}, path)
     with pytest.raises(CheckpointError, match="has shape"):
         backbones.build("tiny", checkpoint=path)
+
+
+def test_relative_paths_are_those_of_the_process_that_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SAMREF_CHECKPOINTS", "weights")
+    assert Runtime().checkpoints == tmp_path / "weights"
+    monkeypatch.setenv("SAMREF_CHECKPOINTS", "~/weights")
+    assert Runtime().checkpoints == tmp_path / "home" / "weights"
+    monkeypatch.delenv("SAMREF_CHECKPOINTS")
+    assert Runtime().checkpoints == tmp_path / "home" / ".cache" / "samref" / "checkpoints"
+    for name, found in (("a.pth", tmp_path / "a.pth"), ("~/a.pth", tmp_path / "home" / "a.pth")):
+        assert checkpoints.given(ModelConfig(checkpoint=name)) == found
+    for name in ("nowhere.pth", ".", "~nobody-known/a.pth", "a" * 600, "a/" * 3000, "nul\0"):
+        with pytest.raises(CheckpointError, match="is not a file; give a file, auto, or none"):
+            checkpoints.fingerprint(ModelConfig(checkpoint=name), tmp_path)
 
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:

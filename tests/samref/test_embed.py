@@ -1,5 +1,7 @@
 """The embed stage: what it reads and writes, whatever the number of threads."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def dataset(tmp_path_factory):
 def test_batches_come_in_order_with_the_pixels_of_a_plain_resize(dataset, threads, resize):
     keys = [sample.image_key for sample in dataset.samples]
     before = torch.get_num_threads()
-    batches = list(embed._read(dataset, keys, 96, resize, threads, pinned=False))
+    batches = list(embed._read(dataset, keys, partial(resize_image, size=96, resize=resize), threads, pinned=False))
     torch.set_num_threads(before)
     assert [len(batch) for batch in batches] == [8, 8, 5]
     for key, found in zip(keys, torch.cat(batches), strict=True):
@@ -39,7 +41,7 @@ def test_a_broken_image_ends_the_reading_in_its_turn(dataset):
             return dataset.image(key)
 
     keys = [sample.image_key for sample in dataset.samples[:8]] + ["broken", dataset.samples[9].image_key]
-    batches = embed._read(Broken(), keys, 96, "pad", 4, pinned=False)
+    batches = embed._read(Broken(), keys, partial(resize_image, size=96, resize="pad"), 4, pinned=False)
     assert len(next(batches)) == 8
     with pytest.raises(DataError, match="broken: cannot be read"):
         next(batches)

@@ -8,7 +8,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch.overrides import TorchFunctionMode
 
 from samref import backbones
-from samref.backbones import checkpoints, sam2
+from samref.backbones import checkpoints, sam2, state_dicts
 from samref.backbones.backbone import parameter_counts
 from samref.clicks import Click
 from samref.config import ModelConfig
@@ -139,7 +139,7 @@ def test_a_public_checkpoint_loads_without_its_memory(tmp_path, backbone):
     path = tmp_path / "sam2.1.pt"
     torch.save({"model": state}, path)
     loaded = build_small(AT_256, seed=7)
-    checkpoints.load(loaded, path)
+    state_dicts.load(loaded, path)
     own = loaded.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in own.items())
     dropped = {name.partition(".")[0] for name in state.keys() - own.keys()}
@@ -147,7 +147,7 @@ def test_a_public_checkpoint_loads_without_its_memory(tmp_path, backbone):
 
     torch.save({"model": {**state, "memory_bank.weight": torch.zeros(1)}}, path)
     with pytest.raises(checkpoints.CheckpointError, match="1 are unknown"):
-        checkpoints.load(loaded, path)
+        state_dicts.load(loaded, path)
 
 
 def test_training_the_decoder_leaves_cached_features_valid(backbone):

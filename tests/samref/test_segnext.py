@@ -1,16 +1,20 @@
-"""SegNext against its released checkpoints' names, PyTorch's own layers and the protocol, with random weights."""
+"""SegNext against its released code's names, pixels and loop, PyTorch's own layers and the protocol; random weights."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from samref import backbones
-from samref.backbones import checkpoints, segnext
+from samref import backbones, pixel_loops
+from samref.backbones import checkpoints, segnext, state_dicts
 from samref.backbones.backbone import parameter_counts
 from samref.click_disks import click_disks
-from samref.clicks import Click
+from samref.clicks import Click, next_click
 from samref.config import ModelConfig
-from samref.refiner import SamRef
+from samref.refiner import Interaction, SamRef
 
 # Names and shapes in the released checkpoints; those of a transformer block stand once.
 NAMES = """
@@ -176,7 +180,7 @@ def test_the_prompt_and_its_fusion():
     features = backbone.encode(random_images(2))
     points = torch.tensor([[[40.0, 90.0], [100.0, 20.0]], [[64.0, 64.0], [0.0, 0.0]]])
     labels = torch.tensor([[1, 0], [1, -1]])
-    previous = torch.randn(2, 1, SIZE // 4, SIZE // 4, generator=torch.manual_seed(0))
+    previous = torch.rand(2, 1, SIZE, SIZE, generator=torch.manual_seed(0))
     seen = {}
     hooks = [
         module.register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: (inputs[0], out)}))
@@ -191,8 +195,7 @@ def test_the_prompt_and_its_fusion():
     assert torch.equal(dense[:, 1:], click_disks(points, labels, SIZE, 5))
     assert dense[0, 1, 90, 40] == dense[0, 2, 20, 100] == dense[0, 2, 25, 100] == 1
     assert dense[0, 2, 26, 100] == dense[1, 2].sum() == 0
-    wide = F.interpolate(previous, SIZE, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(dense[:, :1], wide.sigmoid())
+    assert torch.equal(dense[:, :1], previous)
 
     x = features["embedding"].flatten(2).mT + backbone.visual_prompts_encoder(dense)
     for block in backbone.fusion_blocks:
@@ -212,7 +215,8 @@ def test_decoding_repeats_and_objects_do_not_see_each_other(backbone):
     points = torch.tensor([[[40.0, 90.0], [100.0, 20.0]], [[64.0, 64.0], [0.0, 0.0]]])
     labels = torch.tensor([[1, 0], [1, -1]])
     first = backbone.decode(features, points, labels, None)
-    second = backbone.decode(features, points, labels, first)
+    previous = backbone.feedback(first, [(50, 70), (70, 50)])
+    second = backbone.decode(features, points, labels, previous)
     assert first.shape == second.shape == (2, 1, backbone.mask_size, backbone.mask_size)
     assert torch.equal(first, backbone.decode(features, points, labels, None, multimask="always"))
     again = build_small()
@@ -221,23 +225,92 @@ def test_decoding_repeats_and_objects_do_not_see_each_other(backbone):
     assert not torch.allclose(first, backbone.decode(features, points, 1 - labels.abs(), None))
     alone = {name: feature[1:] for name, feature in features.items()}
     torch.testing.assert_close(
-        backbone.decode(alone, points[1:, :1], labels[1:, :1], first[1:]), second[1:], atol=1e-5, rtol=1e-5
+        backbone.decode(alone, points[1:, :1], labels[1:, :1], previous[1:]), second[1:], atol=1e-5, rtol=1e-5
     )
 
 
-def test_logits_lie_where_aligned_corners_would_put_them():
-    """A ramp, upscaled as SegNext was trained and by the protocol. The outermost pixels have no cell on both sides."""
-    side, size = 32, 128
-    ramp = torch.arange(side).float().expand(1, 1, side, side)
-    aligned = F.interpolate(ramp, size, mode="bilinear", align_corners=True)
+PIXELS = json.loads((Path(__file__).parents[1] / "golden" / "segnext_pixels.json").read_text())
 
-    def distance(logits):
-        upscaled = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return ((upscaled - aligned).abs()[..., 4:-4] * (size / side)).max()  # px of the input
 
-    assert distance(segnext._to_cell_centres(ramp, size)) < 1e-3
-    assert distance(segnext._to_cell_centres(ramp.bfloat16(), size)) < 1e-3
-    assert distance(ramp) > 1
+@pytest.mark.parametrize("case", PIXELS["cases"], ids=lambda case: f"{case['height']}x{case['width']}")
+@torch.inference_mode()
+def test_pixels_are_handled_as_the_released_code_does(case):
+    """Values that the released code gave: from an image its network's input, from its head's logits mask and prompt."""
+    i, height, width = (case[name] for name in ("i", "height", "width"))
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([(7 * x + 3 * y + 11 * i) % 256, (x * y // (5 + i)) % 256, ((x - y) * (x + y) // (9 + i)) % 256])
+    y, x = np.mgrid[:256, :256].astype(np.float64)
+    head = 6 * np.sin((x + 3 * i) / 17) * np.cos(y / (11 + i)) + 2 * np.sin(x * y / 997)
+    backbone = segnext.SegNextBackbone(1, width=48, depth=1, heads=HEADS)
+    logits = torch.from_numpy(head.astype(np.float32))[None, None]
+
+    resized = backbone.resize(torch.from_numpy(image.astype(np.uint8)), "stretch")
+    network_input = (resized / 255 - backbone.pixel_mean) / backbone.pixel_std
+    for row, column, *rgb in case["network_input"]:
+        assert network_input[:, row, column].tolist() == pytest.approx(rgb, abs=1e-4)
+    interaction = Interaction(logits, backbone.upscale(logits), None, None, None)
+    model = SamRef(backbone, ModelConfig(refiner="none"))
+    in_frame = model.paste(interaction, 0, None, (height, width))
+    for row, column, value in case["logits"]:
+        assert in_frame[row, column].item() == pytest.approx(value, abs=1e-4)
+    assert (in_frame > backbone.threshold).sum().item() == pytest.approx(case["mask_pixels"], abs=2)
+    previous = backbone.feedback(logits, [(height, width)])
+    for row, column, value in case["previous_mask"]:
+        assert previous[0, 0, row, column].item() == pytest.approx(value, abs=1e-4)
+
+
+def released_loop(backbone, image_HW3, truth, count):
+    """Probabilities after each click, by a plain loop: RITM's protocol around the network, all in torch."""
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    frame = truth.shape
+
+    def bilinear(maps, size, align_corners=False):
+        return F.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
+
+    normal = (torch.from_numpy(image_HW3).permute(2, 0, 1).float() / 255 - mean) / std
+    tokens = backbone.backbone(bilinear(normal[None], SIZE))
+    previous, mask, clicks = torch.zeros(1, 1, *frame), np.zeros(frame, np.uint8), []
+    for _ in range(count):
+        clicks.append(next_click(truth, mask, clicks))
+        disks = torch.zeros(1, 2, SIZE, SIZE)
+        y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+        for click in clicks:
+            at_x, at_y = int(click.x * SIZE / frame[1] + 0.5), int(click.y * SIZE / frame[0] + 0.5)
+            disks[0, 0 if click.positive else 1][(x - at_x) ** 2 + (y - at_y) ** 2 <= 25] = 1
+        prompt = backbone.visual_prompts_encoder(torch.cat([bilinear(previous, SIZE), disks], dim=1))
+        fused = backbone.fusion_blocks(tokens.flatten(2).mT + prompt).mT.reshape(tokens.shape)
+        logits = bilinear(bilinear(backbone.head(backbone.neck(fused)), SIZE, align_corners=True), frame)
+        previous = logits.sigmoid()
+        mask = (previous[0, 0] > 0.49).numpy()
+        yield clicks[-1], mask
+
+
+@pytest.mark.parametrize("frame", [(90, 120), (128, 128), (300, 170)])
+@torch.inference_mode()
+def test_a_whole_loop_clicks_as_the_released_code_does(frame):
+    """Frames that are smaller than the network's input, as large, and larger; the masks agree but for rounding."""
+    backbone = build_small()
+    backbone.head.seg_conv.weight.mul_(200)  # random weights say next to nothing; so masks change with the clicks
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: frame[0], : frame[1]]
+    truth = ((y - frame[0] * 0.4) ** 2 + (x - frame[1] * 0.6) ** 2 < (0.3 * min(frame)) ** 2).astype(np.int8)
+    image = rng.integers(0, 256, (*frame, 3), np.uint8)
+    expected = list(released_loop(backbone, image, truth, 5))
+    assert len({mask.tobytes() for _, mask in expected}) > 2
+
+    model = SamRef(backbone, ModelConfig(refiner="none")).eval()
+    image_3HW = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    input_1SS = backbone.resize(image_3HW, "stretch")[None]
+    context = model.prepare(backbone.encode(input_1SS), input_1SS, [image_3HW])
+    coarse, clicks = None, []
+    for click, mask in expected:
+        clicks.append(click)
+        interaction = model(context, [clicks], coarse, None, [frame])
+        coarse = interaction.coarse_B1MM
+        ours = (model.paste(interaction, 0, None, frame) > backbone.threshold).numpy()
+        compared = pixel_loops.above(interaction.result_B1MM[0, 0].numpy(), *frame, backbone.threshold)
+        assert np.count_nonzero(ours != mask) <= 3
+        assert np.count_nonzero(compared != mask) <= 3
 
 
 @pytest.mark.parametrize("refiner", ["none", "gfr+lfr"])
@@ -259,6 +332,7 @@ def test_interactions_of_the_whole_model(backbone, refiner):
     assert following.coarse_B1MM.shape == (2, 1, SIZE // 4, SIZE // 4)
     assert not torch.equal(following.coarse_B1MM, interaction.coarse_B1MM)
     assert (following.error_B1MM is None) == (refiner == "none")
+    assert following.result_B1MM.shape[-1] == model.result_size == (SIZE if refiner == "none" else SIZE // 4)
 
 
 def test_parts():
@@ -279,9 +353,9 @@ def test_a_released_file_loads_and_another_does_not(tmp_path):
     path, state = tmp_path / "released.pth", build_small(seed=1).state_dict()
     torch.save({"state_dict": state, "config": {"class": "PlainVitModel"}}, path)
     loaded = build_small()
-    checkpoints.load(loaded, path)
+    state_dicts.load(loaded, path)
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     with pytest.raises(checkpoints.CheckpointError, match="12 names are missing"):
-        checkpoints.load(build_small(fusion_blocks=2), path)
+        state_dicts.load(build_small(fusion_blocks=2), path)
     with pytest.raises(checkpoints.CheckpointError, match=r"vitb_sa2_cocolvis_epoch_90\.pth is not in"):
         checkpoints.locate(ModelConfig(backbone="segnext_vit_b_sax2"), tmp_path)

@@ -69,9 +69,10 @@ class SweepPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of this plan, in words: other code, data that is missing or odd, checkpoints to download."""
-        said = [self.other_code.text] if self.other_code.text else []
-        return (*said, *self.contents.missing.values(), *self.contents.notes, *self.contents.downloads(self._models()))
+        """What to know of this plan, in words: other code, odd or missing data, what is taken off or to download."""
+        said, found = [self.other_code.text] if self.other_code.text else [], self.contents
+        lines = (*found.missing.values(), *found.notes, *found.said.values(), *found.downloads(self._models()))
+        return (*said, *lines)
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""
