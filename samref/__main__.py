@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         contents = Contents(runtime, options.out / "fingerprints")
         planned = trial.build(config, contents)
         contents.check([config.model])
+        for text in contents.warnings([config]):
+            print(f"{options.trial}: {text}", file=sys.stderr)
     except (OSError, ValueError) as error:
         text = (
             "; ".join(f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors())

@@ -23,7 +23,8 @@ from samref.data.annotations import Index, read_index, read_object
 from samref.data.archives import ARCHIVES, how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes, digest
-from samref.data.sample import DataError, Dataset, Request, Sample, Truth, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
 
 MIN_AREA_PX = 1000
 """Objects of fewer annotated pixels are left out, as RITM does in training on COCO+LVIS (`min_object_area`):
@@ -62,9 +63,9 @@ def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
     part = f"{request.split}2017"
     for needed in (annotations, folder / part):
         if not needed.exists():
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{file} and {part}/ in "
-                f"{folder}: get it from {source}, or set the data root"
+                f"{folder}: get it from {source}, or set the data root{hint(folder)}"
             )
     index = read_index(annotations)
     # LVIS names an image by folder and file, COCO by file.
@@ -102,7 +103,7 @@ def _require_images(files: set[Path], annotations: Path, source: str) -> None:
     present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
     missing = sorted(files - present)
     if missing:
-        raise DataError(
+        raise MissingDataError(
             f"{missing[0].parent}: {len(missing)} images that {annotations.name} names are not there (first: "
             f"{missing[0].name}); get them from {source}"
         )

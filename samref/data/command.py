@@ -13,7 +13,8 @@ from samref.backbones.official import OFFICIAL
 from samref.config import ModelConfig, Runtime
 from samref.data.archives import ARCHIVES
 from samref.data.fetch import fetch
-from samref.data.registry import FAMILIES, check, family_of, open_dataset
+from samref.data.packaging import packaging
+from samref.data.registry import BOTH, FAMILIES, check, family_of, open_dataset
 from samref.data.sample import DataError, Dataset, Split
 from samref.progress import ProgressLine, readable_size
 
@@ -100,14 +101,19 @@ def show(root: Path) -> None:
 
 
 def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
-    """Read every image and mask of a dataset; one line for each split, or the first thing that is wrong."""
+    """Read every image and mask of a dataset; one line for each split, or the first thing that is wrong.
+
+    Where the packaging of a published dataset is known, another line says whether the files are those.
+    """
     family = family_of(name)
-    # A folder of the user's own has one list and no published number.
-    for split in splits or tuple(family.published) or ("val",):
+    # A folder of the user's own has one list, or two that it splits into, and no published number.
+    for split in splits or tuple(family.published) or (BOTH if "?split=" in name or "&split=" in name else ("val",)):
         dataset = open_dataset(name, split=split, data_root=root)
         with ProgressLine(f"{name} {split}", "images") as progress:
             check(dataset, progress)
         print(f"{name} {split}: {_size(dataset, family.published.get(split))}; all read", flush=True)
+    if said := packaging(name, root):
+        print(f"{name}: {said}", flush=True)
 
 
 def download(name: str, splits: Sequence[Split] | None, root: Path) -> None:

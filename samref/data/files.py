@@ -64,6 +64,7 @@ class FileDataset:
     """Folder of the file hashes; None keeps none."""
     _sizes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False)
     _image_keys: dict[str, str] = field(init=False)
+    _image_digests: frozenset[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._image_keys = {sample.key: sample.image_key for sample in self.samples}
@@ -93,19 +94,22 @@ class FileDataset:
     def fingerprint(self) -> str:
         hashes = FileHashes(self.cache)
         try:
+            images = {key: hashes.of(file) for key, file in self.image_files.items()}
             contents = [
-                [
-                    sample.key,
-                    sample.image_key,
-                    hashes.of(self.image_files[sample.image_key]),
-                    self.masks[sample.key].content(hashes),
-                ]
+                [sample.key, sample.image_key, images[sample.image_key], self.masks[sample.key].content(hashes)]
                 for sample in self.samples
             ]
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror}); restore it") from None
         hashes.save()
+        self._image_digests = frozenset(images.values())
         return digest({"reader": READER_VERSION, "samples": contents})
+
+    def image_digests(self) -> frozenset[str]:
+        if self._image_digests is None:
+            self.fingerprint()
+        assert self._image_digests is not None
+        return self._image_digests
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from samref.data.archives import how_to_get
 from samref.data.decode import read_nonzero_mask
 from samref.data.files import FileDataset, MaskFile
-from samref.data.sample import DataError, Dataset, Request, Sample, Split, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, evenly_spaced
 
 SOURCE = how_to_get("hqseg44k")
 
@@ -73,9 +74,9 @@ def _pairs(request: Request, root: Path, part: Part) -> Iterator[tuple[str, Path
     for needed in (images, masks):
         if not needed.is_dir():
             names = ", ".join(part.name for part in PARTS[request.split])
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: no such folder; {request.name} ({request.split}) needs all of {names} in {root}, here "
-                f"{part.name}: get it from {SOURCE}, or set the data root"
+                f"{part.name}: get it from {SOURCE}, or set the data root{hint(root)}"
             )
     stems = sorted(path.stem for path in images.iterdir() if path.suffix == ".jpg" and not path.name.startswith("."))
     present = {path.name for path in masks.iterdir()}

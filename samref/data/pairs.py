@@ -1,8 +1,8 @@
-"""Datasets of two folders, one of images and one of masks: grabcut, berkeley, davis, ecssd and `folder:NAME`.
+"""Datasets of two folders, one of images and one of masks: grabcut, berkeley, davis, coco_mval, ecssd, `folder:NAME`.
 
 A mask belongs to the image of its stem; `a#001.png`, `a#002.png` are masks of several objects of image `a`.
 These sets have one published list each, so both splits are that list: keeping training and evaluation apart
-is up to the trial, which names one set for each.
+is up to the trial, which names one set for each. `folder:NAME?split=0.8` splits itself, by image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 from samref.data.archives import how_to_get
 from samref.data.decode import IMAGE_SUFFIXES, MASK_SUFFIXES, ReadMask, read_banded_mask, read_nonzero_mask
 from samref.data.files import FileDataset, MaskFile
-from samref.data.sample import DataError, Dataset, Request, Sample, evenly_spaced
+from samref.data.folder_split import own_name, split_by_image
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, evenly_spaced
+from samref.folder_name import FolderName
 
 SHOWN = 3
 """Names that a message lists before it only counts."""
@@ -58,6 +61,13 @@ DAVIS = Layout(
     read_mask=read_nonzero_mask,
     source=how_to_get("davis"),
 )
+COCO_MVAL = Layout(
+    folder="COCO_MVal",
+    images="img",
+    masks="gt",
+    read_mask=read_nonzero_mask,
+    source=how_to_get("coco_mval"),
+)
 ECSSD = Layout(
     folder="ECSSD",
     images="images",
@@ -69,19 +79,28 @@ ECSSD = Layout(
 
 def open_folder(request: Request) -> Dataset:
     """`folder:NAME`: DATA_ROOT/NAME, or an absolute path, with images/ and masks/; non-zero is object."""
-    if not request.argument:
+    name = own_name(request.argument)
+    if not name.folder:
         raise DataError(f"{request.name!r} names no folder; write folder:NAME for DATA_ROOT/NAME")
     # An absolute argument replaces the data root: pathlib's own rule.
-    folder = request.data_root / Path(request.argument).expanduser()
-    return _open(request, folder, "images", "masks", read_nonzero_mask, "put your images and masks there")
+    folder = request.data_root / Path(name.folder).expanduser()
+    return _open(request, folder, "images", "masks", read_nonzero_mask, "put your images and masks there", name)
 
 
-def _open(request: Request, folder: Path, images: str, masks: str, read_mask: ReadMask, remedy: str) -> Dataset:
+def _open(
+    request: Request,
+    folder: Path,
+    images: str,
+    masks: str,
+    read_mask: ReadMask,
+    remedy: str,
+    name: FolderName | None = None,
+) -> Dataset:
     for needed in (folder, folder / images, folder / masks):
         if not needed.is_dir():
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: no such folder; {request.name} needs {images}/ with images and {masks}/ "
-                f"with masks of the same stems in {folder}: {remedy}, or set the data root"
+                f"with masks of the same stems in {folder}: {remedy}, or set the data root{hint(folder)}"
             )
     image_files = _by_stem(folder / images, IMAGE_SUFFIXES, "image")
     mask_files = _by_stem(folder / masks, MASK_SUFFIXES, "mask")
@@ -101,7 +120,9 @@ def _open(request: Request, folder: Path, images: str, masks: str, read_mask: Re
         raise DataError(f"{folder}: {' and '.join(lost)}; {images}/ and {masks}/ must hold the same stems")
     if not mask_files:
         raise DataError(f"{folder}: {images}/ and {masks}/ hold no images; {remedy}")
-    every = [Sample(key, image_keys[key]) for key in sorted(mask_files)]
+    every: Sequence[Sample] = [Sample(key, image_keys[key]) for key in sorted(mask_files)]
+    if name is not None:
+        every = split_by_image(every, name, request.split)
     samples = evenly_spaced(every, request.samples, request.name)
     return FileDataset(
         name=request.name,
