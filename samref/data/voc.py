@@ -1,7 +1,7 @@
 """`pascal_voc`: the objects of PASCAL VOC 2012's segmentation (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/).
 
 Expects JPEGImages/*.jpg, SegmentationObject/*.png and ImageSets/Segmentation/SPLIT.txt in DATA_ROOT/PascalVOC, or
-deeper in it where the archive puts them. One sample is one object of a PNG; its border pixels (255, "void") are ignored.
+deeper in it where the archive puts them. One sample is one object of a PNG; border pixels (255, "void") are ignored.
 RITM's evaluation takes 3417 of val's objects from a list of its own, which VOC does not publish.
 """
 
@@ -40,8 +40,8 @@ def open_pascal_voc(request: Request) -> Dataset:
         if not needed.exists():
             raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs JPEGImages/, SegmentationObject/ "
-                f"and ImageSets/Segmentation/{listed.name} in {root} (or its VOCdevkit/VOC2012/): get it from {SOURCE}, or "
-                f"set the data root{hint(root)}"
+                f"and ImageSets/Segmentation/{listed.name} in {root} (or its {PLACES[-1]}/): get it from {SOURCE}, "
+                f"or set the data root{hint(root)}"
             )
     stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
     if not stems:
