@@ -68,9 +68,11 @@ def parse(argument: str) -> FolderName:
     Raises:
         FolderNameError: an option stands there twice, or without a value.
     """
-    folder, _, text = argument.partition("?")
+    folder, mark, text = argument.rpartition("?")
+    if not mark or "=" not in text:  # a folder may have a question mark in its name
+        return FolderName(argument)
     options: dict[str, str] = {}
-    for option in text.split("&") if text else ():
+    for option in text.split("&"):
         name, equals, value = option.partition("=")
         if not equals or not value or name in options:
             raise FolderNameError(f"{FAMILY}{argument}: {option!r} is no option; write {folder}?split=0.8&seed=1")

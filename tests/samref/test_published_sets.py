@@ -235,7 +235,7 @@ class TestPlainPickle:
     def test_a_damaged_pickle_is_one_line(self, tmp_path: Path) -> None:
         whole = pickle.dumps({"a": [np.arange(9), "text", 10**30], "b": (1.5, b"bytes")}, 4)
         random = np.random.default_rng(0)
-        for _ in range(400):
+        for _ in range(150):
             broken = bytearray(whole)
             for at in random.integers(0, len(whole), 3):
                 broken[at] = random.integers(256)
