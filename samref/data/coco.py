@@ -65,7 +65,7 @@ def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
         if not needed.exists():
             raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{file} and {part}/ in "
-                f"{folder}: get it from {source}, or set the data root{hint(folder)}"
+                f"{folder}: get it from {source}, or set the data root{hint(folder, request.name)}"
             )
     index = read_index(annotations)
     # LVIS names an image by folder and file, COCO by file.

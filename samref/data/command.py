@@ -78,9 +78,9 @@ def show(root: Path) -> None:
     """Print a line for each dataset, split and checkpoint as soon as it is known: large sets take seconds to open."""
     for name, family in FAMILIES.items():
         if name.endswith(":NAME"):
-            print(f"{name:<12} {family.source}")
+            print(f"{name:<14} {family.source}")
         for split, published in family.published.items():
-            label = f"{name:<12} {split:<5}"
+            label = f"{name:<14} {split:<5}"
             try:
                 dataset = open_dataset(name, split=split, data_root=root)
             except DataError as error:

@@ -56,7 +56,7 @@ def open_davis585(request: Request) -> Davis585:
         raise MissingDataError(
             f"{root}: holds no DAVIS-585; {request.name} needs a folder for each video with FRAME.jpg, "
             f"OBJECT_FRAME.png and init_sp_OBJECT_FRAME.png in it: get it from {SOURCE}, or set the data "
-            f"root{hint(root)}"
+            f"root{hint(root, request.name)}"
         )
     lost = [file for mask in masks for file in (_image(mask), *_starts(mask)) if file not in present]
     if lost:

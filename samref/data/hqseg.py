@@ -76,7 +76,7 @@ def _pairs(request: Request, root: Path, part: Part) -> Iterator[tuple[str, Path
             names = ", ".join(part.name for part in PARTS[request.split])
             raise MissingDataError(
                 f"{needed}: no such folder; {request.name} ({request.split}) needs all of {names} in {root}, here "
-                f"{part.name}: get it from {SOURCE}, or set the data root{hint(root)}"
+                f"{part.name}: get it from {SOURCE}, or set the data root{hint(root, request.name)}"
             )
     stems = sorted(path.stem for path in images.iterdir() if path.suffix == ".jpg" and not path.name.startswith("."))
     present = {path.name for path in masks.iterdir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -30,15 +31,15 @@ def recognised(folder: Path) -> str | None:
     return None
 
 
-def hint(folder: Path) -> str:
-    """Say which layout was found instead of the wanted one, in the folder or one below it; empty where none is known.
+def hint(folder: Path, dataset: str) -> str:
+    """Say which layout was found instead of the dataset's, in the folder or one below it; empty where none is known.
 
     The text begins with a semicolon, so that it goes to the end of a message.
     """
     if not folder.is_dir():
         return ""
-    if name := recognised(folder):
-        return f"; {folder} holds {name}"
+    if name := recognised(folder):  # the wanted layout, with something missing, is no news
+        return "" if dataset.partition(":")[0] in re.findall(r"\w+", name) else f"; {folder} holds {name}"
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
         if name := recognised(below):
             return f"; {below} holds {name}: was it unpacked one folder too deep?"

@@ -100,7 +100,7 @@ def _open(
         if not needed.is_dir():
             raise MissingDataError(
                 f"{needed}: no such folder; {request.name} needs {images}/ with images and {masks}/ "
-                f"with masks of the same stems in {folder}: {remedy}, or set the data root{hint(folder)}"
+                f"with masks of the same stems in {folder}: {remedy}, or set the data root{hint(folder, request.name)}"
             )
     image_files = _by_stem(folder / images, IMAGE_SUFFIXES, "image")
     mask_files = _by_stem(folder / masks, MASK_SUFFIXES, "mask")

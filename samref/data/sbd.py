@@ -40,7 +40,7 @@ def open_sbd(request: Request) -> Dataset:
             raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs img/, inst/ and {listed.name} in "
                 f"{root} (or its dataset/, benchmark_RELEASE/dataset/): get it from {SOURCE}, "
-                f"or set the data root{hint(root)}"
+                f"or set the data root{hint(root, request.name)}"
             )
     stems = sorted(set(listed.read_text(encoding="utf-8").split()))
     if not stems:

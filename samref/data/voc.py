@@ -41,7 +41,7 @@ def open_pascal_voc(request: Request) -> Dataset:
             raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs JPEGImages/, SegmentationObject/ "
                 f"and ImageSets/Segmentation/{listed.name} in {root} (or its {PLACES[-1]}/): get it from {SOURCE}, "
-                f"or set the data root{hint(root)}"
+                f"or set the data root{hint(root, request.name)}"
             )
     stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
     if not stems:

@@ -280,3 +280,11 @@ def test_a_known_layout_that_is_not_the_wanted_one_is_named(tmp_path: Path, name
         open_dataset(name, split="train", data_root=tmp_path)
     assert found in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_wanted_layout_with_something_missing_is_no_news(tmp_path: Path) -> None:
+    (tmp_path / "COCO" / "annotations").mkdir(parents=True)
+    (tmp_path / "COCO" / "annotations" / "instances_val2017.json").touch()
+    with pytest.raises(MissingDataError) as caught:
+        open_dataset("coco", split="train", data_root=tmp_path)
+    assert str(caught.value).endswith("or set the data root")
