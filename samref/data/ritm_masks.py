@@ -34,7 +34,8 @@ def open_coco_lvis_ritm(request: Request) -> Dataset:
         if not needed.exists():
             raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs {request.split}/{listed.name} and "
-                f"{request.split}/masks/ in {root}: get it from {SOURCE}, or set the data root{hint(root, request.name)}"
+                f"{request.split}/masks/ in {root}: get it from {SOURCE}, or set the data "
+                f"root{hint(root, request.name)}"
             )
     every = list(_instances(listed))
     if not every:
