@@ -83,7 +83,10 @@ def open_folder(request: Request) -> Dataset:
     if not name.folder:
         raise DataError(f"{request.name!r} names no folder; write folder:NAME for DATA_ROOT/NAME")
     # An absolute argument replaces the data root: pathlib's own rule.
-    folder = request.data_root / Path(name.folder).expanduser()
+    try:
+        folder = request.data_root / Path(name.folder).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{request.name}: {str(error).rstrip('.')}; write the folder's whole path") from None
     return _open(request, folder, "images", "masks", read_nonzero_mask, "put your images and masks there", name)
 
 

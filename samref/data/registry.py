@@ -52,9 +52,11 @@ def open_dataset(
     Raises DataError for an unknown name and unpaired files, MissingDataError for missing ones.
     """
     argument = name.partition(":")[2]
-    return family_of(name).open(
-        Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
-    )
+    request = Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
+    try:
+        return family_of(name).open(request)
+    except OSError as error:
+        raise DataError(f"{error.filename or data_root}: cannot be read ({error.strerror or error})") from None
 
 
 def family_of(name: str) -> Family:

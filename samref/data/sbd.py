@@ -42,7 +42,7 @@ def open_sbd(request: Request) -> Dataset:
                 f"{root} (or its dataset/, benchmark_RELEASE/dataset/): get it from {SOURCE}, "
                 f"or set the data root{hint(root, request.name)}"
             )
-    stems = sorted(set(listed.read_text(encoding="utf-8").split()))
+    stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
     if not stems:
         raise DataError(f"{listed}: names no images; get it from {SOURCE}")
     present = {path for kind in ("img", "inst") for path in (folder / kind).iterdir()}

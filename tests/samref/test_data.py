@@ -162,6 +162,18 @@ def test_a_wrong_layout_is_found_when_opened(root: Path, harm: Callable[[Path], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [*sorted({*names()} - {"folder:NAME", "shapes"}), "folder:x"])
+def test_a_path_that_cannot_be_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        open_dataset(name, split="train", data_root=tmp_path / ("x" * 600))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_home_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^folder:~nobody-of-that-name/x: .*; write the folder's whole path"):
+        open_dataset("folder:~nobody-of-that-name/x", split="train", data_root=tmp_path)
+
+
 def test_many_missing_masks_are_counted(root: Path) -> None:
     for number in range(9):
         write(root / "mine" / "images" / f"x{number}.png", photograph())
