@@ -29,8 +29,9 @@ class Contents:
     def __init__(self, runtime: Runtime, cache: Path | None) -> None:
         self.missing: dict[str, str] = {}
         """Dataset that is not here → why; it has a placeholder for a fingerprint, good for a plan only."""
-        self.fewer: dict[str, str] = {}
-        """Dataset that has fewer samples than were asked for → that, in words; all of them are used."""
+        self.notes: dict[str, None] = {}
+        """What is odd about the datasets that could be opened (`Dataset.notes`), or has fewer samples than were asked
+        for; each line once."""
         self._runtime = runtime
         self._cache = cache
         self._datasets: dict[str, Dataset] = {}
@@ -52,8 +53,9 @@ class Contents:
                 )
                 self._data[key] = dataset.fingerprint()
                 self._datasets[self._data[key]] = dataset
+                self.notes |= {f"{name}: {note}": None for note in dataset.notes()}
                 if samples is not None and (count := len(dataset.samples)) < samples:
-                    self.fewer[name] = f"{name}: {samples} samples were asked for, and it has {count}: all are used"
+                    self.notes[f"{name}: {samples} samples were asked for, and it has {count}: all are used"] = None
             except MissingDataError as error:
                 self.missing.setdefault(name, str(error))
                 self._data[key] = f"missing:{name}:{split}:{samples}"
@@ -70,14 +72,14 @@ class Contents:
         return self._sizes[fingerprint]
 
     def warnings(self, configs: Iterable[TrialConfig]) -> tuple[str, ...]:
-        """Say which datasets have fewer samples than were asked for, and which images are trained on and evaluated."""
+        """Say what is odd about datasets, and which images of evaluations are trained on."""
         pairs = dict.fromkeys(
             ((train.data, train.samples), (config.evaluate.data, config.evaluate.samples))
             for config in configs
             for train in config.trainings
         )
         overlaps = (self._overlap(*pair) for pair in pairs)
-        return (*self.fewer.values(), *(text for text in overlaps if text))
+        return (*self.notes, *(text for text in overlaps if text))
 
     def _overlap(self, trained: tuple[str, int | None], evaluated: tuple[str, int | None]) -> str:
         """Say how many images two datasets, each with its number of samples, have in common; empty for none."""

@@ -89,8 +89,8 @@ def test_committed_sweeps_expand_and_are_listed(path):
 
 
 MODULES = {
-    "duckdb": "duckdb", "jinja2": "jinja2", "nvidia-ml-py": "pynvml", "opencv-python": "cv2", "pyyaml": "yaml",
-    "ray[tune]": "ray", "segment-anything": "segment_anything", "vl-convert-python": "vl_convert",
+    "duckdb": "duckdb", "jinja2": "jinja2", "nvidia-ml-py": "pynvml", "opencv-python": "cv2", "pillow": "PIL",
+    "pyyaml": "yaml", "ray[tune]": "ray", "segment-anything": "segment_anything", "vl-convert-python": "vl_convert",
 }  # fmt: skip
 """Dependency → what is imported of it, where that is not its name."""
 

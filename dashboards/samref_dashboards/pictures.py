@@ -1,17 +1,14 @@
 """The hardest objects, pictured: the clicks and the mask that they led to, over the photograph and the truth's outline.
 
-Predicted masks are in masks.parquet, of the objects that were hardest for their evaluation. Photographs and truths are
-looked for below a data root, by the names in clicks.parquet.
+Predicted masks are in masks.parquet, of the objects that were hardest for their evaluation.
 """
 
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import duckdb
@@ -20,17 +17,13 @@ from numpy.typing import NDArray
 
 from samref_dashboards.design import Configuration, Design
 from samref_dashboards.load import ResultsError
+from samref_dashboards.photographs import Files, find, photograph, truth
 from samref_dashboards.queries import HardObject
 
 SHOWN = 8
 """Objects with a picture; each is about 10 kB."""
 SIDE_PX = 360
 """The longer side of a picture."""
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_MASKS = {"gt", "masks", "boundary_gt", "annotations", "inst", "cls"}
-"""Folders that hold no photographs."""
-_BANDED = {"grabcut", "berkeley"}
-"""Datasets whose masks have a band of ignored pixels, of value 128."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +67,7 @@ def pictures(
 ) -> list[Picture]:
     """A picture of each of the first hardest objects, under the best trial of its dataset."""
     found = []
-    files: dict[str, dict[str, list[Path]]] = {}
+    files: dict[str, Files] = {}
     shown = [
         (hard, configuration) for hard in hardest[:SHOWN] if (configuration := _best(design, hard.dataset)) is not None
     ]
@@ -87,7 +80,7 @@ def pictures(
         if not marks:
             continue
         if data_root is not None and hard.dataset not in files:
-            files[hard.dataset] = _files(data_root, hard.dataset)
+            files[hard.dataset] = find(data_root, hard.dataset)
         image, outline, size = _read(files.get(hard.dataset, {}), hard.dataset, hard.sample)
         mask = masks.get((stage, hard.sample))
         if size is None and mask is not None:
@@ -158,55 +151,18 @@ def _best(design: Design, data: str) -> Configuration | None:
     return design.configurations[min(measured)[-1]] if measured else None
 
 
-def _files(data_root: Path, dataset: str) -> dict[str, list[Path]]:
-    """Image files of a dataset by stem; its folder has its name in any case, or is that of `folder:NAME`."""
-    name = dataset.partition(":")[2] or dataset
-    wanted = name.replace("_", "").replace("-", "").lower()
-    folders = [data_root / name] if (data_root / name).is_dir() else []
-    if not folders and data_root.is_dir():
-        folders = [
-            path
-            for path in sorted(data_root.iterdir())
-            if path.is_dir() and path.name.replace("_", "").replace("-", "").lower() == wanted
-        ]
-    found: dict[str, list[Path]] = {}
-    for folder in folders[:1]:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                if name.lower().endswith(_IMAGES):
-                    found.setdefault(Path(name).stem, []).append(Path(place, name))
-    return found
-
-
-def _read(files: dict[str, list[Path]], dataset: str, sample: str) -> tuple[str, str, tuple[int, int] | None]:
+def _read(files: Files, dataset: str, sample: str) -> tuple[str, str, tuple[int, int] | None]:
     """(data URI, outline, (width, height)) of a sample; what is not found is empty."""
-    # `a#001` is the first object of image `a`; a dataset of several sets writes `SET/a`.
-    key = sample.rpartition("/")[2]
-    stem = key if key in files else key.rpartition("#")[0]
-    images = [file for file in files.get(stem, ()) if file.parent.name.lower() not in _MASKS]
-    masks = [file for file in files.get(key, ()) if file.parent.name.lower() in _MASKS]
-    pixels = _decode(images[0], cv2.IMREAD_COLOR) if images else None
+    pixels = photograph(files, dataset, sample)
     if pixels is None:
         return "", "", None
     height, width = pixels.shape[:2]
     scale = SIDE_PX / max(height, width)
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])
-    mask = _decode(masks[0], cv2.IMREAD_UNCHANGED) if masks else None
-    outline = ""
-    if mask is not None and mask.shape[:2] == (height, width):
-        first = mask if mask.ndim == 2 else mask.max(axis=2)
-        outline = _outline(first > (128 if dataset in _BANDED else 0))
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 70])
+    inside = truth(files, dataset, sample)
+    outline = "" if inside is None or inside.shape != (height, width) else _outline(inside)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode(), outline, (width, height)
-
-
-def _decode(file: Path, how: int) -> Any:
-    """Pixels, or None of a file that is no image. OpenCV itself cannot read every path."""
-    try:
-        data = np.fromfile(file, dtype=np.uint8)
-    except OSError:
-        return None
-    return cv2.imdecode(data, how) if data.size else None
 
 
 def _outline(inside: NDArray[np.bool_]) -> str:

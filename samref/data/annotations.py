@@ -9,12 +9,14 @@ Knows nothing of samples, masks or which objects are wanted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from samref.data.sample import DataError
 
 BLOCK_BYTES = 1 << 22
 """Read at once. Any size gives the same index; larger ones were no faster."""
+
+MAX_SIDE_PX = 1 << 15
+"""Of an image; what is larger is a mistake."""
 
 _SPACE = " \t\r\n"
 
@@ -41,7 +46,11 @@ class Index:
     """Annotation ids."""
     image_ids: array[int] = field(default_factory=lambda: array("q"))
     areas: array[float] = field(default_factory=lambda: array("d"))
-    """Annotated areas, in pixels."""
+    """Annotated areas, in pixels; NaN where none is told."""
+    boxes: array[float] = field(default_factory=lambda: array("d"))
+    """Areas of the annotated boxes, in pixels; NaN where none is told."""
+    crowds: int = 0
+    """Objects that were left out as crowds."""
     starts: array[int] = field(default_factory=lambda: array("q"))
     """Bytes before the object's JSON in the file."""
     lengths: array[int] = field(default_factory=lambda: array("q"))
@@ -52,20 +61,31 @@ def read_index(file: Path) -> Index:
     """The index of `file`. Raises DataError where it is no COCO instances file."""
     index = Index()
 
+    wrong: list[str] = []
+
     def add_image(entry: dict[str, Any], start: int, end: int) -> None:
-        # Only what is used is kept: the links and lists of LVIS's images are ten times that.
-        name = entry.get("file_name") or "/".join(entry["coco_url"].rsplit("/", 2)[1:])
-        # The reader decodes byte for byte; names are UTF-8.
-        name = name.encode("latin-1").decode("utf-8") if not name.isascii() else name
-        index.images[entry["id"]] = {"name": name, "height": int(entry["height"]), "width": int(entry["width"])}
+        try:
+            identity, image = _image(entry)
+            if index.images.setdefault(identity, image) != image:
+                raise ValueError(f"its id is that of {index.images[identity]['name']} too, and this is {image['name']}")
+        except ValueError as error:
+            wrong.append(f"{_named('image', entry)}: {error}")
 
     def add_object(entry: dict[str, Any], start: int, end: int) -> None:
-        if entry.get("iscrowd", 0):
+        try:
+            if _is_crowd(entry):
+                index.crowds += 1
+                return
+            identity, image_id = _whole(entry, "id"), _whole(entry, "image_id")
+            if "segmentation" not in entry:
+                raise ValueError("it has no segmentation")
+        except ValueError as error:
+            wrong.append(f"{_named('annotation', entry)}: {error}")
             return
-        entry["segmentation"]  # absent: told now, not at the first read
-        index.identities.append(entry["id"])
-        index.image_ids.append(entry["image_id"])
-        index.areas.append(float(entry["area"]))
+        index.identities.append(identity)
+        index.image_ids.append(image_id)
+        index.areas.append(_number(entry.get("area")))
+        index.boxes.append(_box_area(entry.get("bbox")))
         index.starts.append(start)
         index.lengths.append(end - start)
 
@@ -75,17 +95,86 @@ def read_index(file: Path) -> Index:
         for needed in ("images", "annotations"):
             if needed not in seen:
                 raise KeyError(needed)
-        for image_id in index.image_ids:
-            if image_id not in index.images:
-                raise KeyError(f"image {image_id}")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); restore the file") from None
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{file}: no COCO instances ({type(error).__name__}: {error}); it needs images (id, file_name or coco_url, "
-            "height, width) and annotations (id, image_id, segmentation, area); get it again if it was cut short"
-        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file}: no COCO instances ({type(error).__name__}: {error}); {_NEEDS}") from error
+    wrong += (
+        f"annotation {identity}: its image {image_id} is not among the images"
+        for identity, image_id in zip(index.identities, index.image_ids, strict=True)
+        if image_id not in index.images
+    )
+    if wrong:
+        more = f" (and {len(wrong) - 1} more that are wrong)" if len(wrong) > 1 else ""
+        raise DataError(f"{file}: no COCO instances: {wrong[0]}{more}; {_NEEDS}")
     return index
+
+
+_NEEDS = (
+    "it needs images (id, file_name or coco_url, height, width) and annotations (id, image_id, segmentation, area); "
+    "correct it, or get it again if it was cut short"
+)
+
+
+def _image(entry: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    # Only what is used is kept: the links and lists of LVIS's images are ten times that.
+    if not isinstance(entry, dict):
+        raise ValueError("it is no object with properties")
+    name, address = entry.get("file_name"), entry.get("coco_url")
+    name = name or ("/".join(address.rsplit("/", 2)[1:]) if isinstance(address, str) else None)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"its file_name is {_shown(name)}")
+    # The reader decodes byte for byte; names are UTF-8, unless they were escaped.
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("latin-1").decode("utf-8")
+    height, width = _whole(entry, "height"), _whole(entry, "width")
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise ValueError(f"its size is {width}×{height}")
+    return _whole(entry, "id"), {"name": name, "height": height, "width": width}
+
+
+def _is_crowd(entry: dict[str, Any]) -> bool:
+    if not isinstance(entry, dict):
+        raise ValueError("it is no object with properties")
+    said = entry.get("iscrowd") or 0
+    # Exporters write numbers as text; "0" would be true.
+    if str(said).strip().lower() not in ("0", "1", "false", "true", "0.0", "1.0"):
+        raise ValueError(f"its iscrowd is {_shown(said)}, neither 0 nor 1")
+    return str(said).strip().lower() in ("1", "true", "1.0")
+
+
+def _whole(entry: dict[str, Any], name: str) -> int:
+    if name not in entry:
+        raise ValueError(f"it has no {name}")
+    value = entry[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) >= 2**63:
+        raise ValueError(f"its {name} is {_shown(value)}, no whole number")
+    if value != int(value):
+        raise ValueError(f"its {name} is {_shown(value)}, no whole number")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return nan
+
+
+def _box_area(box: Any) -> float:
+    """NaN where there is none."""
+    return _number(box[2]) * _number(box[3]) if isinstance(box, list) and len(box) == 4 else nan
+
+
+def _named(what: str, entry: Any) -> str:
+    identity = entry.get("id") if isinstance(entry, dict) else None
+    return f"{what} {_shown(entry if identity is None else identity)}"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def read_object(file: Path, start: int, length: int, identity: int) -> dict[str, Any]:
@@ -93,10 +182,12 @@ def read_object(file: Path, start: int, length: int, identity: int) -> dict[str,
     try:
         with file.open("rb", buffering=0) as stream:
             stream.seek(start)
-            entry = json.loads(stream.read(length))
+            entry = json.loads(stream.read(length), parse_constant=_refuse)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); restore the file") from None
-    except ValueError:
+    except _NotFiniteError as error:
+        raise DataError(f"{file}: annotation {identity}: {error} among its numbers; correct or remove it") from None
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict) or entry.get("id") != identity:
         raise DataError(
@@ -104,6 +195,14 @@ def read_object(file: Path, start: int, length: int, identity: int) -> dict[str,
             "since it was opened: get it again, or start again"
         )
     return entry
+
+
+class _NotFiniteError(ValueError):
+    """NaN or infinity, which Python's JSON has and the standard's has not."""
+
+
+def _refuse(constant: str) -> None:
+    raise _NotFiniteError(constant)
 
 
 class _Reader:

@@ -12,14 +12,16 @@ of both folders, most of them in train2017/: never evaluate on it what was train
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from samref import run_lengths
-from samref.data.annotations import Index, read_index, read_object
+from samref.data.annotations import MAX_SIDE_PX, Index, read_index, read_object
 from samref.data.archives import ARCHIVES, how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes, digest
@@ -36,6 +38,12 @@ SUPERSAMPLING = 4
 fills the
 outline too: on the pixel grid areas come out 4.4 % too large on average (over COCO's own `area`), on this one
 1.7 %."""
+
+WRONG_AREA = 2
+"""An object is larger than annotated if its outline has this many times the annotated area; rounding makes 2 %."""
+
+MAX_REACH_PX = 1 << 17
+"""A polygon's corner is at most this far from the image; OpenCV fills along every row that an edge crosses."""
 
 SOURCE = how_to_get("coco")
 LVIS_SOURCE = how_to_get("coco_lvis")
@@ -68,29 +76,88 @@ def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
                 f"{folder}: get it from {source}, or set the data root{hint(folder, request.name)}"
             )
     index = read_index(annotations)
-    # LVIS names an image by folder and file, COCO by file.
-    image_files = {identity: _image_file(folder, part, image["name"]) for identity, image in index.images.items()}
-    stems = {identity: path.stem for identity, path in image_files.items()}
-    rows = {
-        f"{stems[index.image_ids[row]]}#{index.identities[row]}": row
-        for row, area in enumerate(index.areas)
-        if area >= MIN_AREA_PX
-    }
+    rows, notes = _wanted(annotations, index)
     if not rows:
         raise DataError(f"{annotations}: none of its {len(index.areas)} objects has {MIN_AREA_PX} pixels or more")
-    _require_images({image_files[index.image_ids[row]] for row in rows.values()}, annotations, source)
-    keys = evenly_spaced(sorted(rows), request.samples, request.name)
-    samples = tuple(Sample(key, key.rpartition("#")[0]) for key in keys)
-    chosen = [rows[key] for key in keys]
+    # LVIS names an image by folder and file, COCO by file.
+    wanted = dict.fromkeys(index.image_ids[row] for row in rows)
+    files = {identity: _image_file(folder, part, index.images[identity]["name"]) for identity in wanted}
+    _require_images(set(files.values()), annotations, source)
+    image_keys = _image_keys(files, folder)
+    keyed = _by_key(annotations, index, rows, image_keys)
+    keys = evenly_spaced(sorted(keyed), request.samples, request.name)
+    samples = tuple(Sample(key, image_keys[index.image_ids[keyed[key]]]) for key in keys)
     return FileDataset(
         name=request.name,
         samples=samples,
-        image_files={
-            sample.image_key: image_files[index.image_ids[row]] for sample, row in zip(samples, chosen, strict=True)
-        },
-        masks={key: _mask(annotations, index, row) for key, row in zip(keys, chosen, strict=True)},
+        image_files={sample.image_key: files[index.image_ids[keyed[sample.key]]] for sample in samples},
+        masks={key: _mask(annotations, index, keyed[key]) for key in keys},
         cache=request.cache,
+        left_out=notes,
     )
+
+
+def _wanted(annotations: Path, index: Index) -> tuple[list[int], tuple[str, ...]]:
+    """Rows of the objects that are large enough, and what to say of the others."""
+    rows: list[int] = []
+    wrong: list[int] = []
+    for row, (area, box) in enumerate(zip(index.areas, index.boxes, strict=True)):
+        if area >= MIN_AREA_PX:
+            rows.append(row)
+        # Published areas are right, and their boxes too: few outlines are read for this.
+        elif not (area > 0 and box > 0 and box < max(MIN_AREA_PX, WRONG_AREA * area)):
+            measured = _mask(annotations, index, row).measure()
+            if measured >= MIN_AREA_PX and not (area > 0 and measured < WRONG_AREA * area):
+                rows.append(row)
+                wrong.append(index.identities[row])
+    small = len(index.areas) - len(rows)
+    said = {
+        f"{index.crowds} crowds are left out": index.crowds,
+        f"{small} objects of under {MIN_AREA_PX} px are left out": small,
+        f"{len(wrong)} objects have no area or a wrong one (first: annotation {(wrong or [0])[0]}); their outlines "
+        "were measured": len(wrong),
+    }
+    return rows, tuple(text for text, count in said.items() if count)
+
+
+def _image_keys(files: dict[int, Path], folder: Path) -> dict[int, str]:
+    """Image id → its key: the file's stem; its path below `folder` where several images have one stem."""
+
+    def place(path: Path) -> Path:
+        return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+    def below(path: Path) -> str:
+        return place(path).with_suffix("").as_posix()
+
+    def whole(path: Path) -> str:
+        return place(path).as_posix()
+
+    keys: dict[int, str] = {}
+    clashing = dict(files)
+    for name in (lambda path: path.stem, below, whole):
+        owners: dict[str, set[Path]] = {}
+        for path in clashing.values():
+            owners.setdefault(name(path), set()).add(path)
+        keys |= {identity: name(path) for identity, path in clashing.items()}
+        clashing = {identity: path for identity, path in clashing.items() if len(owners[name(path)]) > 1}
+    return keys
+
+
+def _by_key(annotations: Path, index: Index, rows: list[int], image_keys: dict[int, str]) -> dict[str, int]:
+    """Sample key → row. Raises DataError where a file gives two objects of an image one id."""
+    found: dict[str, int] = {}
+    twice: list[str] = []
+    for row in rows:
+        key = f"{image_keys[index.image_ids[row]]}#{index.identities[row]}"
+        if found.setdefault(key, row) != row:
+            twice.append(key)
+    if twice:
+        identity, image = twice[0].rpartition("#")[2], twice[0].rpartition("#")[0]
+        more = f" (and {len(twice) - 1} more)" if len(twice) > 1 else ""
+        raise DataError(
+            f"{annotations}: annotation id {identity} is there twice for image {image}{more}; number them anew"
+        )
+    return found
 
 
 def _image_file(folder: Path, part: str, name: str) -> Path:
@@ -144,13 +211,30 @@ class CocoMask:
             if isinstance(segmentation, list):
                 return fill_polygons(segmentation, self.height, self.width)
             return decode_run_lengths(segmentation)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DataError(
-                f"{self.place}: its segmentation cannot be decoded ({error}); correct or remove it"
-            ) from error
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            raise self._undecodable(error) from error
+
+    def measure(self) -> float:
+        """The area in pixels, near enough to tell large from small; infinite where it cannot be decoded."""
+        segmentation = self._segmentation()
+        try:
+            if isinstance(segmentation, list):
+                rough = sum(cv2.contourArea(_corners(polygon).astype(np.float32)) for polygon in segmentation)
+                if rough < MIN_AREA_PX:
+                    return rough
+            return float((self.read() == 1).sum())  # polygons may overlap
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, cv2.error):
+            return inf  # so that it is a sample, and told when it is read
 
     def content(self, hashes: FileHashes) -> str:
-        return digest([self._segmentation(), self.height, self.width])
+        try:
+            return digest([self._segmentation(), self.height, self.width])
+        except ValueError as error:  # infinity; RecursionError cannot be, as JSON's own reader goes less deep
+            raise self._undecodable(error) from error
+
+    def _undecodable(self, error: Exception) -> DataError:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        return DataError(f"{self.place}: its segmentation cannot be decoded ({reason}); correct or remove it")
 
     def _segmentation(self) -> Any:
         """List of polygons [x, y, x, y, …], or {"size": [H, W], "counts": list or compressed text}."""
@@ -162,9 +246,10 @@ def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth
     corner)."""
     truth = np.zeros((height, width), np.int8)
     for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"a polygon of {len(polygon)} numbers")
-        corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+        corners = _corners(polygon)
+        reach = float(max(np.abs(corners).max(), np.abs(corners - (width, height)).max()))
+        if reach > MAX_REACH_PX:
+            raise ValueError(f"a corner {reach:g} px from its image of {width}×{height} px")
         # Only the polygon's own box is supersampled.
         x0, y0 = np.clip(np.floor(corners.min(axis=0)), 0, (width, height)).astype(int)
         x1, y1 = np.clip(np.ceil(corners.max(axis=0)), 0, (width, height)).astype(int)
@@ -178,9 +263,23 @@ def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth
     return truth
 
 
+def _corners(polygon: list[float]) -> NDArray[np.float64]:
+    """N×2 of x, y, x, y, …; ValueError where these are no corners of a polygon."""
+    if not isinstance(polygon, list):
+        raise ValueError(f"{polygon!r:.40} instead of a polygon: it is a list of lists of x, y, x, y, …")
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError(f"a polygon of {len(polygon)} numbers")
+    corners = np.asarray(polygon, np.float64)
+    if corners.ndim != 1 or not np.isfinite(corners).all():
+        raise ValueError("a polygon of other things than finite numbers")
+    return corners.reshape(-1, 2)
+
+
 def decode_run_lengths(encoded: dict[str, Any]) -> Truth:
     """H×W int8 of COCO's run lengths (samref.run_lengths), or of its text of them."""
     height, width = encoded["size"]
+    if not (0 <= height <= MAX_SIDE_PX and 0 <= width <= MAX_SIDE_PX):
+        raise ValueError(f"a size of {width}×{height}")
     counts = encoded["counts"]
     runs = _uncompress(counts) if isinstance(counts, str) else counts
     return run_lengths.decode(height, width, runs).view(np.int8)

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     splits: list[Split] | None = [options.split] if getattr(options, "split", None) else None
     try:
         if options.command == "verify":
-            verify(options.name, splits, root)
+            for name in options.names:
+                verify(name, splits, root)
         elif options.command == "download":
             for name in options.names:
                 download(name, splits, root)
@@ -59,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = made.add_subparsers(dest="command", metavar="verify|download")
     verifying = commands.add_parser(
-        "verify", help="read every image and mask of a dataset", description=verify.__doc__, parents=[common]
+        "verify", help="read every image and mask of datasets", description=verify.__doc__, parents=[common]
     )
-    verifying.add_argument("name", help=f"one of {', '.join(FAMILIES)}")
+    verifying.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join(FAMILIES)}")
     verifying.add_argument("--split", choices=("train", "val"), help="only this split (default: all it has)")
     downloading = commands.add_parser(
         "download",
@@ -101,7 +102,7 @@ def show(root: Path) -> None:
 
 
 def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
-    """Read every image and mask of a dataset; one line for each split, or the first thing that is wrong.
+    """Read every image and mask of a dataset; one line for each split and for what is odd, or the first wrong thing.
 
     Where the packaging of a published dataset is known, another line says whether the files are those.
     """
@@ -112,6 +113,8 @@ def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
         with ProgressLine(f"{name} {split}", "images") as progress:
             check(dataset, progress)
         print(f"{name} {split}: {_size(dataset, family.published.get(split))}; all read", flush=True)
+        for note in dataset.notes():
+            print(f"  note: {note}", flush=True)
     if said := packaging(name, root):
         print(f"{name}: {said}", flush=True)
 

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samref.data.decode import read_image
 from samref.data.files import FileDataset, MaskFile
 from samref.data.layouts import hint
 from samref.data.sample import DataError, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.image_files import read_image
 
 PAGE = "https://drive.google.com/drive/folders/1XzUlpPqbzAyMt009HVpEeW31ln1FeXfX"
 SOURCE = f"{PAGE} (by hand: it is a folder of Google Drive, which the README of alibaba/ClickSEG names)"

@@ -8,21 +8,15 @@ from collections.abc import Sequence
 from samref.data.sample import DataError, Sample, Split
 from samref.folder_name import FolderName, FolderNameError, parse
 
-OPTIONS = ("split", "seed")
-"""What a `folder:` name may say behind its question mark."""
-
 
 def own_name(argument: str) -> FolderName:
-    """Read what stands behind `folder:`.
+    """Read what stands behind `folder:`; what it says of masks is `samref.mask_files.parse_folder`'s.
 
     Raises:
-        DataError: an option does not exist, or its value cannot be.
+        DataError: its split or seed cannot be.
     """
     try:
         name = parse(argument)
-        unknown = [option for option in name.options if option not in OPTIONS]
-        if unknown:
-            raise FolderNameError(f"folder:{argument}: {unknown[0]} is no option; there are: {', '.join(OPTIONS)}")
         _ = name.train_share, name.seed
     except FolderNameError as error:
         raise DataError(str(error)) from None

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def digest(value: Any) -> str:
 
 
 class FileHashes:
-    """sha256 of files, kept in `cache`/file_hashes.json by path, size and mtime_ns; without `cache` not kept.
+    """sha256 of files, and what else follows from their contents, kept in `cache`/file_hashes.json by path, size and
+    mtime_ns; without `cache` not kept.
 
     Any number of threads and processes may share the folder: the file is written aside and renamed, after
     merging in what others wrote meanwhile. Of two that write at the same moment one's entries are lost, and
@@ -37,13 +39,21 @@ class FileHashes:
 
     def of(self, path: Path) -> str:
         """The file's sha256 (hex)."""
+
+        def hashed() -> str:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return self.remembered(path, "", hashed)
+
+    def remembered(self, path: Path, what: str, compute: Callable[[], str]) -> str:
+        """What `compute` makes of a file's content, computed once a content; `what` names it, with its version."""
         status = path.stat()
-        name, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        name, stamp = str(path.resolve()) + what, [status.st_size, status.st_mtime_ns]
         known = self._known.get(name)
         if known is not None and known[:2] == stamp:
             return str(known[2])
-        with path.open("rb") as file:
-            value = hashlib.file_digest(file, "sha256").hexdigest()
+        value = compute()
         if time.time() - status.st_mtime > RACE_SECONDS:
             self._known[name] = self._new[name] = [*stamp, value]
         return value

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samref.data.archives import how_to_get
-from samref.data.decode import read_nonzero_mask
-from samref.data.files import FileDataset, MaskFile
+from samref.data.files import FileDataset, MaskFile, first
 from samref.data.layouts import hint
 from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, evenly_spaced
+from samref.mask_files import read_nonzero_mask
 
 SOURCE = how_to_get("hqseg44k")
 
@@ -57,7 +57,8 @@ PUBLISHED: dict[Split, int | None] = {split: sum(part.published for part in PART
 def open_hqseg44k(request: Request) -> Dataset:
     """The dataset; all its parts must be there, nothing is decoded. A sample's key is PART/STEM."""
     root = request.data_root / "HQSeg44K"
-    pairs = {key: pair for part in PARTS[request.split] for key, *pair in _pairs(request, root, part)}
+    left_out: list[str] = []
+    pairs = {key: pair for part in PARTS[request.split] for key, *pair in _pairs(request, root, part, left_out)}
     keys = evenly_spaced(list(pairs), request.samples, request.name)
     return FileDataset(
         name=request.name,
@@ -65,11 +66,12 @@ def open_hqseg44k(request: Request) -> Dataset:
         image_files={key: pairs[key][0] for key in keys},
         masks={key: MaskFile(pairs[key][1], read_nonzero_mask) for key in keys},
         cache=request.cache,
+        left_out=tuple(left_out),
     )
 
 
-def _pairs(request: Request, root: Path, part: Part) -> Iterator[tuple[str, Path, Path]]:
-    """Key, image and mask of the part's samples, sorted by stem."""
+def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Iterator[tuple[str, Path, Path]]:
+    """Key, image and mask of the part's samples, sorted by stem; and what to say of other masks."""
     images, masks = root / part.images, root / part.masks
     for needed in (images, masks):
         if not needed.is_dir():
@@ -88,5 +90,8 @@ def _pairs(request: Request, root: Path, part: Part) -> Iterator[tuple[str, Path
         )
     if not stems:
         raise DataError(f"{images}: holds no .jpg; get {part.name} from {SOURCE}")
+    alone = sorted(present - {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".jpg")})
+    if alone := [name for name in alone if not name.startswith(".")]:
+        left_out.append(f"{len(alone)} files of {part.name} without a photograph are left out ({first(alone)})")
     for stem in stems:
         yield f"{part.name}/{stem}", images / f"{stem}.jpg", masks / f"{stem}.png"

@@ -55,8 +55,10 @@ def open_dataset(
     request = Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)
     try:
         return family_of(name).open(request)
-    except OSError as error:
-        raise DataError(f"{error.filename or data_root}: cannot be read ({error.strerror or error})") from None
+    # Folders that may not be listed, names that no file can have, lists of names in another encoding.
+    except (OSError, UnicodeError) as error:
+        where = getattr(error, "filename", None) or name
+        raise DataError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); restore it") from None
 
 
 def family_of(name: str) -> Family:

@@ -10,16 +10,12 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from samref.errors import UserError
+from samref.errors import DataError as DataError
 
 Image = NDArray[np.uint8]
 Truth = NDArray[np.int8]
 Split = Literal["train", "val"]
 Item = TypeVar("Item")
-
-
-class DataError(UserError, ValueError):
-    """A dataset is missing or broken; the message names the file and what to do, in one line."""
 
 
 class MissingDataError(DataError):
@@ -56,6 +52,10 @@ class Dataset(Protocol):
     def truth(self, key: str) -> Truth:
         """The sample's mask, H×W int8: 1 object, 0 background, -1 ignored; of its image's size, with an
         object."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about it, in words and counts: what was left out, and what was read by a rule of its own."""
         ...
 
     def fingerprint(self) -> str:

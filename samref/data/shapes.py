@@ -75,6 +75,9 @@ class Shapes:
         truth: Truth = (labels == target).astype(np.int8)
         return truth
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def fingerprint(self) -> str:
         return digest({"shapes": VERSION, "seed": SEED, "split": self.split, "count": self.count})
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.archives import how_to_get
-from samref.data.decode import read_image
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes
 from samref.data.layouts import hint
 from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.image_files import read_image
 
 SOURCE = how_to_get("pascal_voc")
 PLACES = (".", "VOC2012", "VOCdevkit/VOC2012")

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import samref_sweep
@@ -45,6 +47,23 @@ def test_a_plan_is_a_value_and_writes_nothing(folder: Path) -> None:
     assert (planned.complete, planned.suggestions_left, planned.notes) == (False, 0, ())
     assert planned.cost.embedding_bytes > 0
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+
+
+def test_a_plan_says_what_is_odd_about_its_data_and_what_cannot_be_read(folder: Path) -> None:
+    rows, columns = np.mgrid[0:40, 0:50]
+    for name in ("images", "masks"):
+        (folder / "data" / "own" / name).mkdir(parents=True)
+    assert cv2.imwrite("data/own/images/a.png", (rows * columns).astype(np.uint16))
+    assert cv2.imwrite("data/own/masks/a.png", np.uint8(rows > 20))
+    Path("data/own/images/b.heic").touch()
+    sweep = samref_sweep.read("small.yaml", ["train=null", "evaluate.data=folder:own", "evaluate.samples=null"])
+    assert samref_sweep.plan(sweep).notes == (
+        "folder:own: 1 files or folders of other kinds are left out (images/b.heic)",
+        "folder:own: 1 of 1 images hold 12-bit values in uint16, of which 4095 is read as white (a.png)",
+    )
+    assert cv2.imwrite("data/own/masks/a.png", np.uint8(1 + (rows > 20) + (columns > 20)))
+    with pytest.raises(UserError, match=r"a mask with several values beside 0: 1 \("):
+        samref_sweep.plan(sweep)
 
 
 def test_what_failed_before_is_no_more_to_do_unless_it_is_tried_again(folder: Path) -> None:

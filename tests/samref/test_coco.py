@@ -16,6 +16,7 @@ from samref.data import DataError, Dataset, check, open_dataset
 from samref.data.coco import MIN_AREA_PX, decode_run_lengths, fill_polygons
 
 SQUARE = [10.0, 10.0, 60.0, 10.0, 60.0, 50.0, 10.0, 50.0]
+SMALL = [10.0, 10.0, 30.0, 10.0, 30.0, 50.0, 10.0, 50.0]
 
 
 def annotation(identity: int, segmentation: Any, area: float = 2000, **more: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def test_coco_samples_are_objects_of_some_size(tmp_path: Path) -> None:
         tmp_path,
         [
             annotation(30, [SQUARE]),
-            annotation(4, [SQUARE], area=MIN_AREA_PX - 1),
+            annotation(4, [SMALL], area=MIN_AREA_PX - 1),
             annotation(5, crowd, iscrowd=1),
             annotation(6, {"size": [80, 100], "counts": [80, 2000, 5920]}, area=MIN_AREA_PX),
         ],
@@ -120,7 +121,7 @@ def test_broken_coco_layouts_are_named(tmp_path: Path) -> None:
     (tmp_path / "COCO_tiny" / "train2017" / "000000000007.jpg").unlink()
     with pytest.raises(DataError, match=r"1 images that .* names are not there \(first: 000000000007.jpg\)"):
         coco(tmp_path)
-    write_coco(tmp_path, [annotation(3, [SQUARE], area=10)])
+    write_coco(tmp_path, [annotation(3, [SMALL], area=10)])
     with pytest.raises(DataError, match="none of its 1 objects has 1000 pixels"):
         coco(tmp_path)
     (tmp_path / "COCO_tiny" / "annotations" / "instances_train2017.json").write_text('{"images": []}')
@@ -131,7 +132,7 @@ def test_broken_coco_layouts_are_named(tmp_path: Path) -> None:
 def test_coco_fingerprint_is_of_the_chosen_objects(tmp_path: Path) -> None:
     write_coco(tmp_path, [annotation(3, [SQUARE])])
     before = coco(tmp_path).fingerprint()
-    write_coco(tmp_path, [annotation(3, [SQUARE], category_id=9), annotation(4, [SQUARE], area=5)])
+    write_coco(tmp_path, [annotation(3, [SQUARE], category_id=9), annotation(4, [SMALL], area=5)])
     assert coco(tmp_path).fingerprint() == before
     write_coco(tmp_path, [annotation(3, [[*SQUARE[:-1], 49.0]])])
     assert coco(tmp_path).fingerprint() != before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_verify_knows_folders_and_unknown_names(root: Path, capsys: pytest.Captu
     (root / "GrabCut" / "boundary_GT").rename(root / "mine" / "masks")
     assert main(["verify", "folder:mine", "--data-root", str(root)]) == 0
     assert "2 samples of 2 images; all read" in capsys.readouterr().out
+    (root / "mine" / "images" / "b.heic").write_bytes(b"")
+    (root / "mine" / "masks" / "b.gif").write_bytes(b"")
+    shutil.copytree(root / "mine" / "images", root / "other" / "images", ignore=shutil.ignore_patterns("*.heic"))
+    shutil.copytree(root / "mine" / "masks", root / "other" / "masks", ignore=shutil.ignore_patterns("*.gif"))
+    assert main(["verify", "folder:mine", "folder:other", "--data-root", str(root)]) == 0
+    first, note, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("folder:mine val: ")
+    assert note == "  note: 2 files or folders of other kinds are left out (images/b.heic, masks/b.gif)"
+    assert second.startswith("folder:other val: ")
     assert main(["verify", "gabcut", "--data-root", str(root)]) == 2
     assert "gabcut is not a dataset. Did you mean grabcut?" in capsys.readouterr().err
 

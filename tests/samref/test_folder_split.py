@@ -89,7 +89,7 @@ def test_each_side_has_an_image_or_it_is_refused(root: Path) -> None:
         ("?split=80%", "split is '80%'"),
         ("?split=nan", "split is 'nan'"),
         ("?seed=-1", "seed is '-1'"),
-        ("?splitt=0.8", "splitt is no option; there are: split, seed"),
+        ("?splitt=0.8", "is no rule for masks, or one given twice"),
         ("?split=0.8&seed", "'seed' is no option; write own"),
         ("?split=0.8&split=0.7", "'split=0.7' is no option"),
         ("?split=0.8&", "'' is no option"),

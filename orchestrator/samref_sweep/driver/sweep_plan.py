@@ -74,7 +74,7 @@ class SweepPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a run says first, too: stages by other code, datasets with fewer samples, images on both sides."""
+        """What a run says first, too: stages by other code, data that is odd, fewer samples, images on both sides."""
         said = (self.other_code.text,) if self.other_code.text else ()
         probes = self.sweep.search.probes if self.sweep.search else ()
         return (*said, *self.contents.warnings([*(trial.config for trial in self.plan.trials), *probes]))
