@@ -59,7 +59,7 @@ def page() -> str:
         "Written by `docs/generate.py` from the code; a test compares them. Any setting can stand under `trial:` of a "
         "sweep file, be an axis under `parameters:`, or be given with `--set KEY=VALUE`.",
         "What a change of it reruns: `evaluate.*` evaluations; `train.*` trainings and their evaluations; `model.*` "
-        "all that use it.",
+        "all that use it. What a dataset's name may be: [data.md](data.md).",
     ]
     for name, part in [
         ("model", ModelConfig),

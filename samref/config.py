@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from samref.folder_name import leak
+
 
 def number_from_text(value: Any) -> Any:
     """The number that a text is, else the value itself: YAML 1.1 reads `1e-4` (no dot) as text."""
@@ -105,9 +107,10 @@ class TrainConfig(Part):
     """One training; defaults are the paper's for COCO+LVIS (supplement, training details)."""
 
     data: str = "coco_lvis"
-    """Dataset to train on; `folder:NAME` takes any pair of folders NAME/images, NAME/masks below the data root."""
+    """Dataset to train on; `folder:NAME` takes any pair of folders NAME/images, NAME/masks below the data root, and
+    `folder:NAME?split=0.8` four fifths of it (docs/data.md)."""
     samples: int | None = Field(None, ge=1)
-    """Use only this many samples, evenly spaced over the dataset; null: all."""
+    """Use at most this many samples, evenly spaced over the dataset; null: all."""
     resize: Literal["pad", "stretch"] = "pad"
     """How a training image becomes the network's square input; evaluation always stretches (paper, supplement)."""
     modules: tuple[Module, ...] = Field(("decoder", "refiner"), strict=False)
@@ -168,9 +171,9 @@ class EvaluateConfig(Part):
     """One click-loop evaluation; defaults are the published protocol."""
 
     data: str = "davis"
-    """Dataset to evaluate on; `folder:NAME` as in training."""
+    """Dataset to evaluate on; `folder:NAME` as in training, and `folder:NAME?split=0.8` the other fifth."""
     samples: int | None = Field(None, ge=1)
-    """Use only this many samples, evenly spaced over the dataset; null: all."""
+    """Use at most this many samples, evenly spaced over the dataset; null: all."""
     theta: Number = Field(1.1, gt=0)
     """Threshold θ of the dynamic selector: R_e < θ pastes on the global result, else on the previous one."""
     max_clicks: int = Field(20, ge=1, le=100)
@@ -205,6 +208,28 @@ class TrialConfig(Part):
     """The evaluation."""
     profile: ProfileConfig | None = ProfileConfig()
     """The measurement of parameters, speed and memory; null leaves it out."""
+
+    @property
+    def trainings(self) -> tuple[TrainConfig, ...]:
+        """The trainings that change weights, from the last one back through each one's `init`."""
+        found, train = [], self.train
+        while train is not None:
+            if train.steps:
+                found.append(train)
+            train = train.init
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _check_leak(self) -> Self:
+        for train in self.trainings:
+            if leak(train.data, self.evaluate.data):
+                folder = self.evaluate.data.partition("?")[0]
+                raise ValueError(
+                    f"a training's data is {train.data} and evaluate.data is {self.evaluate.data}: images that are "
+                    f"evaluated would be trained on; give {folder}?split=0.8 to both, or {folder}?split=none if that "
+                    "is wanted"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_augment(self) -> Self:

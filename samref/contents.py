@@ -16,11 +16,13 @@ from typing import Literal
 import samref.backbones
 import samref.data
 from samref.backbones import checkpoints
-from samref.config import ModelConfig, Runtime
-from samref.data import DataError, Dataset
+from samref.config import ModelConfig, Runtime, TrialConfig
+from samref.data import DataError, Dataset, MissingDataError
 from samref.progress import ProgressLine, readable_size
 
 Split = Literal["train", "val"]
+TRAIN: Split = "train"
+VAL: Split = "val"
 
 
 class Contents:
@@ -28,9 +30,10 @@ class Contents:
 
     def __init__(self, runtime: Runtime, cache: Path | None) -> None:
         self.missing: dict[str, str] = {}
-        """Dataset that cannot be opened → why; it has a placeholder for a fingerprint, good for a plan only."""
+        """Dataset that is not here → why; it has a placeholder for a fingerprint, good for a plan only."""
         self.notes: dict[str, None] = {}
-        """What is odd about the datasets that could be opened (`Dataset.notes`), each line once."""
+        """What is odd about the datasets that could be opened (`Dataset.notes`), or has fewer samples than were asked
+        for; each line once."""
         self.said: dict[Path, str] = {}
         """Checkpoint → what is taken off it before its names are its backbone's, in one line."""
         self._runtime = runtime
@@ -41,7 +44,11 @@ class Contents:
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def data(self, name: str, split: Split, samples: int | None) -> str:
-        """Fingerprint of a dataset's chosen samples, or `missing:…`, which `missing` explains."""
+        """Fingerprint of a dataset's chosen samples, or `missing:…`, which `missing` explains.
+
+        Raises:
+            DataError: the dataset is here and cannot be one; its name has no meaning.
+        """
         key = (name, split, samples)
         if key not in self._data:
             try:
@@ -51,7 +58,9 @@ class Contents:
                 self._data[key] = dataset.fingerprint()
                 self._datasets[self._data[key]] = dataset
                 self.notes |= {f"{name}: {note}": None for note in dataset.notes()}
-            except DataError as error:
+                if samples is not None and (count := len(dataset.samples)) < samples:
+                    self.notes[f"{name}: {samples} samples were asked for, and it has {count}: all are used"] = None
+            except MissingDataError as error:
                 self.missing.setdefault(name, str(error))
                 self._data[key] = f"missing:{name}:{split}:{samples}"
         return self._data[key]
@@ -65,6 +74,33 @@ class Contents:
         if fingerprint not in self._sizes:
             self._sizes[fingerprint] = (len({sample.image_key for sample in dataset.samples}), len(dataset.samples))
         return self._sizes[fingerprint]
+
+    def warnings(self, configs: Iterable[TrialConfig]) -> tuple[str, ...]:
+        """Say what is odd about datasets and checkpoints, and which images of evaluations are trained on."""
+        pairs = dict.fromkeys(
+            ((train.data, train.samples), (config.evaluate.data, config.evaluate.samples))
+            for config in configs
+            for train in config.trainings
+        )
+        overlaps = (self._overlap(*pair) for pair in pairs)
+        return (*self.notes, *self.said.values(), *(text for text in overlaps if text))
+
+    def _overlap(self, trained: tuple[str, int | None], evaluated: tuple[str, int | None]) -> str:
+        """Say how many images two datasets, each with its number of samples, have in common; empty for none."""
+        train, val = (
+            self._datasets.get(self.data(name, split, samples))
+            for (name, samples), split in ((trained, TRAIN), (evaluated, VAL))
+        )
+        if train is None or val is None:
+            return ""
+        images = val.image_digests()
+        shared = len(images & train.image_digests())
+        if not shared:
+            return ""
+        return (
+            f"{shared} of the {len(images)} images of evaluate.data {evaluated[0]} are also in train.data "
+            f"{trained[0]}: what is evaluated was trained on"
+        )
 
     def checkpoint(self, model: ModelConfig) -> str:
         """Fingerprint of the backbone's first weights, whose names and shapes are compared with the backbone's.

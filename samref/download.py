@@ -20,13 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from samref import drive
 from samref.errors import UserError
 from samref.progress import Progress, readable_size, silent
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
+SLOW_BYTES = 30_000
+"""Fewer in TIMEOUT_SECONDS are as good as none: a server that drips is one that does not answer."""
+PAGE_BYTES = 1 << 20
+"""So much of a web page that came instead of the file is read."""
 ATTEMPTS = 5
-"""How many attempts fail in a row, without one more byte, before it gives up."""
+"""How many attempts fail in a row, with fewer than SLOW_BYTES more, before it gives up."""
 PAUSE_SECONDS = 1.0
 """The pause before the second attempt; it is doubled before each further one."""
 
@@ -56,8 +61,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The last part of the address."""
-        return self.address.rpartition("/")[2]
+        """The last part of the address: a file's name, or its id where a query names it."""
+        return self.address.rpartition("/")[2].rpartition("=")[2]
 
 
 def download(source: Source, target: Path, progress: Progress = silent) -> str:
@@ -141,7 +146,7 @@ def _gather(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> No
             return _attempt(source, file, tag, progress)
         except _DroppedError as error:
             size = file.seek(0, os.SEEK_END)
-            failures = 1 if size > most else failures + 1
+            failures = 1 if size - most >= SLOW_BYTES else failures + 1
             most = max(most, size)
             if error.anew:
                 file.truncate(0)
@@ -159,7 +164,9 @@ def _attempt(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> N
     # What came before is worth something only if it can be told to be of the same file.
     if start and (not (validator or source.sha256) or start > (source.size or start)):
         file.truncate(start := 0)
-    response = _open(source, start, validator)
+    response = _open(source, source.address, start, validator)
+    if response is not None and _is_page(response):
+        response = _open(source, _behind(source, response), start, validator)
     if response is None:
         return
     with response:
@@ -178,9 +185,9 @@ def _attempt(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> N
         _copy(response, file, start, total, progress)
 
 
-def _open(source: Source, start: int, validator: str) -> http.client.HTTPResponse | None:
+def _open(source: Source, address: str, start: int, validator: str) -> http.client.HTTPResponse | None:
     """The server's answer; None: it has nothing behind `start`."""
-    request = urllib.request.Request(source.address, headers={"User-Agent": "samref", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(address, headers={"User-Agent": "samref", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
         if validator:
@@ -225,12 +232,33 @@ def _announced(response: http.client.HTTPResponse, start: int) -> int | None:
     return int(length) if length.isdigit() else None
 
 
+def _is_page(response: http.client.HTTPResponse) -> bool:
+    return response.headers.get_content_type() in ("text/html", "application/xhtml+xml")
+
+
+def _behind(source: Source, response: http.client.HTTPResponse) -> str:
+    """Where the file is that a page of Google Drive asks to confirm; DownloadError at any other page."""
+    with response:
+        try:
+            page = response.read(PAGE_BYTES).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise _DroppedError(f"the connection broke ({_why(error)})") from error
+    address = drive.behind(page, response.url)
+    if address is None:
+        raise _page_error(source, drive.title(page))
+    return address
+
+
+def _page_error(source: Source, title: str = "") -> DownloadError:
+    what = f"titled {title[:80]!r}" if title else "a login, a proxy, a notice?"
+    return DownloadError(
+        f"{source.address}: answered with a web page instead of the file ({what}); open it in a browser"
+    )
+
+
 def _require_the_file(source: Source, response: http.client.HTTPResponse, total: int | None) -> None:
-    if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
-        raise DownloadError(
-            f"{source.address}: answered with a web page instead of the file (a login, a proxy, a notice?); open it in "
-            "a browser"
-        )
+    if _is_page(response):
+        raise _page_error(source)
     if source.size is not None and total is not None and total != source.size:
         raise DownloadError(
             f"{source.address}: has {total} bytes instead of {source.size}; it is not the file that was published"
@@ -240,13 +268,18 @@ def _require_the_file(source: Source, response: http.client.HTTPResponse, total:
 def _copy(
     response: http.client.HTTPResponse, file: BinaryIO, start: int, total: int | None, progress: Progress
 ) -> None:
-    done = start
+    done = then = start
+    since = time.monotonic()
     progress(done, total)
     try:
         while block := _read(response):
             file.write(block)
             done += len(block)
             progress(done, total)
+            if time.monotonic() - since > TIMEOUT_SECONDS:
+                if done - then < SLOW_BYTES:
+                    raise _DroppedError(f"it gave only {done - then} bytes in {TIMEOUT_SECONDS:.0f} s")
+                since, then = time.monotonic(), done
     finally:
         file.flush()
     if total is not None and done != total:
@@ -255,7 +288,7 @@ def _copy(
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(BLOCK_BYTES)
+        return response.read1(BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise _DroppedError(f"the connection broke ({_why(error)})") from error
 

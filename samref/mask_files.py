@@ -91,14 +91,16 @@ class MaskRule:
 def parse_folder(name: str) -> tuple[str, MaskRule]:
     """The folder and the rule of its masks in `NAME?objects=each|union&threshold=N&ignore=N,N`.
 
+    How the folder is split (`split`, `seed`) is samref/folder_name.py's, and passed over.
+
     Raises DataError where the part behind the question mark is no such rule.
     """
     folder, mark, text = name.rpartition("?")
     if not mark or "=" not in text:
         return name, MaskRule()
-    settings = parse_qsl(text, keep_blank_values=True)
+    settings = [each for each in parse_qsl(text, keep_blank_values=True) if each[0] not in ("split", "seed")]
     given = dict(settings)
-    remedy = "write ?objects=each or ?objects=union, ?threshold=1..255, ?ignore=VALUE[,VALUE], joined by &"
+    remedy = "write ?objects=each|union, ?threshold=1..255, ?ignore=VALUE[,VALUE], ?split=0.8, ?seed=1, joined by &"
     if len(given) < len(settings) or set(given) - {"objects", "threshold", "ignore"}:
         raise DataError(f"folder:{name}: {text!r} is no rule for masks, or one given twice; {remedy}")
     if given.get("objects", "each") not in ("each", "union"):

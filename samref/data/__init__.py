@@ -5,12 +5,13 @@ Knows nothing of models, embeddings, clicks or sweeps.
 """
 
 from samref.data.registry import check, names, open_dataset
-from samref.data.sample import DataError, Dataset, Image, Pixels, Sample, Split, Truth
+from samref.data.sample import DataError, Dataset, Image, MissingDataError, Pixels, Sample, Split, Truth
 
 __all__ = [
     "DataError",
     "Dataset",
     "Image",
+    "MissingDataError",
     "Pixels",
     "Sample",
     "Split",

@@ -11,15 +11,25 @@ from dataclasses import dataclass
 
 from samref.data.sample import Split
 from samref.download import Source
+from samref.drive import drive_address
 
 BOTH: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSource(Source):
+    """One public address of an archive."""
+
+    inside: str = ""
+    """The folder of the archive, at whatever depth, below which the places are meant; empty: anywhere in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
     """A .zip, .tgz or .tar.gz, of which only what the dataset's family reads is unpacked."""
 
-    source: Source
+    sources: tuple[ArchiveSource, ...]
+    """Where it is published, tried in this order until one gives it."""
     places: Mapping[str, str]
     """File or folder in the archive, at whatever depth → its place in the dataset's folder."""
     splits: tuple[Split, ...] = BOTH
@@ -42,32 +52,52 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _fbrs(folder: str, images: str, masks: str) -> Published:
-    address = f"https://github.com/saic-vul/fbrs_interactive_segmentation/releases/download/v1.0/{folder}.zip"
-    archive = Archive(source=Source(address=address), places=_same(images, masks))
-    return Published(folder=folder, page=address, licence="none stated, for research", archives=(archive,))
+RITM = "https://github.com/SamsungLabs/ritm_interactive_segmentation"
+RITM_DATASETS = f"{RITM}/archive/792c183a884f7da658193975ddac214e325eb330.zip"
+"""The commit of pull request 9 that holds GrabCut, DAVIS and COCO_MVal below datasets/, in RITM's packaging."""
+RITM_MASKS = (
+    "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0/cocolvis_annotation.tar.gz"
+)
+
+
+def _drive(identity: str) -> ArchiveSource:
+    return ArchiveSource(address=drive_address(identity))
+
+
+def _ritm(folder: str, identity: str, images: str, masks: str, *, in_pull_request: bool = True) -> Published:
+    """A test set in the packaging of RITM's line: its copy on Google Drive, in RITM's pull request, and at last the
+    release that all READMEs name, which was reported gone in October 2025."""
+    release = f"https://github.com/saic-vul/fbrs_interactive_segmentation/releases/download/v1.0/{folder}.zip"
+    sources = [_drive(identity), ArchiveSource(address=release)]
+    if in_pull_request:
+        sources.insert(1, ArchiveSource(address=RITM_DATASETS, inside=folder))
+    archive = Archive(sources=tuple(sources), places=_same(images, masks))
+    page = f"https://drive.google.com/file/d/{identity}"
+    return Published(folder=folder, page=page, licence="none stated, for research", archives=(archive,))
 
 
 SBD_ADDRESS = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+VOC_FILE = "VOCtrainval_11-May-2012.tar"
 COCO_PAGE = "https://cocodataset.org/#download"
 COCO_LICENCE = "annotations CC BY 4.0, images under Flickr's terms, each its own"
 
 
 def _coco_images(split: Split, size: int, *splits: Split) -> Archive:
-    source = Source(address=f"http://images.cocodataset.org/zips/{split}2017.zip", size=size)
-    return Archive(source=source, places=_same(f"{split}2017"), splits=splits)
+    source = ArchiveSource(address=f"http://images.cocodataset.org/zips/{split}2017.zip", size=size)
+    return Archive(sources=(source,), places=_same(f"{split}2017"), splits=splits)
 
 
 def _lvis(split: Split) -> Archive:
     file = f"lvis_v1_{split}.json"
-    source = Source(address=f"https://dl.fbaipublicfiles.com/LVIS/{file}.zip")
-    return Archive(source=source, places={file: f"annotations/{file}"}, splits=(split,))
+    source = ArchiveSource(address=f"https://dl.fbaipublicfiles.com/LVIS/{file}.zip")
+    return Archive(sources=(source,), places={file: f"annotations/{file}"}, splits=(split,))
 
 
 _COCO_ANNOTATIONS = Archive(
-    source=Source(
-        address="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
-        size=252_907_541,
+    sources=(
+        ArchiveSource(
+            address="http://images.cocodataset.org/annotations/annotations_trainval2017.zip", size=252_907_541
+        ),
     ),
     places={file: f"annotations/{file}" for file in ("instances_train2017.json", "instances_val2017.json")},
 )
@@ -77,18 +107,50 @@ _TRAIN_BYTES, _VAL_BYTES = 19_336_861_798, 815_585_330
 
 def _hqseg(folder: str, *names: str, splits: tuple[Split, ...] = BOTH) -> Archive:
     address = f"https://huggingface.co/sam-hq-team/sam-hq-training/resolve/main/data/{folder}.zip"
-    return Archive(source=Source(address=address), places={name: f"{folder}/{name}" for name in names}, splits=splits)
+    places = {name: f"{folder}/{name}" for name in names}
+    return Archive(sources=(ArchiveSource(address=address),), places=places, splits=splits)
 
 
 def _ecssd(file: str, inside: str, place: str) -> Archive:
     address = f"https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/{file}"
-    return Archive(source=Source(address=address), places={inside: place})
+    return Archive(sources=(ArchiveSource(address=address),), places={inside: place})
 
 
 ARCHIVES: dict[str, Published] = {
-    "grabcut": _fbrs("GrabCut", "data_GT", "boundary_GT"),
-    "berkeley": _fbrs("Berkeley", "images", "masks"),
-    "davis": _fbrs("DAVIS", "img", "gt"),
+    "grabcut": _ritm("GrabCut", "1tU17eJaevYd5PQAwzEK6oG1N9eBJORC4", "data_GT", "boundary_GT"),
+    # The pull request has Berkeley's masks alone.
+    "berkeley": _ritm("Berkeley", "1yStolKW8AnS5rYm3VhgnID_XReNCXbEJ", "images", "masks", in_pull_request=False),
+    "davis": _ritm("DAVIS", "1kyjN6EJSjwGnzSJxVjm3Pl2-XAjV7tac", "img", "gt"),
+    "coco_mval": _ritm("COCO_MVal", "1oz1VT8YqykQFfx_Vtp_wtYFGz5mYBOnp", "img", "gt"),
+    "coco_lvis_ritm": Published(
+        folder="COCO_LVIS",
+        page=RITM,
+        licence=f"none stated for the masks; COCO's {COCO_LICENCE}",
+        archives=(
+            Archive(
+                sources=(
+                    _drive("15S5lseLQBPSDu3SkNYNKPDBwZiqQpl_-"),
+                    _drive("17z9aZPlRv8vpU1AEz_M0WuZC6uBkqEWE"),
+                    ArchiveSource(address=RITM_MASKS),
+                ),
+                places=_same("train/hannotation.pickle", "train/masks"),
+            ),
+        ),
+    ),
+    "pascal_voc": Published(
+        folder="PascalVOC",
+        page="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+        licence="images under Flickr's terms",
+        archives=(
+            Archive(
+                sources=(
+                    ArchiveSource(address=f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{VOC_FILE}"),
+                    ArchiveSource(address=f"https://pjreddie.com/media/files/{VOC_FILE}"),
+                ),
+                places=_same("JPEGImages", "SegmentationObject", "ImageSets/Segmentation"),
+            ),
+        ),
+    ),
     "ecssd": Published(
         folder="ECSSD",
         page="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
@@ -104,9 +166,11 @@ ARCHIVES: dict[str, Published] = {
         licence="none stated; images of PASCAL VOC, under Flickr's terms",
         archives=(
             Archive(
-                source=Source(
-                    address=SBD_ADDRESS,
-                    sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+                sources=(
+                    ArchiveSource(
+                        address=SBD_ADDRESS, sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53"
+                    ),
+                    _drive("13LOm0eorDCWO19PzgEI2NeDpWGiZanAf"),
                 ),
                 places=_same("img", "inst", "train.txt", "val.txt"),
             ),

@@ -25,7 +25,8 @@ from samref.data.annotations import MAX_SIDE_PX, Index, read_index, read_object
 from samref.data.archives import ARCHIVES, how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes, digest
-from samref.data.sample import DataError, Dataset, Request, Sample, Truth, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
 
 MIN_AREA_PX = 1000
 """Objects of fewer annotated pixels are left out, as RITM does in training on COCO+LVIS (`min_object_area`):
@@ -70,9 +71,9 @@ def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
     part = f"{request.split}2017"
     for needed in (annotations, folder / part):
         if not needed.exists():
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{file} and {part}/ in "
-                f"{folder}: get it from {source}, or set the data root"
+                f"{folder}: get it from {source}, or set the data root{hint(folder, request.name)}"
             )
     index = read_index(annotations)
     rows, notes = _wanted(annotations, index)
@@ -169,7 +170,7 @@ def _require_images(files: set[Path], annotations: Path, source: str) -> None:
     present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
     missing = sorted(files - present)
     if missing:
-        raise DataError(
+        raise MissingDataError(
             f"{missing[0].parent}: {len(missing)} images that {annotations.name} names are not there (first: "
             f"{missing[0].name}); get them from {source}"
         )

@@ -13,7 +13,8 @@ from samref.backbones.official import OFFICIAL
 from samref.config import ModelConfig, Runtime
 from samref.data.archives import ARCHIVES
 from samref.data.fetch import fetch
-from samref.data.registry import FAMILIES, check, family_of, open_dataset
+from samref.data.packaging import packaging
+from samref.data.registry import BOTH, FAMILIES, check, family_of, open_dataset
 from samref.data.sample import DataError, Dataset, Split
 from samref.progress import ProgressLine, readable_size
 
@@ -78,9 +79,9 @@ def show(root: Path) -> None:
     """Print a line for each dataset, split and checkpoint as soon as it is known: large sets take seconds to open."""
     for name, family in FAMILIES.items():
         if name.endswith(":NAME"):
-            print(f"{name:<12} {family.source}")
+            print(f"{name:<14} {family.source}")
         for split, published in family.published.items():
-            label = f"{name:<12} {split:<5}"
+            label = f"{name:<14} {split:<5}"
             try:
                 dataset = open_dataset(name, split=split, data_root=root)
             except DataError as error:
@@ -101,16 +102,21 @@ def show(root: Path) -> None:
 
 
 def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:
-    """Read every image and mask of a dataset; one line for each split and for what is odd, or the first wrong thing."""
+    """Read every image and mask of a dataset; one line for each split and for what is odd, or the first wrong thing.
+
+    Where the packaging of a published dataset is known, another line says whether the files are those.
+    """
     family = family_of(name)
-    # A folder of the user's own has one list and no published number.
-    for split in splits or tuple(family.published) or ("val",):
+    # A folder of the user's own has one list, or two that it splits into, and no published number.
+    for split in splits or tuple(family.published) or (BOTH if "?split=" in name or "&split=" in name else ("val",)):
         dataset = open_dataset(name, split=split, data_root=root)
         with ProgressLine(f"{name} {split}", "images") as progress:
             check(dataset, progress)
         print(f"{name} {split}: {_size(dataset, family.published.get(split))}; all read", flush=True)
         for note in dataset.notes():
             print(f"  note: {note}", flush=True)
+    if said := packaging(name, root):
+        print(f"{name}: {said}", flush=True)
 
 
 def download(name: str, splits: Sequence[Split] | None, root: Path) -> None:

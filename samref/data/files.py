@@ -114,6 +114,7 @@ class FileDataset:
     """What was found and is no sample, in words and counts."""
     _sizes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False)
     _image_keys: dict[str, str] = field(init=False)
+    _image_digests: frozenset[str] | None = field(default=None, init=False)
     _hashes: FileHashes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -163,19 +164,23 @@ class FileDataset:
     def fingerprint(self) -> str:
         hashes = self._file_hashes()
         try:
+            images = {key: _image_content(file, hashes) for key, file in self.image_files.items()}
+            digests = frozenset(hashes.of(file) for file in self.image_files.values())
             contents = [
-                [
-                    sample.key,
-                    sample.image_key,
-                    _image_content(self.image_files[sample.image_key], hashes),
-                    self.masks[sample.key].content(hashes),
-                ]
+                [sample.key, sample.image_key, images[sample.image_key], self.masks[sample.key].content(hashes)]
                 for sample in self.samples
             ]
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror}); restore it") from None
         hashes.save()
+        self._image_digests = digests
         return digest({"reader": READER_VERSION, "samples": contents})
+
+    def image_digests(self) -> frozenset[str]:
+        if self._image_digests is None:
+            self.fingerprint()
+        assert self._image_digests is not None
+        return self._image_digests
 
     def _file_hashes(self) -> FileHashes:
         # Kept, so that without a cache nothing is read twice for the fingerprint and the notes.

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from samref.data.archives import how_to_get
 from samref.data.files import FileDataset, MaskFile, first
-from samref.data.sample import DataError, Dataset, Request, Sample, Split, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, evenly_spaced
 from samref.mask_files import read_nonzero_mask
 
 SOURCE = how_to_get("hqseg44k")
@@ -75,9 +76,9 @@ def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Ite
     for needed in (images, masks):
         if not needed.is_dir():
             names = ", ".join(part.name for part in PARTS[request.split])
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: no such folder; {request.name} ({request.split}) needs all of {names} in {root}, here "
-                f"{part.name}: get it from {SOURCE}, or set the data root"
+                f"{part.name}: get it from {SOURCE}, or set the data root{hint(root, request.name)}"
             )
     stems = sorted(path.stem for path in images.iterdir() if path.suffix == ".jpg" and not path.name.startswith("."))
     present = {path.name for path in masks.iterdir()}

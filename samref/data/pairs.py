@@ -1,22 +1,25 @@
-"""Datasets of two folders, one of images and one of masks: grabcut, berkeley, davis, ecssd and `folder:NAME`.
+"""Datasets of two folders, one of images and one of masks: grabcut, berkeley, davis, coco_mval, ecssd, `folder:NAME`.
 
 A mask belongs to the image of its stem; `a#001.png`, `a#002.png` are masks of several objects of image `a`. How a
 folder's masks are meant, where that is not plain, its name says: `folder:NAME?objects=each` (samref/mask_files.py).
 These sets have one published list each, so both splits are that list: keeping training and evaluation apart
-is up to the trial, which names one set for each.
+is up to the trial, which names one set for each. `folder:NAME?split=0.8` splits itself, by image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
 from samref.data.archives import how_to_get
 from samref.data.files import FileDataset, FolderMaskFile, Mask, MaskFile, describe_mask, first
+from samref.data.folder_split import own_name, split_by_image
 from samref.data.hashes import FileHashes
-from samref.data.sample import DataError, Dataset, Request, Sample, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, evenly_spaced
+from samref.folder_name import FolderName
 from samref.image_files import IMAGE_SUFFIXES
 from samref.mask_files import MASK_SUFFIXES, MaskRule, ReadMask, parse_folder, read_banded_mask, read_nonzero_mask
 
@@ -62,6 +65,13 @@ DAVIS = Layout(
     read_mask=read_nonzero_mask,
     source=how_to_get("davis"),
 )
+COCO_MVAL = Layout(
+    folder="COCO_MVal",
+    images="img",
+    masks="gt",
+    read_mask=read_nonzero_mask,
+    source=how_to_get("coco_mval"),
+)
 ECSSD = Layout(
     folder="ECSSD",
     images="images",
@@ -73,25 +83,31 @@ ECSSD = Layout(
 
 def open_folder(request: Request) -> Dataset:
     """`folder:NAME`: DATA_ROOT/NAME, or an absolute path, with images/ and masks/; how masks are meant may follow."""
-    name, rule = parse_folder(request.argument)
-    if not name:
+    (_, rule), name = parse_folder(request.argument), own_name(request.argument)
+    if not name.folder:
         raise DataError(f"{request.name!r} names no folder; write folder:NAME for DATA_ROOT/NAME")
     try:
         # An absolute argument replaces the data root: pathlib's own rule.
-        folder = request.data_root / Path(name).expanduser()
+        folder = request.data_root / Path(name.folder).expanduser()
     except RuntimeError:
         raise DataError(f"{request.name}: there is no home folder of this user; write the whole path") from None
-    return _open(request, folder, "images", "masks", rule, "put your images and masks there")
+    return _open(request, folder, "images", "masks", rule, "put your images and masks there", name)
 
 
 def _open(
-    request: Request, folder: Path, images: str, masks: str, rule: ReadMask | MaskRule, remedy: str
+    request: Request,
+    folder: Path,
+    images: str,
+    masks: str,
+    rule: ReadMask | MaskRule,
+    remedy: str,
+    name: FolderName | None = None,
 ) -> FileDataset:
     for needed in (folder, folder / images, folder / masks):
         if not needed.is_dir():
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: no such folder; {request.name} needs {images}/ with images and {masks}/ "
-                f"with masks of the same stems in {folder}: {remedy}, or set the data root"
+                f"with masks of the same stems in {folder}: {remedy}, or set the data root{hint(folder, request.name)}"
             )
     image_files, other_images = _by_stem(folder / images, IMAGE_SUFFIXES, "image")
     mask_files, other_masks = _by_stem(folder / masks, MASK_SUFFIXES, "mask")
@@ -119,7 +135,9 @@ def _open(
             f"{folder}: {images}/ and {masks}/ hold no images; {remedy}" + (f" ({left_out})" if left_out else "")
         )
     found = _objects(mask_files, rule, request.cache)
-    every = [Sample(key, image_keys[mask_key]) for key, (mask_key, _) in sorted(found.items())]
+    every: Sequence[Sample] = [Sample(key, image_keys[mask_key]) for key, (mask_key, _) in sorted(found.items())]
+    if name is not None:
+        every = split_by_image(every, name, request.split)
     samples = evenly_spaced(every, request.samples, request.name)
     return FileDataset(
         name=request.name,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from samref.data import coco, hqseg, sbd
-from samref.data.pairs import BERKELEY, DAVIS, ECSSD, GRABCUT, open_folder
+from samref.data import coco, davis585, hqseg, ritm_masks, sbd, voc
+from samref.data.pairs import BERKELEY, COCO_MVAL, DAVIS, ECSSD, GRABCUT, open_folder
 from samref.data.sample import DataError, Dataset, Family, Request, Sample, Split
 from samref.data.shapes import open_shapes
 
@@ -19,12 +19,16 @@ FAMILIES: dict[str, Family] = {
     "berkeley": Family(open=BERKELEY.open, source=BERKELEY.source, published={"val": 100}),
     "coco": Family(open=coco.open_coco, source=coco.SOURCE, published=BOTH),
     "coco_lvis": Family(open=coco.open_coco_lvis, source=coco.LVIS_SOURCE, published=BOTH),
+    "coco_lvis_ritm": Family(open=ritm_masks.open_coco_lvis_ritm, source=ritm_masks.SOURCE, published={"train": None}),
+    "coco_mval": Family(open=COCO_MVAL.open, source=COCO_MVAL.source, published={"val": 800}),
     "coco_tiny": Family(open=coco.open_coco_tiny, source=coco.TINY_SOURCE, published={"train": None}),
     "davis": Family(open=DAVIS.open, source=DAVIS.source, published={"val": 345}),
+    "davis585": Family(open=davis585.open_davis585, source=davis585.SOURCE, published={"val": 585}),
     "ecssd": Family(open=ECSSD.open, source=ECSSD.source, published={"train": 1000}),
     "folder:NAME": Family(open=open_folder, source="your own images/ and masks/ in DATA_ROOT/NAME", published={}),
     "grabcut": Family(open=GRABCUT.open, source=GRABCUT.source, published={"val": 50}),
     "hqseg44k": Family(open=hqseg.open_hqseg44k, source=hqseg.SOURCE, published=hqseg.PUBLISHED),
+    "pascal_voc": Family(open=voc.open_pascal_voc, source=voc.SOURCE, published=BOTH),
     "sbd": Family(open=sbd.open_sbd, source=sbd.SOURCE, published=sbd.PUBLISHED),
     "shapes": Family(open=open_shapes, source="drawn on the fly, nothing to get", published=BOTH),
 }
@@ -43,9 +47,9 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset: list and pair its files, decode nothing.
 
-    split: only families with published splits (shapes, COCO) differ in it. samples: that many, evenly spaced
-    over the sorted dataset; None: all. cache: folder that keeps file hashes for `fingerprint`.
-    Raises DataError for an unknown name, missing or unpaired files, and more samples than there are.
+    split: only families with published splits (shapes, COCO) differ in it, and folders with `?split=`. samples: at most
+    that many, evenly spaced over the sorted dataset; None: all. cache: folder that keeps file hashes for `fingerprint`.
+    Raises DataError for an unknown name and unpaired files, MissingDataError for missing ones.
     """
     argument = name.partition(":")[2]
     request = Request(name=name, argument=argument, split=split, data_root=data_root, samples=samples, cache=cache)

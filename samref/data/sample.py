@@ -18,6 +18,10 @@ Split = Literal["train", "val"]
 Item = TypeVar("Item")
 
 
+class MissingDataError(DataError):
+    """A dataset is not here, or not all of it; elsewhere it may be, so that a sweep can be planned without it."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image with one object, by name; pixels are read by the dataset."""
@@ -58,6 +62,10 @@ class Dataset(Protocol):
         """Hash of all that a result can depend on: the samples' names, order and file contents. No paths."""
         ...
 
+    def image_digests(self) -> frozenset[str]:
+        """The SHA-256 of each image's file, by which datasets tell what they share; empty where images are drawn."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -86,16 +94,17 @@ class Family:
 
 
 def evenly_spaced(items: Sequence[Item], count: int | None, name: str) -> tuple[Item, ...]:
-    """`count` of the items, evenly spaced over their order and beginning with the first; None: all.
+    """Take at most `count` of the items, evenly spaced over their order and beginning with the first; None: all.
 
     Datasets are sorted by file name and names tell the source (DAVIS: the video), so the first N would be one
-    corner of the data. Raises DataError where there are fewer.
+    corner of the data.
+
+    Raises:
+        DataError: the count is not 1 or more.
     """
     if count is None:
         return tuple(items)
-    if not 1 <= count <= len(items):
-        raise DataError(
-            f"{name}: {count} samples were asked for, but it has {len(items)}; "
-            f"set samples to 1..{len(items)}, or to null for all"
-        )
+    if count < 1:
+        raise DataError(f"{name}: {count} samples were asked for; set samples to 1 or more, or to null for all")
+    count = min(count, len(items))
     return tuple(items[index * len(items) // count] for index in range(count))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from samref.data.archives import how_to_get
 from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes
-from samref.data.sample import DataError, Dataset, Request, Sample, Split, Truth, evenly_spaced
+from samref.data.layouts import hint
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, Truth, evenly_spaced
 
 SOURCE = how_to_get("sbd")
 
@@ -36,18 +37,19 @@ def open_sbd(request: Request) -> Dataset:
     listed = folder / f"{request.split}.txt"
     for needed in (folder / "img", folder / "inst", listed):
         if not needed.exists():
-            raise DataError(
+            raise MissingDataError(
                 f"{needed}: does not exist; {request.name} ({request.split}) needs img/, inst/ and {listed.name} in "
-                f"{root} (or its dataset/, benchmark_RELEASE/dataset/): get it from {SOURCE}, or set the data root"
+                f"{root} (or its dataset/, benchmark_RELEASE/dataset/): get it from {SOURCE}, "
+                f"or set the data root{hint(root, request.name)}"
             )
-    stems = sorted(set(listed.read_text(encoding="utf-8").split()))
+    stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
     if not stems:
         raise DataError(f"{listed}: names no images; get it from {SOURCE}")
     present = {path for kind in ("img", "inst") for path in (folder / kind).iterdir()}
     files = {stem: (folder / "img" / f"{stem}.jpg", folder / "inst" / f"{stem}.mat") for stem in stems}
     lost = [path for pair in files.values() for path in pair if path not in present]
     if lost:
-        raise DataError(
+        raise MissingDataError(
             f"{lost[0]}: this and {len(lost) - 1} more files that {listed.name} names are not there; {SOURCE}"
         )
     # zlib lets other threads work meanwhile.

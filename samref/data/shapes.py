@@ -81,6 +81,9 @@ class Shapes:
     def fingerprint(self) -> str:
         return digest({"shapes": VERSION, "seed": SEED, "split": self.split, "count": self.count})
 
+    def image_digests(self) -> frozenset[str]:
+        return frozenset()  # its images are no files, and each split draws its own
+
     def _streams(self, key: str) -> tuple[np.random.Generator, np.random.Generator]:
         """The sample's random streams, one for the layout and one for colours: truths need no colours drawn."""
         split, _, index = key.partition("-")

@@ -72,7 +72,9 @@ def _place(parts: tuple[str, ...], places: Mapping[str, str]) -> tuple[str, Pure
     """Which of `places` a member belongs to, and where it goes."""
     if "__MACOSX" in parts or parts[-1].startswith("."):
         return None
-    for depth, part in enumerate(parts):
-        if part in places:
-            return part, PurePosixPath(places[part], *parts[depth + 1 :])
+    for depth in range(len(parts)):
+        for name, place in places.items():
+            end = depth + 1 + name.count("/")
+            if name == "/".join(parts[depth:end]):
+                return name, PurePosixPath(place, *parts[end:])
     return None

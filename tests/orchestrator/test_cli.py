@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,31 @@ def test_broken_data_is_found_before_anything_runs(
 ) -> None:
     damage()  # type: ignore[operator]
     assert file in refused(capsys, *OWN)
+
+
+def test_data_that_does_not_fit_is_an_error_of_the_plan_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/own/masks/b.png").unlink()
+    assert main(["small.yaml", *OWN, "--plan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: data/own: 1 of ") or "/data/own: 1 of " in line
+    assert not Path("runs").exists()
+
+
+def test_fewer_samples_than_asked_for_are_all_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["small.yaml", *OWN[:2], "--set", "evaluate.samples=400", "--plan"]) == 0
+    assert re.search(
+        r"note: folder:own: 400 samples were asked for, and it has \d+: all are used", capsys.readouterr().out
+    )
+
+
+def test_training_on_what_is_evaluated_is_refused_with_the_cure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ("--set", "train.data=folder:own", "--set", "evaluate.data=folder:own")
+    assert main(["small.yaml", *both, "--plan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give folder:own?split=0.8 to both, or folder:own?split=none" in line
+    assert main(["small.yaml", *(f"{each}?split=0.5" if "=" in each else each for each in both), "--plan"]) == 0
 
 
 def test_a_checkpoint_of_another_shape_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

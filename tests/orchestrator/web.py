@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ class Web:
     """What is served, and how badly. Paths begin with a slash."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)
+    """Files that are served as HTML, and always whole."""
     content_type: str = "application/octet-stream"
     etag: str | None = '"1"'
     ranges: bool = True
@@ -29,6 +32,8 @@ class Web:
     """Content-Length, where it is not the truth."""
     status: list[int] = field(default_factory=list)
     """One entry a request, then none: answered instead of the file."""
+    drip_seconds: float = 0.0
+    """The first eighty bytes of a body come one by one, so far apart."""
     gate: threading.Event | None = None
     """The second half of a body waits for it."""
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -48,7 +53,7 @@ def serving() -> Iterator[Web]:
         def do_GET(self) -> None:
             names = ("Range", "If-Range")
             web.asked.append({"path": self.path, **{n: self.headers[n] for n in names if n in self.headers}})
-            body = web.files.get(self.path)
+            body = web.pages.get(self.path, web.files.get(self.path))
             status = web.status.pop(0) if web.status else 200 if body is not None else 404
             if status != 200 or body is None:
                 self.send_error(status)
@@ -57,7 +62,12 @@ def serving() -> Iterator[Web]:
 
         def start(self, body: bytes) -> int:
             wanted = self.headers.get("Range")
-            if not web.ranges or not wanted or self.headers.get("If-Range", web.etag) != web.etag:
+            if (
+                not web.ranges
+                or self.path in web.pages
+                or not wanted
+                or self.headers.get("If-Range", web.etag) != web.etag
+            ):
                 return 0
             return int(wanted.removeprefix("bytes=").removesuffix("-"))
 
@@ -72,13 +82,18 @@ def serving() -> Iterator[Web]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(web.announced or len(body) - start))
-            self.send_header("Content-Type", web.content_type)
+            self.send_header("Content-Type", "text/html" if self.path in web.pages else web.content_type)
             if web.etag:
                 self.send_header("ETag", web.etag)
             self.end_headers()
             rest = body[start : start + web.break_after.pop(0)] if web.break_after else body[start:]
             self.close_connection = True
             with suppress(ConnectionError):  # one who refuses the file hangs up
+                if web.drip_seconds:
+                    for byte in rest[:80]:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(web.drip_seconds)
+                    rest = rest[80:]
                 self.wfile.write(rest[: len(rest) // 2])
                 if web.gate:
                     web.gate.wait(30)

@@ -188,6 +188,18 @@ def test_a_wrong_layout_is_found_when_opened(root: Path, harm: Callable[[Path], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [*sorted({*names()} - {"folder:NAME", "shapes"}), "folder:x"])
+def test_a_path_that_cannot_be_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        open_dataset(name, split="train", data_root=tmp_path / ("x" * 600))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_home_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^folder:~nobody-of-that-name/x: .*; write the whole path"):
+        open_dataset("folder:~nobody-of-that-name/x", split="train", data_root=tmp_path)
+
+
 def test_many_missing_masks_are_counted(root: Path) -> None:
     for number in range(9):
         write(root / "mine" / "images" / f"x{number}.png", photograph())
@@ -257,10 +269,11 @@ def test_samples_are_evenly_spaced(total: int, data: st.DataObject) -> None:
     assert gaps.max() - gaps.min() <= 1
 
 
-def test_too_many_samples_is_an_error(root: Path) -> None:
+def test_samples_are_at_most_so_many(root: Path) -> None:
     assert [sample.key for sample in mine(root, samples=2).samples] == ["a", "b#002"]
-    with pytest.raises(DataError, match=r"5 samples were asked for, but it has 4; set samples to 1..4"):
-        mine(root, samples=5)
+    assert mine(root, samples=400).fingerprint() == mine(root).fingerprint()
+    with pytest.raises(DataError, match=r"0 samples were asked for; set samples to 1 or more"):
+        mine(root, samples=0)
 
 
 def test_fingerprint_is_of_content_and_nothing_else(root: Path, tmp_path: Path) -> None:

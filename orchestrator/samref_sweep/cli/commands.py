@@ -68,7 +68,7 @@ def _sweep(options: argparse.Namespace) -> int:
     uri = options.mlflow or store.node.mlflow
     if options.sync:
         return _sync(planned, uri)
-    _say_plan(planned, [text] if (text := planned.other_code.text) else (), options.json)
+    _say_plan(planned, planned.warnings, options.json)
     planned.check()
     planned = driver.set_aside(planned)
     nothing = contextlib.nullcontext(lambda event: None)
@@ -167,8 +167,8 @@ def _trial(options: argparse.Namespace) -> int:
     planned = driver.plan_trial(every, chosen[0], store, options.redo)
     planned.check()
     planned = driver.set_aside(planned)
-    if planned.other_code.text:
-        print(planned.other_code.text)
+    for text in planned.warnings:
+        print(text)
     with show.display(planned.grown, store, as_json=False) as display:
         driver.run_here(planned, on_event=display)
     for stage in planned.plan.trials[0].stages:

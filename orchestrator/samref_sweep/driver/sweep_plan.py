@@ -69,10 +69,15 @@ class SweepPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of this plan, in words: other code, odd or missing data, what is taken off or to download."""
-        said, found = [self.other_code.text] if self.other_code.text else [], self.contents
-        lines = (*found.missing.values(), *found.notes, *found.said.values(), *found.downloads(self._models()))
-        return (*said, *lines)
+        """What to know of this plan, in words: `warnings`, data that is missing, checkpoints to download."""
+        return (*self.warnings, *self.contents.missing.values(), *self.contents.downloads(self._models()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a run says first, too: stages by other code, what is odd about data or checkpoints, shared images."""
+        said = (self.other_code.text,) if self.other_code.text else ()
+        probes = self.sweep.search.probes if self.sweep.search else ()
+        return (*said, *self.contents.warnings([*(trial.config for trial in self.plan.trials), *probes]))
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""
@@ -148,6 +153,7 @@ def plan(
 
     Raises:
         StoreError: the store cannot be read.
+        DataError: a dataset is here, but is not what its name says.
     """
     opened = existing_store(str(store)) if isinstance(store, str | Path) else store
     where = opened.where if opened else str(store)

@@ -1,0 +1,91 @@
+"""`davis585`: DAVIS-585 of FocalClick (https://github.com/alibaba/ClickSEG), objects with masks to start from.
+
+Expects a folder for each video in DATA_ROOT/DAVIS585: FRAME.jpg, a mask OBJECT_FRAME.png for each object of it, and
+beside each init_sp_OBJECT_FRAME.png and init_stm_OBJECT_FRAME.png, two masks to be corrected: made of superpixels, and
+by STM's tracking. `Davis585.start_mask` reads them; evaluations begin with an empty mask as yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samref.data.files import FileDataset, MaskFile
+from samref.data.layouts import hint
+from samref.data.sample import DataError, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.image_files import read_image
+
+PAGE = "https://drive.google.com/drive/folders/1XzUlpPqbzAyMt009HVpEeW31ln1FeXfX"
+SOURCE = f"{PAGE} (by hand: it is a folder of Google Drive, which the README of alibaba/ClickSEG names)"
+
+StartMask = Literal["sp", "stm"]
+"""`sp`: superpixels around the object's border added and removed; `stm`: a tracker's mask (FocalClick, section 5)."""
+
+
+@dataclass(eq=False)
+class Davis585(FileDataset):
+    """A `FileDataset` whose samples have masks to start from."""
+
+    def start_mask(self, key: str, kind: StartMask) -> NDArray[np.uint8]:
+        """Read the mask that a sample's correction starts from, H×W uint8: 1 object, 0 background.
+
+        Raises:
+            DataError: it is not there, or of another size than the image.
+        """
+        mask = self.masks[key]
+        assert isinstance(mask, MaskFile)
+        file = mask.path.with_name(f"init_{kind}_{mask.path.name}")
+        start = (read_image(file)[..., 2] > 128).view(np.uint8)
+        if start.shape != (size := self.truth(key).shape):
+            raise DataError(f"{file}: is {start.shape[1]}×{start.shape[0]}, its object's mask {size[1]}×{size[0]}")
+        return start
+
+
+def open_davis585(request: Request) -> Davis585:
+    """Open the dataset, its files paired; nothing is decoded."""
+    root = request.data_root / "DAVIS585"
+    videos = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    files = [file for video in videos for file in sorted(video.iterdir()) if not file.name.startswith(".")]
+    present = set(files)
+    masks = [file for file in files if file.suffix == ".png" and "init" not in file.name]
+    if not any(file.name.startswith("init_") for file in files) or not masks:
+        raise MissingDataError(
+            f"{root}: holds no DAVIS-585; {request.name} needs a folder for each video with FRAME.jpg, "
+            f"OBJECT_FRAME.png and init_sp_OBJECT_FRAME.png in it: get it from {SOURCE}, or set the data "
+            f"root{hint(root, request.name)}"
+        )
+    lost = [file for mask in masks for file in (_image(mask), *_starts(mask)) if file not in present]
+    if lost:
+        raise MissingDataError(f"{lost[0]}: this and {len(lost) - 1} more files are not there; get them from {SOURCE}")
+    every = [(Sample(f"{mask.parent.name}/{mask.stem}", _image_key(mask)), mask) for mask in masks]
+    chosen = evenly_spaced(every, request.samples, request.name)
+    return Davis585(
+        name=request.name,
+        samples=tuple(sample for sample, _ in chosen),
+        image_files={sample.image_key: _image(mask) for sample, mask in chosen},
+        masks={sample.key: MaskFile(mask, read_over_half) for sample, mask in chosen},
+        cache=request.cache,
+    )
+
+
+def read_over_half(path: Path) -> Truth:
+    """Read a mask, H×W int8: 1 where its first channel (OpenCV's, blue) is over 128, else 0, as ClickSEG does."""
+    truth: Truth = (read_image(path)[..., 2] > 128).view(np.int8)
+    return truth
+
+
+def _image(mask: Path) -> Path:
+    """`bear/object1_00009.png` is of `bear/00009.jpg`."""
+    return mask.with_name(f"{mask.stem.rpartition('_')[2]}.jpg")
+
+
+def _image_key(mask: Path) -> str:
+    return f"{mask.parent.name}/{_image(mask).stem}"
+
+
+def _starts(mask: Path) -> tuple[Path, ...]:
+    return tuple(mask.with_name(f"init_{kind}_{mask.name}") for kind in ("sp", "stm"))
