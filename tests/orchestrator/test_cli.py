@@ -261,7 +261,7 @@ def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Swe
     search = "method: optuna\nmetric: miou_at_3\ntrials: 3\nparameters: {evaluate.theta: {min: 1, max: 2}}\n"
     said = sweep(parameters=search)
     assert "small: 0 trials (3 optuna of evaluate.theta 1…2), 3 more to suggest: maximize miou_at_3" in said
-    assert "best miou_at_3" in said
+    assert "best 3-mIoU" in said
     first = rows("trials")
     assert len({row["evaluate.theta"] for row in first}) == 3
     assert {row["status"] for row in first} == {"done"}

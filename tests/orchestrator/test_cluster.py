@@ -76,18 +76,6 @@ class Nodes:
         raylets = subprocess.run(["pgrep", "-af", "raylet/raylet"], capture_output=True, text=True).stdout.splitlines()
         return {node: int(line.split()[0]) for node in ids for line in raylets if node in line}
 
-    def leave(self) -> None:
-        """All nodes but the head go away at once, as where the power fails."""
-        for process in self.processes[1:]:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        del self.processes[1:]
-        for raylet in self.alive().values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(raylet, signal.SIGKILL)
-        wait_for(lambda: not self.alive())
-
     def driver(self, root: Path, node_lost: int, **environment: str) -> subprocess.Popen[str]:
         env = os.environ | self.environment | environment
         return subprocess.Popen(
@@ -100,31 +88,29 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """One head for all tests."""
-    folder = tmp_path_factory.mktemp("cluster")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nodes' Python."""
+    return python_without_us(tmp_path_factory.mktemp("python") / "venv")
+
+
+@pytest.fixture
+def nodes(bare_python: Path, tmp_path: Path) -> Iterator[Nodes]:
+    """A head of its own for each test, to which no other node belongs yet: of nodes that left a head knows for long."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "HOME": str(folder)}
-    cluster = Nodes(f"127.0.0.1:{port}", python_without_us(folder / "venv"), environment)
-    cluster.start("--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "HOME": str(tmp_path)}
+    nodes = Nodes(f"127.0.0.1:{port}", bare_python, environment)
+    nodes.start("--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
     try:
-        wait_for(lambda: cluster.alive() == {})
-        yield cluster
+        wait_for(lambda: nodes.alive() == {})
+        yield nodes
     finally:
-        for process in filter(None, [*cluster.processes, cluster.lister]):
+        for process in filter(None, [*nodes.processes, nodes.lister]):
             with contextlib.suppress(ProcessLookupError):
-                process.kill() if process is cluster.lister else os.killpg(process.pid, signal.SIGKILL)
+                process.kill() if process is nodes.lister else os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-@pytest.fixture
-def nodes(cluster: Nodes) -> Iterator[Nodes]:
-    """The head, to which no other node belongs yet."""
-    yield cluster
-    cluster.leave()
 
 
 def python_without_us(folder: Path) -> Path:
