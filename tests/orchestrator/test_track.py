@@ -58,7 +58,7 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
 
 
 def test_a_trial_whose_evaluation_was_made_anew_is_logged_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
 
     def do(noc: float) -> None:
         def write(job: Job, report: Report) -> None:
