@@ -15,6 +15,9 @@ BESIDE = [str(Path(__file__).parent / folder) for folder in ("orchestrator", "da
 sys.path[:0] = BESIDE
 os.environ["PYTHONPATH"] = os.pathsep.join([*BESIDE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
+if os.environ.get("SAMREF_TEST_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels, in numpy
+
 DEAREST = (
     "test_workers", "test_end_to_end", "test_cli", "test_cluster", "test_faults", "test_killed_drivers", "test_search",
     "test_execute", "test_track_server", "test_object_store", "test_jobs", "test_train", "test_mlflow_ui",

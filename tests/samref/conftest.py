@@ -7,10 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before ours import Triton: its kernels, in numpy
 
 from samref import trial
 from samref.config import Runtime, TrialConfig
