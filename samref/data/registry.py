@@ -28,8 +28,8 @@ FAMILIES: dict[str, Family] = {
     "folder:NAME": Family(open=open_folder, source="your own images/ and masks/ in DATA_ROOT/NAME", published={}),
     "grabcut": Family(open=GRABCUT.open, source=GRABCUT.source, published={"val": 50}),
     "hqseg44k": Family(open=hqseg.open_hqseg44k, source=hqseg.SOURCE, published=hqseg.PUBLISHED),
-    "pascal_voc": Family(open=voc.open_pascal_voc, source=voc.SOURCE, published=BOTH),
-    "sbd": Family(open=sbd.open_sbd, source=sbd.SOURCE, published=sbd.PUBLISHED),
+    "pascal_voc": Family(open=voc.PASCAL_VOC.open, source=voc.SOURCE, published=BOTH),
+    "sbd": Family(open=sbd.SBD.open, source=sbd.SOURCE, published=sbd.PUBLISHED),
     "shapes": Family(open=open_shapes, source="drawn on the fly, nothing to get", published=BOTH),
 }
 """All families; a name with a colon takes an argument after it."""

@@ -7,7 +7,6 @@ instances that fill less than 8 % of their box).
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.archives import how_to_get
-from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes
-from samref.data.layouts import hint
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, Truth, evenly_spaced
+from samref.data.listed import Listed
+from samref.data.sample import DataError, Split, Truth
 
 SOURCE = how_to_get("sbd")
 
@@ -28,42 +26,6 @@ PUBLISHED: dict[Split, int | None] = {"train": 20172, "val": 6671}
 
 PLACES = (".", "dataset", "benchmark_RELEASE/dataset")
 """Where img/ and inst/ lie under SBD/: by hand, as RITM's instructions have it, as the archive has it."""
-
-
-def open_sbd(request: Request) -> Dataset:
-    """The dataset. Every .mat of the split is read, for only they tell the instances: 2 to 3 s for val."""
-    root = request.data_root / "SBD"
-    folder = next((root / place for place in PLACES if (root / place / "inst").is_dir()), root)
-    listed = folder / f"{request.split}.txt"
-    for needed in (folder / "img", folder / "inst", listed):
-        if not needed.exists():
-            raise MissingDataError(
-                f"{needed}: does not exist; {request.name} ({request.split}) needs img/, inst/ and {listed.name} in "
-                f"{root} (or its dataset/, benchmark_RELEASE/dataset/): get it from {SOURCE}, "
-                f"or set the data root{hint(root, request.name)}"
-            )
-    stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
-    if not stems:
-        raise DataError(f"{listed}: names no images; get it from {SOURCE}")
-    present = {path for kind in ("img", "inst") for path in (folder / kind).iterdir()}
-    files = {stem: (folder / "img" / f"{stem}.jpg", folder / "inst" / f"{stem}.mat") for stem in stems}
-    lost = [path for pair in files.values() for path in pair if path not in present]
-    if lost:
-        raise MissingDataError(
-            f"{lost[0]}: this and {len(lost) - 1} more files that {listed.name} names are not there; {SOURCE}"
-        )
-    # zlib lets other threads work meanwhile.
-    with ThreadPoolExecutor(2, thread_name_prefix="sbd") as pool:
-        instances = dict(zip(stems, pool.map(lambda stem: _instances(files[stem][1]), stems), strict=True))
-    every = [(Sample(f"{stem}#{instance:03d}", stem), instance) for stem in stems for instance in instances[stem]]
-    chosen = evenly_spaced(every, request.samples, request.name)
-    return FileDataset(
-        name=request.name,
-        samples=tuple(sample for sample, _ in chosen),
-        image_files={sample.image_key: files[sample.image_key][0] for sample, _ in chosen},
-        masks={sample.key: InstanceMask(files[sample.image_key][1], instance) for sample, instance in chosen},
-        cache=request.cache,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +71,19 @@ def read_segmentation(file: Path) -> NDArray[np.uint8]:
             f"numbers in two; get it again from {SOURCE}"
         )
     return cast("NDArray[np.uint8]", segmentation)
+
+
+SBD = Listed(
+    root="SBD",
+    places=PLACES,
+    images="img",
+    objects="inst",
+    suffix=".mat",
+    list_file="{split}.txt",
+    needs="img/, inst/ and {list}",
+    elsewhere="dataset/, benchmark_RELEASE/dataset/",
+    source=SOURCE,
+    numbers=_instances,
+    mask=InstanceMask,
+)
+"""2 to 3 s to open for val, in which every .mat of the split is read; zlib lets other threads work meanwhile."""

@@ -7,7 +7,6 @@ RITM's evaluation takes 3417 of val's objects from a list of its own, which VOC 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.archives import how_to_get
-from samref.data.files import FileDataset
 from samref.data.hashes import FileHashes
-from samref.data.layouts import hint
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.data.listed import Listed
+from samref.data.sample import DataError, Truth
 from samref.image_files import read_image
 
 SOURCE = how_to_get("pascal_voc")
@@ -29,41 +27,6 @@ VOID = 255
 
 # VOC's palette: bit 0 of an index is red's highest bit, bit 1 green's, bit 2 blue's, bit 3 red's next one.
 _SPREAD = np.array([sum((value >> (7 - bit) & 1) << (3 * bit) for bit in range(8)) for value in range(256)], np.int32)
-
-
-def open_pascal_voc(request: Request) -> Dataset:
-    """Open the dataset. Every PNG of the split is read, for only they tell the objects: a few seconds."""
-    root = request.data_root / "PascalVOC"
-    folder = next((root / place for place in PLACES if (root / place / "SegmentationObject").is_dir()), root)
-    listed = folder / "ImageSets" / "Segmentation" / f"{request.split}.txt"
-    for needed in (folder / "JPEGImages", folder / "SegmentationObject", listed):
-        if not needed.exists():
-            raise MissingDataError(
-                f"{needed}: does not exist; {request.name} ({request.split}) needs JPEGImages/, SegmentationObject/ "
-                f"and ImageSets/Segmentation/{listed.name} in {root} (or its {PLACES[-1]}/): get it from {SOURCE}, "
-                f"or set the data root{hint(root, request.name)}"
-            )
-    stems = sorted(set(listed.read_text(encoding="utf-8", errors="replace").split()))
-    if not stems:
-        raise DataError(f"{listed}: names no images; get it from {SOURCE}")
-    files = {stem: (folder / "JPEGImages" / f"{stem}.jpg", _mask_file(folder, stem)) for stem in stems}
-    present = {path for kind in ("JPEGImages", "SegmentationObject") for path in (folder / kind).iterdir()}
-    lost = [path for pair in files.values() for path in pair if path not in present]
-    if lost:
-        raise MissingDataError(
-            f"{lost[0]}: this and {len(lost) - 1} more files that {listed.name} names are not there; {SOURCE}"
-        )
-    with ThreadPoolExecutor(2, thread_name_prefix="voc") as pool:
-        objects = dict(zip(stems, pool.map(lambda stem: _objects(files[stem][1]), stems), strict=True))
-    every = [(Sample(f"{stem}#{number:03d}", stem), number) for stem in stems for number in objects[stem]]
-    chosen = evenly_spaced(every, request.samples, request.name)
-    return FileDataset(
-        name=request.name,
-        samples=tuple(sample for sample, _ in chosen),
-        image_files={sample.image_key: files[sample.image_key][0] for sample, _ in chosen},
-        masks={sample.key: ObjectMask(files[sample.image_key][1], number) for sample, number in chosen},
-        cache=request.cache,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +70,21 @@ def read_indices(file: Path) -> NDArray[np.int32]:
     return indices
 
 
-def _mask_file(folder: Path, stem: str) -> Path:
-    return folder / "SegmentationObject" / f"{stem}.png"
-
-
 def _objects(file: Path) -> list[int]:
     return [int(number) for number in np.flatnonzero(np.bincount(read_indices(file).ravel())) if 0 < number < VOID]
+
+
+PASCAL_VOC = Listed(
+    root="PascalVOC",
+    places=PLACES,
+    images="JPEGImages",
+    objects="SegmentationObject",
+    suffix=".png",
+    list_file="ImageSets/Segmentation/{split}.txt",
+    needs="JPEGImages/, SegmentationObject/ and ImageSets/Segmentation/{list}",
+    elsewhere=f"{PLACES[-1]}/",
+    source=SOURCE,
+    numbers=_objects,
+    mask=ObjectMask,
+)
+"""A few seconds to open, in which every PNG of the split is read."""
