@@ -116,7 +116,7 @@ class Case:
         """Clicks of each θ and sample, decoder calls, seconds."""
         configs = [self.config.model_copy(update={"theta": theta}) for theta in thetas]
         began = time.perf_counter()
-        paths, calls = evaluate.run(self.network, configs, self.dataset, self.embeddings, self.device, silent)
+        paths, calls = evaluate.play_all(self.network, configs, self.dataset, self.embeddings, self.device, silent)
         return paths, calls, time.perf_counter() - began
 
     @torch.inference_mode()
@@ -170,7 +170,7 @@ def plain_object(network: SamRef, context: Any, truth: Any, theta: float, max_cl
 
 
 def plain_click(truth: Any, mask: Any, not_clicked: Any) -> Click | None:
-    """The published rule (method.md §3), with distance transforms of the whole padded image."""
+    """The published rule (docs/method.md), with distance transforms of the whole padded image."""
     depths = []
     for wrong in (
         np.logical_and(np.logical_and(truth == 1, ~mask), truth != -1),

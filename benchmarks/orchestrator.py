@@ -157,7 +157,7 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     import samref.trial
-    from samref.run_stage import run
+    from samref.run_stage import run_job
 
     torch.set_num_threads(1)
     trial = samref.trial.build(real_config(config["theta"], config["seed"]), NamesAsFingerprints())
@@ -169,7 +169,7 @@ def run_alone(config: dict[str, Any]) -> dict[str, float]:
             inputs = {role: Path(name) / need for role, need in stage.needs.items()}
             began = time.perf_counter()
             runtime = Runtime(data_root=Path(name), device="cpu", threads=1)
-            run(Job((stage,), inputs, (out,), scratch, runtime), lambda step, metrics: None)
+            run_job(Job((stage,), inputs, (out,), scratch, runtime), lambda step, metrics: None)
             seconds[stage.kind] += time.perf_counter() - began
     return seconds
 

@@ -1,4 +1,4 @@
 """SAM-REF (CVPR 2025): the model, its trainer and the click-loop evaluator of interactive segmentation.
 
-Knows nothing of Ray, MLflow, Parquet or YAML: `samref.run_stage.run` runs a stage, here and now.
+Knows nothing of Ray, MLflow, Parquet or YAML: `samref.run_stage.run_job` runs a stage, here and now.
 """

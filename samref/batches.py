@@ -52,7 +52,7 @@ class Batch:
     features: Mapping[str, Tensor]  # of the images, as stored; none where the encoder is part of a step
 
     def split(self, parts: int) -> list[Batch]:
-        """The same in consecutive parts, of one size where the number divides; never an empty one."""
+        """Split the batch into consecutive parts, of one size where the number divides; none is empty."""
         count = len(self.samples)
         parts = min(parts, count)
         edges = [part * count // parts for part in range(parts + 1)]

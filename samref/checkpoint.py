@@ -59,7 +59,7 @@ class State:
     """All that a training changes: what a checkpoint holds."""
 
     parameters: dict[str, nn.Parameter]
-    """Those that are trained, by their names in the model."""
+    """The parameters that are trained, by their names in the model."""
     optimizer: torch.optim.Optimizer
     averages: dict[str, Tensor] | None
     """The parameters' exponential moving averages, float32, or None where there are none."""

@@ -6,7 +6,7 @@ pure and thread-safe.
 Distances are compared as what they are, whole numbers squared. `cv2.distanceTransform`, by which the published line
 takes them, gives their float32 roots, and x86 builds of OpenCV take Intel's IPP for it where the map is small or
 `cv2.getNumThreads()` is 1: its roots are at times one last bit off, differently at equal distances (OpenCV 5.0). There
-ties, and with them clicks, hang on the number of threads (4 of 522 clicks on DAVIS). What is drawn here, from many
+ties, and with them clicks, depend on the number of threads (4 of 522 clicks on DAVIS). What is drawn here, from many
 pixels, is found by that transform all the same, and its roots compared with those of numbers between two squares (which
 up to distances of 1448 px are farther apart than one last bit).
 """

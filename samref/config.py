@@ -269,7 +269,7 @@ def _expanded(path: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where a stage runs. Never in an id: no field may change a number."""
+    """Where a stage runs. Never in an id: no field may change a number by more than the rounding of sums."""
 
     data_root: Path = Path("data")
     """Folder that holds the datasets."""

@@ -1,6 +1,6 @@
 """Fingerprints of what a sweep names (datasets, checkpoints), and the check that all of it can be read.
 
-Reading is dear, so each dataset is opened once, its hashes are kept in the store's `fingerprints` folder, and what
+Reading takes long, so each dataset is opened once, its hashes are kept in the store's `fingerprints` folder, and what
 was checked with a fingerprint is not checked again.
 """
 

@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 30.0
 SLOW_BYTES = 30_000
 """Fewer in TIMEOUT_SECONDS are as good as none: a server that drips is one that does not answer."""
 PAGE_BYTES = 1 << 20
-"""So much of a web page that came instead of the file is read."""
+"""How much is read of a web page that came instead of the file."""
 ATTEMPTS = 5
 """How many attempts fail in a row, with fewer than SLOW_BYTES more, before it gives up."""
 PAUSE_SECONDS = 1.0
@@ -41,12 +41,12 @@ class DownloadError(UserError, ValueError):
 
 
 class _DroppedError(Exception):
-    """This attempt failed; another one may not."""
+    """An attempt to download failed; another one may not."""
 
     def __init__(self, text: str, *, anew: bool = False) -> None:
         super().__init__(text)
         self.anew = anew
-        """What is here already is of no use for it."""
+        """Whether the part that is here already is of no use to the next attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The evaluation: every sample, click by click, by the published protocol (method.md §3), for several θ at once.
+"""The evaluation: every sample, click by click, by RITM's published protocol (docs/method.md), for several θ at once.
 
 `samref.clickloop` makes the clicks. On a CPU each thread takes a sample and calls the network with one node at a time,
 on one thread of torch: as fast as batches, which bring a CPU little, without waiting for each other, and a result is
@@ -83,7 +83,7 @@ def evaluate(
     _load_compiled(runtime.resolve_device())  # before the clock runs
     clock = time.perf_counter()
     with products(config.precision):
-        paths, calls = run(network, configs, dataset, embeddings, runtime.resolve_device(), report)
+        paths, calls = play_all(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = (time.perf_counter() - clock) / max(1, calls)
     for out, own in zip(outs, paths, strict=True):
         _write_clicks(out, [trajectory.records for trajectory in own])
@@ -101,7 +101,7 @@ def _load_compiled(device: str) -> None:
         device_clicks.load(device)
 
 
-def run(
+def play_all(
     network: SamRef,
     configs: Sequence[EvaluateConfig],
     dataset: Dataset,

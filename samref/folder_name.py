@@ -12,7 +12,7 @@ from samref.errors import UserError
 
 FAMILY = "folder:"
 UNSPLIT = "none"
-"""As the value of `split`: training and evaluation take the same images, on purpose."""
+"""The value of `split` by which training and evaluation take the same images, on purpose."""
 
 
 class FolderNameError(UserError, ValueError):

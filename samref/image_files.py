@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from samref.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-"""Of files that are read as images."""
+"""The suffixes of files that are read as images."""
 
 MAX_PIXELS = 1 << 30
-"""Of an image: OpenCV's limit."""
+"""The pixels of the largest image that is read: OpenCV's limit."""
 
 ORIENTED = "have an EXIF orientation, which is ignored: masks are of the stored pixels"
 PAGES = "have several pages or frames, of which the first is read"

@@ -69,7 +69,7 @@ class Node:
 
     @property
     def clicks(self) -> list[Click]:
-        """Those that were made, and the next one."""
+        """The clicks that were made, and the next one."""
         made = [record.click for record in self.records]
         return made if self.click is None else [*made, self.click]
 
@@ -82,7 +82,7 @@ class Wave:
     """Position in the dataset of its first sample."""
     truths: list[NDArray[np.int8]]
     context: Context
-    """Of all the samples; with `Images` where they are played in batches."""
+    """What the decoder needs of all the samples; with `Images` where they are played in batches."""
     _boundaries: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @cached_property
@@ -91,7 +91,7 @@ class Wave:
         return [int(np.count_nonzero(truth == 1)) for truth in self.truths]
 
     def boundary(self, sample: int) -> NDArray[np.bool_]:
-        """Of one object, computed when first asked for."""
+        """Compute the boundary of one object, when first asked for."""
         if sample not in self._boundaries:
             self._boundaries[sample] = metrics.boundary(self.truths[sample] == 1)
         return self._boundaries[sample]
@@ -102,7 +102,7 @@ class Wave:
         return self.context.features["embedding"].device
 
     def frames(self, mask_size: int) -> Frames:
-        """Of the truths, for logits of that side."""
+        """The frames of the truths, for logits of that side."""
         return Frames.of([truth.shape for truth in self.truths], mask_size, self.device)
 
     def stacked(self, height: int, width: int) -> Tensor:

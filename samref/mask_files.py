@@ -36,7 +36,7 @@ BORDER_SHARE = 3
 NEARLY_GREY = 16
 """By how much the channels of a grey mask differ that was a JPEG of colours once."""
 INVERTED_SHARE = 0.95
-"""Of an image's pixels; an object that covers more is likely a background."""
+"""The share of an image's pixels above which an object is likely a background."""
 
 VOC = "have 255 beside small ids, which is ignored (VOC's border)"
 GREY = "have grey edges, cut at {} of 255; pixels between black and white"

@@ -42,7 +42,7 @@ def boundary_iou(
 ) -> float:
     """Boundary IoU in [0, 1] (Cheng et al., CVPR 2021): IoU of what lies near the contours, inside of them.
 
-    Ignored pixels, of which the paper has none, are taken out of both regions first, so nothing hangs on what is
+    Ignored pixels, of which the paper has none, are taken out of both regions first, so nothing depends on what is
     predicted there. `true_boundary_HW`: `boundary(truth_HW == 1)`, where it is known. Other arguments, errors and empty
     unions as in `iou`.
     """

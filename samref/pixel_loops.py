@@ -26,7 +26,7 @@ HIGHEST_IMAGE = 2**16 - 1
 """px; distances along a column are kept in 16 bits."""
 
 _STRIDE = 32
-"""Of the rows that are looked at first; measured on DAVIS, like the next, and of little effect."""
+"""How far apart the rows are that are looked at first; measured on DAVIS, like `_CHUNK`, and of little effect."""
 _CHUNK = 64
 """Pixels of a row that are passed over at once."""
 
@@ -118,7 +118,7 @@ def _fewer_steps(
 
 @_compiled
 def _squared_depth(kind: NDArray[np.uint8], column: NDArray[np.uint16], x: int, above: int) -> int:
-    """Of a wrong pixel of this row; of one that is at most `above`, a number between it and `above`."""
+    """The squared depth of a wrong pixel of a row; where that is at most `above`, a number between it and `above`."""
     own, width = kind[x], kind.shape[0]
     squared = np.int64(column[x]) ** 2
     offset = 1

@@ -274,6 +274,6 @@ def _resettable(device: str) -> bool:
 
 
 def _peak(device: str) -> float:
-    """Of the device, or on a CPU of the process, since the last reset, in 10⁹ bytes."""
+    """The peak memory of the device, or on a CPU of the process, since the last reset, in 10⁹ bytes."""
     peaks = memory.peaks(device)
     return peaks["device_peak_memory_gb" if device.startswith("cuda") else "peak_memory_gb"]

@@ -31,7 +31,7 @@ from samref.train import train
 Metrics = Mapping[str, float | int]
 
 
-def run(job: Job, report: Report) -> list[Summary]:
+def run_job(job: Job, report: Report) -> list[Summary]:
     """Run a job, write each stage's output folder, and return for each stage the summary that stands there too.
 
     `report` is called with (step, metrics), of which `metrics["total"]` is the number of steps.
@@ -63,7 +63,7 @@ def run(job: Job, report: Report) -> list[Summary]:
 
 
 def run_in_group(job: Job, report: Report) -> list[Summary]:
-    """`run` a training as one of several processes; to be called in each of them, alike.
+    """`run_job` for a training as one of several processes; to be called in each of them, alike.
 
     A process group that is up already (Ray Train's workers) is used and left as it is. Else one is made for the call
     from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (torchrun's variables): NCCL on CUDA, gloo on the CPU. Of the
@@ -79,7 +79,7 @@ def run_in_group(job: Job, report: Report) -> list[Summary]:
     if own:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        return run(replace(job, runtime=replace(job.runtime, device=device)), report)
+        return run_job(replace(job, runtime=replace(job.runtime, device=device)), report)
     finally:
         if own:
             dist.destroy_process_group()

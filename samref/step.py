@@ -1,6 +1,6 @@
 """What one training step learns from: InterFormer's simulated clicks, then one interaction with gradient.
 
-Paper: supplement, training details; method.md §2. A function of the samples, the seed, the step and each sample's
+Paper: supplement, training details; docs/method.md. A function of the samples, the seed, the step and each sample's
 position in the batch alone: in how many parts a batch is worked changes nothing but rounding.
 """
 
@@ -147,7 +147,7 @@ def _add_clicks(
 def interaction_losses(
     network: SamRef, interaction: Interaction, truth_BSS: Tensor, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """The loss terms of one interaction; which, follows from the modules that are trained (method.md §2)."""
+    """The loss terms of one interaction; which, follows from the modules that are trained (docs/method.md)."""
     size, threshold = truth_BSS.shape[-1], network.backbone.threshold
 
     def upscale(logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Training: steps of AdamW over batches, in one process or several, with checkpoints.
 
-Paper: supplement, training details; method.md §2; what one step learns from is in `step.py`. Knows nothing of sweeps,
+Paper: supplement, training details; docs/method.md; what one step learns from is in `step.py`. Knows nothing of sweeps,
 trackers or the store: it calls `report(step, metrics)` and writes into the folder that it is given.
 
     weights.safetensors   all that this training, and the one it started from, changed beyond the checkpoint; where
@@ -237,7 +237,7 @@ class _Work:
     def _accumulate(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Add up the gradients of this process's parts; each counts by its share of the whole batch."""
         config, step = self.config, progress.step
-        # One n for the whole batch (method.md §2), however it is divided.
+        # One n for the whole batch (docs/method.md), however it is divided.
         rounds = num_rounds(config.gamma, config.max_clicks, np.random.default_rng([config.seed, ROUNDS, step]))
         sums: dict[str, Tensor] = {}
         for part in batch.split(progress.accumulation):

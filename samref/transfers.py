@@ -19,7 +19,7 @@ def to_device(values: Tensor | NDArray[Any], device: torch.device | str) -> Tens
 
 
 def to_host(*tensors: Tensor) -> list[NDArray[Any]]:
-    """These tensors' values. The host waits, once, until the device has computed them all."""
+    """Copy tensors' values to the host, which waits, once, until the device has computed them all."""
     if not tensors[0].is_cuda:
         return [tensor.numpy(force=True) for tensor in tensors]
     arrived = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]

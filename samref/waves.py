@@ -49,7 +49,7 @@ class Read(NamedTuple):
     image: Tensor
     """3×h×w uint8; of one pixel where the network does not look at images."""
     image_3SS: Tensor
-    """As the encoder saw it."""
+    """The image as the encoder saw it, 3×S×S."""
 
 
 def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings) -> Read:

@@ -33,6 +33,18 @@ def test_what_the_architecture_names_exists():
         assert pydoc.locate(name), name
 
 
+def test_a_docstring_can_be_understood_without_the_line_above():
+    strings = [
+        (path, string)
+        for room in ("samref", "orchestrator", "dashboards")
+        for path in (ROOT / room).rglob("*.py")
+        for string in re.findall(r'^ *"""(.*)', path.read_text(), re.MULTILINE)
+    ]
+    assert len(strings) > 1500
+    leans = re.compile(r"(Of|The same|Its|As (above|of|the)|Those|Likewise)\b|.*\b(hangs? on|method\.md §)")
+    assert [each for each in strings if leans.match(each[1])] == []
+
+
 def test_the_columns_of_the_results_page_are_the_codes():
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     text = (ROOT / "docs" / "results.md").read_text()

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from samref_dashboards.load import Results, Trial
-from samref_dashboards.statistics import Summary, summarise
+from samref_dashboards.statistics import Repetitions, summarise
 
 SEEDS = ("train.seed", "evaluate.seed", "model.seed")
 THETA, DATA = "evaluate.theta", "evaluate.data"
@@ -57,10 +57,10 @@ class Configuration:
         return {tuple(trial.get(seed) for seed in SEEDS): trial for trial in self.done}
 
     @cached_property
-    def _summaries(self) -> dict[str, Summary]:
+    def _summaries(self) -> dict[str, Repetitions]:
         return {}
 
-    def summary(self, metric: str) -> Summary:
+    def summary(self, metric: str) -> Repetitions:
         """Summarise a metric over the repetitions; what a profile measured, over profiles, which they share."""
         if metric not in self._summaries:
             every = [trial.get(metric) if trial["status"] == "done" else None for trial in self.trials]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from samref_dashboards.statistics import Summary
+from samref_dashboards.statistics import Repetitions
 
 Better = Literal["lower", "higher"]
 
@@ -40,7 +40,7 @@ class Metric:
         text = f"{value * self.scale:,.{self.digits}f}"
         return f"{value * self.scale:.1g}" if value and not text.strip("-0.") else text
 
-    def write_summary(self, summary: Summary) -> str:
+    def write_summary(self, summary: Repetitions) -> str:
         """Write `mean ± std`, or the mean alone when there are no repetitions."""
         text = self.write(summary.mean)
         return text if summary.std is None else f"{text} ± {summary.std * self.scale:.{self.digits}f}"

@@ -19,7 +19,7 @@ _CHUNK = 1_000
 
 
 @dataclass(frozen=True)
-class Summary:
+class Repetitions:
     """Repetitions of one measurement (seeds of one configuration)."""
 
     mean: float | None
@@ -42,16 +42,16 @@ class Summary:
         return str(self.n) if self.whole else f"{self.n} of {self.planned}"
 
 
-def summarise(values: Iterable[float | None]) -> Summary:
+def summarise(values: Iterable[float | None]) -> Repetitions:
     """Summarise what was measured; None counts as planned and never as a number."""
     every = list(values)
     measured = [value for value in every if value is not None]
     n = len(measured)
     if n == 0:
-        return Summary(None, None, 0, len(every))
+        return Repetitions(None, None, 0, len(every))
     mean = math.fsum(measured) / n
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in measured) / (n - 1)) if n > 1 else None
-    return Summary(mean, std, n, len(every))
+    return Repetitions(mean, std, n, len(every))
 
 
 def best(values: Sequence[float | None], better: str) -> set[int]:

@@ -14,8 +14,8 @@ FailureKind = Literal["node_lost", "out_of_memory", "time_limit", "storage", "er
 """`stopped`: no failure; a scheduler, or its trial's budget, stopped the stage early."""
 
 REMEMBERED: tuple[FailureKind, ...] = ("error", "time_limit", "stopped")
-"""These would end alike again, after as many hours: a later run skips them unless told to try. The others are the
-machine's, and are tried again by the next run."""
+"""Failures that would end alike again, after as many hours: a later run skips them unless told to try. The others are
+the machine's, and are tried again by the next run."""
 
 
 @dataclass(frozen=True)

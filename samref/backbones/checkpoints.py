@@ -56,7 +56,7 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
 
 
 def missing(model: ModelConfig, folder: Path) -> Official | None:
-    """The official checkpoint that a model needs and `folder` has not; None: nothing lacks."""
+    """The official checkpoint that a model needs and `folder` has not; None: nothing is missing."""
     if model.checkpoint != "auto" or model.backbone in PACKAGED:
         return None
     official = OFFICIAL[model.backbone]

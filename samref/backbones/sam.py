@@ -118,7 +118,7 @@ class SamBackbone(Backbone):
         return masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
 
     def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor) -> Tensor:
-        """As the package's prompt encoder, which picks points by truth values: each time the host waits for a GPU."""
+        """Embed points as the package's prompt encoder does, but without indices that the host waits for."""
         prompt = self.prompt_encoder
         labels = F.pad(labels_BN, (0, 1), value=-1)
         padded = F.pad(points_BN2 + 0.5, (0, 0, 0, 1))
@@ -131,7 +131,7 @@ class SamBackbone(Backbone):
         return nn.ModuleList([self.image_encoder if name == "encoder" else self.mask_decoder])
 
     def drop_encoder(self) -> None:
-        """As the protocol says."""
+        """Drop the image encoder, which embeddings on disk stand for."""
         self.image_encoder = None
 
 

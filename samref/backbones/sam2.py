@@ -125,7 +125,7 @@ class Sam2Backbone(Backbone):
         return nn.ModuleList([self.image_encoder, *shared] if name == "encoder" else decoder.values())
 
     def drop_encoder(self) -> None:
-        """As the protocol says."""
+        """Drop the image encoder, which embeddings on disk stand for."""
         self.image_encoder = None
 
 

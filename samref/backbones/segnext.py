@@ -135,7 +135,7 @@ class SegNextBackbone(Backbone):
         return nn.ModuleList([self.visual_prompts_encoder, self.fusion_blocks, self.neck, self.head])
 
     def drop_encoder(self) -> None:
-        """As the protocol says."""
+        """Drop the image encoder, which embeddings on disk stand for."""
         self.register_module("backbone", None)
 
 

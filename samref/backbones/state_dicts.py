@@ -49,7 +49,7 @@ def load(backbone: Backbone, path: Path, name: str = "") -> str:
 
 
 def compare(name: str, path: Path) -> str:
-    """As `load`, but for the values, which are left on disk: names, shapes and types alone are looked at."""
+    """Say what `load` would say of a file, by names, shapes and types alone: the values are left on disk."""
     from samref.backbones import build
 
     with torch.device("meta"), _RealRates():

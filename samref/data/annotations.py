@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 22
 """Read at once. Any size gives the same index; larger ones were no faster."""
 
 MAX_SIDE_PX = 1 << 15
-"""Of an image; what is larger is a mistake."""
+"""The largest side of an image; what is larger is a mistake."""
 
 _SPACE = " \t\r\n"
 

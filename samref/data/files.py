@@ -72,7 +72,7 @@ class FolderMaskFile:
     path: Path
     rule: MaskRule
     identity: int | None = None
-    """Its value in the mask; None: all that is object."""
+    """The object's value in the mask; None: all that is object."""
 
     @property
     def place(self) -> str:
@@ -190,7 +190,7 @@ class FileDataset:
 
 
 def _image_content(path: Path, hashes: FileHashes) -> str:
-    """Its hash; with how it was scaled, where that is not what has always been done with 16 bits."""
+    """Hash an image; with how it was scaled, where that is not what has always been done with 16 bits."""
     scaling, _ = _describe_image(path, hashes)
     return f"{scaling}:{hashes.of(path)}" if scaling else hashes.of(path)
 

@@ -30,7 +30,7 @@ class Part:
     images: str
     masks: str
     published: int
-    """Its images; they sum to the 44 320 and 1537 of the papers."""
+    """How many images the set has; all sets together have the 44 320 and 1537 of the papers."""
 
 
 THIN = "thin_object_detection"

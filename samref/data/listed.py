@@ -14,12 +14,12 @@ from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sa
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """Where such a dataset lies, and how the objects of a file are told and read."""
+    """Where a dataset of a list of images lies, and how the objects of a file are told and read."""
 
     root: str
-    """Its folder below the data root."""
+    """The dataset's folder below the data root."""
     places: Sequence[str]
-    """Where its folders lie below that one, the likeliest first; the last is where the archive puts them."""
+    """Where the dataset's folders lie below `root`, the likeliest first; the last is where the archive puts them."""
     images: str
     objects: str
     """The folder of the files with the objects; `images` is that of the .jpg files."""
@@ -32,7 +32,7 @@ class Listed:
     elsewhere: str
     """Where else they may lie, for the error."""
     source: str
-    """Where to get it."""
+    """Where to get the dataset."""
     numbers: Callable[[Path], list[int]]
     """The numbers of the objects in a file."""
     mask: Callable[[Path, int], Mask]

@@ -27,7 +27,7 @@ class Manifest:
     """The files of one packaging of a dataset."""
 
     packaging: str
-    """Its name, e.g. `DAVIS, RITM's packaging`."""
+    """The packaging's name, e.g. `DAVIS, RITM's packaging`."""
     digest: str
     """`digest_of` all its files."""
     digests: Mapping[str, str]

@@ -36,7 +36,7 @@ class Layout:
     masks: str
     read_mask: ReadMask
     source: str
-    """Where to get it."""
+    """Where to get the dataset."""
 
     def open(self, request: Request) -> Dataset:
         """The dataset, its files paired; nothing is decoded."""

@@ -87,10 +87,10 @@ class Family:
 
     open: Callable[[Request], Dataset]
     source: str
-    """Where to get it."""
+    """Where to get the dataset."""
     published: Mapping[Split, int | None]
-    """Its splits and how many samples each has in the papers; None: no such number. Sets of one list name one split,
-    though both open."""
+    """The family's splits and how many samples each has in the papers; None: no such number. Sets of one list name one
+    split, though both open."""
 
 
 def evenly_spaced(items: Sequence[Item], count: int | None, name: str) -> tuple[Item, ...]:

@@ -22,7 +22,7 @@ from samref.data.sample import DataError, Split, Truth
 SOURCE = how_to_get("sbd")
 
 PUBLISHED: dict[Split, int | None] = {"train": 20172, "val": 6671}
-"""Of 8498 and 2857 images (RITM, https://arxiv.org/abs/2102.06583)."""
+"""The objects of 8498 and 2857 images (RITM, https://arxiv.org/abs/2102.06583)."""
 
 PLACES = (".", "dataset", "benchmark_RELEASE/dataset")
 """Where img/ and inst/ lie under SBD/: by hand, as RITM's instructions have it, as the archive has it."""
@@ -34,7 +34,7 @@ class InstanceMask:
 
     file: Path
     instance: int
-    """Its value in `GTinst.Segmentation`."""
+    """The object's value in `GTinst.Segmentation`."""
 
     @property
     def place(self) -> str:

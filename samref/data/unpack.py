@@ -16,7 +16,7 @@ from samref.data.sample import DataError
 from samref.progress import Progress, silent
 
 Member = tuple[str, bool, Callable[[], IO[bytes] | None]]
-"""Its name, whether it is a plain file (else a link or a device), and how to read it."""
+"""A member's name, whether it is a plain file (else a link or a device), and how to read it."""
 
 
 def unpack(archive: Path, folder: Path, places: Mapping[str, str], progress: Progress = silent) -> None:

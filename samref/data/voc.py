@@ -35,7 +35,7 @@ class ObjectMask:
 
     file: Path
     number: int
-    """Its index of the palette."""
+    """The object's index of the palette."""
 
     @property
     def place(self) -> str:

@@ -31,7 +31,7 @@ class Lateral(NamedTuple):
     skip_BKChw: Tensor  # up(F), with the high-resolution features' part one for each block
 
     def select(self, index: Tensor) -> Lateral:
-        """The same for the objects at these positions."""
+        """Select the objects at these positions."""
         return Lateral(self.start_BChw[index], self.skip_BKChw[index])
 
 

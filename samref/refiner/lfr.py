@@ -24,7 +24,7 @@ from samref.transfers import to_device
 
 Window = Box
 
-# The constants of FocalClick's focus crop (Chen et al., CVPR 2022), which method.md takes over.
+# The constants of FocalClick's focus crop (Chen et al., CVPR 2022), taken over here.
 _EXPANSION = 1.4
 _SMALLEST_SHARE = 1 / 3
 _CLICK_SHARE = 0.2

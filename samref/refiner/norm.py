@@ -17,7 +17,7 @@ class GroupNormGelu(nn.GroupNorm):
     """GELU of the group norm of a map B×C×h×w: torch's own operations, and on CUDA one operation in Triton."""
 
     def forward(self, x_BChw: Tensor, before_C: Tensor | None = None) -> Tensor:
-        """Of x's type, or under autocast on CUDA of autocast's; `before_C`, if given, is added to x first."""
+        """Norm and activate x (plus `before_C`, if given), in x's type, or under autocast on CUDA in autocast's."""
         if not fuses(x_BChw):
             return F.gelu(super().forward(x_BChw if before_C is None else x_BChw + before_C[:, None, None]))
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x_BChw.dtype

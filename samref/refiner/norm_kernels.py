@@ -36,8 +36,8 @@ def _gelu_slope(z):
 @triton.jit
 def _sums(x, before, mean, scale, shift, dy, parts, pixels, channels, sb, sc, sp, gb, gc, gp, splits,
           BACKWARD: tl.constexpr, BEFORE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
-    """Of a part of a sample, for each channel two sums: of d and d², d the distance to the first pixel; or backward of
-    dz and dz·(x - mean), where z is what GELU was taken of."""
+    """Write, for each channel of a part of a sample, two sums: of d and d², d the distance to the first pixel; or
+    backward of dz and dz·(x - mean), where z is what GELU was taken of."""
     sample, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c = tl.arange(0, BLOCK_C)
     there = c < channels
@@ -87,7 +87,7 @@ def _added(parts, sample, channels, splits, BLOCK_S: tl.constexpr, BLOCK_C: tl.c
 def _statistics(x, before, parts, weight, mean, rstd, scale, own, pixels, channels, sb, sc, splits, eps,
                 BEFORE: tl.constexpr, GROUPS: tl.constexpr, BLOCK_S: tl.constexpr,
                 BLOCK_C: tl.constexpr):  # fmt: skip
-    """Of a sample, for each channel the mean and 1/σ of its group, weight/σ, and its own mean."""
+    """Write, for each channel of a sample, the mean and 1/σ of its group, weight/σ, and its own mean."""
     sample = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK_C)
     there = c < channels
@@ -116,7 +116,7 @@ def _statistics(x, before, parts, weight, mean, rstd, scale, own, pixels, channe
 @triton.jit
 def _coefficients(parts, weight, mean, rstd, own, sums, factors, pixels, channels, splits,
                   GROUPS: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
-    """Of a sample, for each channel its two sums and that of dx, and k, l in dx = scale·dz - k - l·(x - mean)."""
+    """Write, for each channel of a sample, two sums and that of dx, and k, l in dx = scale·dz - k - l·(x - mean)."""
     sample = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK_C)
     there = c < channels
@@ -252,7 +252,7 @@ class NormGelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Of the map and of the norm's weight and bias."""
+        """The gradients of the map and of the norm's weight and bias."""
         x, added, weight, bias, mean, rstd, scale, own = ctx.saved_tensors
         dy = _even(gradients[0])
         s = _Shape(x)

@@ -101,7 +101,7 @@ class Frames:
 
     @staticmethod
     def of(sizes: Sequence[tuple[int, int]], mask_size: int, device: torch.device) -> Frames:
-        """Of frames of these heights and widths; M is `mask_size`. Sides become multiples of 32, which kernels like."""
+        """Make frames of these heights and widths; M is `mask_size`. Sides become multiples of 32, for kernels."""
         height, width = (-(-max(each) // 32) * 32 for each in zip(*sizes, strict=True))
         across, down = stretches([(0, 0, w, h) for h, w in sizes], device)
         grid = torch.full_like(across, mask_size)

@@ -12,7 +12,7 @@ import pytest
 from toys import NamedContents
 
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
-from samref.run_stage import run, run_in_group
+from samref.run_stage import run_in_group, run_job
 from samref.stage import Job, Report
 from samref_sweep.errors import ResourceError
 from samref_sweep.execution.ray.tuner import execute
@@ -84,7 +84,7 @@ def test_two_processes_give_the_loss_curve_of_one_with_accumulation(store: Store
 def lose_a_process_or_its_loss(job: Job, report: Report) -> None:
     """The first time, one of the two is killed after it saw the checkpoint of a step; the other waits for its sums."""
     if job.stages[0].kind != "train":
-        run(job, report)
+        run_job(job, report)
         return
     import ray.train
 

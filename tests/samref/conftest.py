@@ -11,7 +11,7 @@ import pytest
 from samref import trial
 from samref.config import Runtime, TrialConfig
 from samref.precision import products
-from samref.run_stage import run
+from samref.run_stage import run_job
 from samref.stage import Job
 
 DEVICE = os.environ.get("SAMREF_TEST_DEVICE", "cpu")
@@ -55,7 +55,7 @@ class Runner:
         for out in outs:
             out.mkdir(parents=True)
         scratch = root / f"{stages[0].id}.scratch"
-        run(Job(tuple(stages), inputs, outs, scratch, self.runtime), report)
+        run_job(Job(tuple(stages), inputs, outs, scratch, self.runtime), report)
         return outs
 
     def run(self, planned):

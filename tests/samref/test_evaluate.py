@@ -242,7 +242,7 @@ def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker
     def play(part, values):
         return ClickLoop(undecided, config, values, batch=1).run(part)[0]
 
-    def part(i):  # its position in the dataset stays, as drawn ties hang on it
+    def part(i):  # its position in the dataset stays, as drawn ties depend on it
         return Wave(i, wave.truths[i : i + 1], wave.context.select([i]))
 
     with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -17,7 +17,7 @@ def test_logits_are_compared_as_torch_resizes_them(frame: tuple[int, int], thres
     logits = np.random.default_rng(frame[0]).normal(size=(64, 60)).astype(np.float32)
     own = pixel_loops.above(logits, *frame, threshold)
     resized = F.interpolate(torch.from_numpy(logits)[None, None], frame, mode="bilinear")[0, 0].numpy()
-    clear = abs(resized - threshold) > 1e-5  # what lies nearer hangs on rounding
+    clear = abs(resized - threshold) > 1e-5  # what lies nearer depends on rounding
     assert np.array_equal(own[clear], (resized > threshold)[clear])
     assert clear.mean() > 0.99
 

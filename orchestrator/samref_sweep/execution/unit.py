@@ -26,11 +26,11 @@ from samref_sweep.planning.work import Work
 from samref_sweep.store.store import Store
 
 Runner = Callable[[Job, Report], Any]
-"""Runs a job and writes each stage's folder: `run`, or a stand-in for it."""
+"""Runs a job and writes each stage's folder: `run_watched`, or a stand-in for it."""
 
 
-def run(job: Job, report: Report) -> None:
-    """Run a job by `samref.run_stage.run`, with its GPU watched, and given back afterwards."""
+def run_watched(job: Job, report: Report) -> None:
+    """Run a job by `samref.run_stage.run_job`, with its GPU watched, and given back afterwards."""
     from samref import run_stage  # imports torch, which a sweep's driver needs not
 
     device = job.runtime.resolve_device()
@@ -38,7 +38,7 @@ def run(job: Job, report: Report) -> None:
         stack.enter_context(device_memory_given_back())
         if job.stages[0].kind == "train" and device.startswith("cuda"):
             stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device))
-        run_stage.run(job, report)
+        run_stage.run_job(job, report)
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def device_memory_given_back() -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run) -> None:
+def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runner: Runner = run_watched) -> None:
     """Run a unit of work, so that its stages are done; waits for those that another driver works on."""
     with store.claim(stage.id for stage in work.stages) as claim:
         stages = tuple(stage for stage in work.stages if not store.has(stage.id))
@@ -74,7 +74,7 @@ def attempt(
     *,
     runtime: Runtime,
     report: Report,
-    runner: Runner = run,
+    runner: Runner = run_watched,
     time_limit: float | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Failure | None:

@@ -34,7 +34,7 @@ class Count:
     """The stages of one kind."""
 
     asked: int
-    """As many as there were if no trial shared any."""
+    """How many there would be if no trial shared any."""
     total: int
     done: int
     """Finished before, or not needed because all that needs them is finished."""

@@ -61,7 +61,7 @@ def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_
 
 
 def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None) -> Iterator[str]:
-    """What is left to do will cost, as far as it is known."""
+    """Say what the stages that are left to do will cost, as far as it is known."""
     if cost.embedding_bytes:
         allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
         yield f"embeddings to come take {readable_size(cost.embedding_bytes)} of disk{allowed}"

@@ -56,12 +56,12 @@ class Running:
     since: float = field(default_factory=time.monotonic)
     metrics: Mapping[str, float] = field(default_factory=dict)
     first: tuple[float, float] | None = None
-    """When it first reported, and its step then: a training that goes on from a checkpoint does not begin at 0."""
+    """When the work first reported, and its step then, which is not 0 where it went on from a checkpoint."""
     last: tuple[float, float] = (0.0, 0.0)
-    """When it last reported, and its step then."""
+    """When the work last reported, and its step then."""
 
     def tell(self, metrics: Mapping[str, float]) -> None:
-        """It reported."""
+        """Note what a unit of work reported."""
         self.metrics = metrics
         self.last = (time.monotonic(), metrics.get("step", 0))
         self.first = self.first or self.last

@@ -52,7 +52,7 @@ class Resources(Keys):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processes of one training, each with its share of `cpu`, `gpu` and every batch; `auto`: one a GPU."""
     time_limit: Annotated[float | None, BeforeValidator(seconds)] = None
-    """What longer runs is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
+    """A stage that runs longer is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,14 +80,14 @@ class Retry(Keys):
     """How often a stage is started again in the same run, for each kind of failure."""
 
     node_lost: Attempts = 3
-    """Its process was killed or its node went away; a training goes on from its checkpoint. Where a provider announces
-    that it takes the node back (a preemption), the attempt does not count."""
+    """A stage's process was killed or its node went away; a training goes on from its checkpoint. Where a provider
+    announces that it takes the node back (a preemption), the attempt does not count."""
     out_of_memory: Attempts = 1
     """The machine's or the GPU's memory was full, perhaps of other stages."""
     error: Attempts = 0
     """The stage raised an error."""
     time_limit: Attempts = 0
-    """It ran into `resources.KIND.time_limit`."""
+    """A stage ran into `resources.KIND.time_limit`."""
 
     def bound(self, kind: FailureKind) -> int:
         """How many failures of a kind are followed by another attempt; none where the disk is full or broken."""

@@ -1,6 +1,6 @@
 """This node's folder of a store: logs, fingerprints of data, and temporary folders.
 
-It is the store's own folder, or the cache in front of object storage.
+The folder is the store's own, or the cache in front of object storage.
 """
 
 from __future__ import annotations

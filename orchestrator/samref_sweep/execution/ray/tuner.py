@@ -28,7 +28,7 @@ from samref_sweep.execution.ray.searcher import DrainStopper, OrderSearcher, Sta
 from samref_sweep.execution.ray.worker import trainable
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
-from samref_sweep.execution.unit import Runner, run
+from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event
@@ -41,7 +41,7 @@ def execute(
     *,
     runtime: Runtime,
     on_event: Callable[[Event], None],
-    runner: Runner = run,
+    runner: Runner = run_watched,
     address: str | None = None,
     jobs: int | None = None,
     search: Search | None = None,

@@ -13,7 +13,7 @@ from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.dispatch import Order
 from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
-from samref_sweep.execution.unit import Runner, attempt, run
+from samref_sweep.execution.unit import Runner, attempt, run_watched
 from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
 
@@ -70,4 +70,4 @@ def _in_group(order: Order, runner: Runner, store: Store) -> Runner:
     from samref_sweep.execution.ray.train_group import TrainGroup  # imports Ray Train, which few sweeps need
 
     request, log = order.request, store.node.logs / f"{order.work.id}.log"
-    return TrainGroup(request.workers, request.cpu, request.gpu, log, run_in_group if runner is run else runner)
+    return TrainGroup(request.workers, request.cpu, request.gpu, log, run_in_group if runner is run_watched else runner)
