@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from samref.repetitions import SEEDS, Repetitions, summarise
 from samref_dashboards.load import Results, Trial
-from samref_dashboards.statistics import Repetitions, summarise
 
-SEEDS = ("train.seed", "evaluate.seed", "model.seed")
 THETA, DATA = "evaluate.theta", "evaluate.data"
 _PARTS = ("model.", "train.", "evaluate.")
 _CONTENTS = ("data_fingerprint", "checkpoint_fingerprint", "num_samples")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from samref_dashboards.statistics import Repetitions
+from samref.repetitions import Repetitions
 
 Better = Literal["lower", "higher"]
 

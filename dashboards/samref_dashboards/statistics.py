@@ -1,4 +1,4 @@
-"""Means over repetitions that say how many there are, and how many are missing; what a difference is worth.
+"""What a difference is worth: bootstrap intervals, corrected p-values, shares of variance.
 
 Pure functions: numbers in, numbers out.
 """
@@ -6,7 +6,7 @@ Pure functions: numbers in, numbers out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,42 +16,6 @@ RESAMPLES = 10_000
 """The resamples of a bootstrap; the smallest p-value that they can show is 2 / 10 001."""
 _CHUNK = 1_000
 """Resamples at a time: their counts of 6 671 objects (SBD) are 27 MB."""
-
-
-@dataclass(frozen=True)
-class Repetitions:
-    """Repetitions of one measurement (seeds of one configuration)."""
-
-    mean: float | None
-    """None when nothing was measured."""
-    std: float | None
-    """Sample standard deviation (n - 1); None below two values."""
-    n: int
-    """Values measured."""
-    planned: int
-    """Values that the sweep asked for; more than `n` when some failed or are not yet run."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is missing."""
-        return self.n == self.planned
-
-    @property
-    def count(self) -> str:
-        """`3`, or `2 of 3` where one is missing."""
-        return str(self.n) if self.whole else f"{self.n} of {self.planned}"
-
-
-def summarise(values: Iterable[float | None]) -> Repetitions:
-    """Summarise what was measured; None counts as planned and never as a number."""
-    every = list(values)
-    measured = [value for value in every if value is not None]
-    n = len(measured)
-    if n == 0:
-        return Repetitions(None, None, 0, len(every))
-    mean = math.fsum(measured) / n
-    std = math.sqrt(math.fsum((value - mean) ** 2 for value in measured) / (n - 1)) if n > 1 else None
-    return Repetitions(mean, std, n, len(every))
 
 
 def best(values: Sequence[float | None], better: str) -> set[int]:

@@ -7,7 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from samref_dashboards.statistics import best, explained_share, holm, paired_bootstrap, summarise
+from samref.repetitions import configuration, summarise
+from samref_dashboards.statistics import best, explained_share, holm, paired_bootstrap
 
 
 def test_mean_and_sample_standard_deviation() -> None:
@@ -85,3 +86,10 @@ def test_explained_share() -> None:
     assert explained_share(["a", "a", "b", "b"], [1.0, 1.0, 3.0, 3.0]) == pytest.approx(1.0)
     assert explained_share(["a", "b", "a", "b"], [1.0, 1.0, 3.0, 3.0]) == pytest.approx(0.0)
     assert explained_share(["a", "b"], [2.0, 2.0]) is None
+
+
+def test_a_configuration_is_all_settings_but_the_seeds() -> None:
+    first = {"model.seed": 0, "train.gamma": 0.6, "train.seed": 0, "evaluate.seed": 0}
+    other_seeds, other_gamma = {**first, "train.seed": 1, "model.seed": 2}, {**first, "train.gamma": 0.9}
+    assert configuration(first) == configuration(other_seeds) == (("train.gamma", 0.6),)
+    assert configuration(first) != configuration(other_gamma)
