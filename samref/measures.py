@@ -35,13 +35,15 @@ class Measure:
     type: type[int] | type[float] = float
     heading: str = ""
     """Short words for it on the terminal; its name where there are none."""
+    stored: str = ""
+    """The name by which its stage's summary has it, where that is another."""
     in_trials: bool = True
     """Whether trials.parquet has it; what a profile measures stands in profile.parquet, and some of it in both."""
 
     @property
     def key(self) -> str:
         """The name by which its stage's summary has it: a training's have no prefix there."""
-        return self.name.removeprefix("train_") if self.kind == "train" else self.name
+        return self.stored or (self.name.removeprefix("train_") if self.kind == "train" else self.name)
 
 
 def _evaluation() -> Iterator[Measure]:
@@ -63,8 +65,9 @@ def _evaluation() -> Iterator[Measure]:
         yield evaluated(f"boundary_miou_at_{click}", "0 to 1", "higher", meaning, heading=f"{click}-mBIoU")
     for where, what in (("global", "the global result G_t"), ("previous", "the previous mask M_{t−1}")):
         yield evaluated(f"clicks_on_{where}", "clicks", None, f"clicks per sample whose patch was pasted on {what}")
-    meaning = "wall time of the click loop over its decoder calls, which evaluations that run in one go share"
-    yield evaluated("seconds_per_click", "s", "lower", meaning)
+    meaning = "wall time of the click loop over the clicks made, of all evaluations that ran in one go "
+    meaning += "and so shared calls of the decoder; null where an older version ran it"
+    yield evaluated("seconds_per_click", "s", "lower", meaning, stored="seconds_per_click_made")
 
 
 def _profile() -> Iterator[Measure]:

@@ -9,6 +9,8 @@ import pytest
 from toys import NamedContents, summary_text, toy_plan, toy_sweep
 
 from samref.config import TrainConfig, TrialConfig
+from samref.measures import measured
+from samref.stage import Stage
 from samref.summary import Summary
 from samref.trial import build
 from samref_sweep.failures import Failure
@@ -50,6 +52,15 @@ def test_a_summary_of_an_older_or_newer_version_can_be_read() -> None:
     assert Summary.from_json({**written, "unheard_of": 1}).to_json() == written
     with pytest.raises(ValueError, match=r"summary\.json lacks device_seconds"):
         Summary.from_json({name: value for name, value in written.items() if name != "device_seconds"})
+
+
+def test_a_rate_that_an_older_version_measured_by_other_rules_is_missing() -> None:
+    evaluation = Stage("evaluate", key={}, names={})
+    now, before = (
+        measured(Summary.from_json(json.loads(summary_text("evaluate-1", evaluation, **{name: 0.25}))))
+        for name in ("seconds_per_click_made", "seconds_per_click")
+    )
+    assert (now["seconds_per_click"], before.get("seconds_per_click")) == (0.25, None)
 
 
 def test_a_finished_trial_has_its_settings_metrics_and_origin(tables: Path) -> None:

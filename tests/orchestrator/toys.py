@@ -58,7 +58,7 @@ def write_toy_stage(job: Job, report: Report) -> None:
             (out / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         elif stage.kind == "evaluate":
             metrics = {"num_samples": 2, "noc_at_90": stage.config["evaluate"]["theta"], "miou_at_1": 0.5}
-            metrics["seconds_per_click"] = 0.25
+            metrics["seconds_per_click_made"] = 0.25
             (out / "samples.json").write_text(json.dumps(["a", "b"]))
             np.savez(
                 out / "clicks.npz",
@@ -95,7 +95,8 @@ TOY_STAGE = Stage("train", key={}, names={})
 
 def summary_text(stage_id: str, stage: Stage = TOY_STAGE, **metrics: float) -> str:
     """The content of a summary.json that says that these metrics were measured."""
-    origin = ("cpu", "toy", {"toy": "1"}, "2026-01-02T03:04:05.000006+00:00")
+    hour = 4 if stage.kind == "evaluate" else 3  # evaluations come last
+    origin = ("cpu", "toy", {"toy": "1"}, f"2026-01-02T0{hour}:04:05.000006+00:00")
     return json.dumps(Summary(stage_id, stage, metrics, 1.5, *origin, peak_memory_gb=0.75).to_json())
 
 

@@ -24,7 +24,7 @@ from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model
 
-MEASURED = {each.name for each in MEASURES.values() if each.kind == "evaluate"}
+MEASURED = {each.key for each in MEASURES.values() if each.kind == "evaluate"}
 THETAS = (0.5, 1.0, 1.1, 1.5)
 # Six steps do not teach an error head to be sure of anything: what it suspects at all counts as an error here.
 SUSPICIOUS = {"error_threshold": 1e-4}
@@ -129,7 +129,13 @@ def test_rows_are_whole_and_consistent(evaluated):
 
 def test_twenty_clicks_measure_all_that_the_table_of_measures_lists():
     path = [Record(Click(0, 0, True), 0.5, 0.5, module.GLOBAL, math.nan)] * 20
-    assert set(module.headline([path], EvaluateConfig(max_clicks=20))) | {"seconds_per_click"} == MEASURED
+    assert set(module.headline([path], EvaluateConfig(max_clicks=20))) | {module.SECONDS} == MEASURED
+
+
+def test_the_time_of_a_pass_is_shared_by_all_clicks_of_all_thetas():
+    path = [Record(Click(0, 0, True), 0.5, 0.5, module.GLOBAL, math.nan)] * 4
+    assert module.per_click(6.0, [[path, path[:2]], [path, path[:2]]]) == 0.5
+    assert module.per_click(6.0, [[[]]]) == 6.0  # nothing to click
 
 
 def test_headline_counts_success_at_the_last_click_as_failure():

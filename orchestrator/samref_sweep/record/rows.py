@@ -70,7 +70,8 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
     }
     if ran := reader.summary(evaluate) or reader.summary(profile):
         row |= {"hardware": ran.hardware, "commit": ran.commit, "versions": json.dumps(ran.versions)}
-        row["started"] = datetime.fromisoformat(ran.started)
+    if summaries:
+        row["started"] = min(datetime.fromisoformat(summary.started) for summary in summaries)
     found = measured_of(trial, reader.summary)
     return row | {name: value for name, value in found.items() if MEASURES[name].in_trials}
 
@@ -112,7 +113,7 @@ def stage_rows(stages: Iterable[Stage], reader: Reader) -> Iterator[dict[str, An
         if summary := reader.summary(stage):
             metrics = summary.metrics
             rate = metrics.get("images_per_second") or metrics.get("steps_per_second")
-            if seconds := metrics.get("seconds_per_click"):
+            if seconds := measured(summary).get("seconds_per_click"):
                 rate = 1 / seconds
             names = ("hardware", "commit", "device_seconds", "peak_memory_gb", "device_peak_memory_gb")
             yield {
