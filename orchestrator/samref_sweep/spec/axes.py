@@ -16,6 +16,7 @@ from samref.config import Number, number_from_text
 from samref.stage import canonical
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.settings import Keys, options, setting
+from samref_sweep.spec.yaml_text import without_noise
 
 SEED = "train.seed"
 
@@ -93,7 +94,7 @@ class Range:
         """The value at a share in [0, 1) of the way."""
         low, high = self.low, self.high + self.integer  # so that the last whole number has its share
         value = low * math.exp(share * math.log(high / low)) if self.log else low + share * (high - low)
-        return min(int(value), int(self.high)) if self.integer else min(value, self.high)
+        return min(int(value), int(self.high)) if self.integer else min(without_noise(value), self.high)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ of one line that names the place, the key and the value. Knows nothing of stages
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from samref.config import TrialConfig
 from samref.measures import MEASURES
 from samref.stage import PARTS, Kind
 from samref_sweep.errors import SpecError, did_you_mean
+from samref_sweep.spec.axes import overlap
 from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
 from samref_sweep.spec.metric import Metric
@@ -145,7 +146,22 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[key] = value
 
 
+def _written(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The settings that nested mappings give a value, by their dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _written(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
 def _apply(layer: SweepFile, place: str, layers: Layers, merged: dict[str, Any]) -> None:
+    written: list[str] = []
+    for key in _written(layer.trial):
+        if other := next((other for other in written if overlap(key, other)), None):
+            what = f"{key} is written twice" if key == other else f"{key} and {other} are both written"
+            raise SpecError(f"{place}: {what} below trial, with dots and nested say; keep one of them")
+        written.append(key)
     for key, value in layer.trial.items():
         layers.set(key, value, place)
     if layer.parameters.zip:
