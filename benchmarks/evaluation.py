@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 
 from samref import evaluate, metrics, trial
+from samref.clickloop import Trajectory
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.data import open_dataset
@@ -39,6 +40,7 @@ from samref.embed import encode_all
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
 from samref.refiner.selector import paste_on_global
+from samref.thetas import at
 from samref.weights import build_model
 
 THETAS = (1.05, 1.1, 1.15, 1.2, 1.3)  # Table 1's
@@ -112,12 +114,13 @@ class Case:
         self.embed_seconds = time.perf_counter() - began
         self.embeddings = Embeddings(self.folder)
 
-    def ours(self, thetas: Sequence[float] = (1.1,)) -> tuple[evaluate.Paths, int, float]:
-        """Clicks of each θ and sample, decoder calls, seconds."""
+    def ours(self, thetas: Sequence[float] = (1.1,)) -> tuple[list[list[Trajectory]], int, float]:
+        """Trajectories of each θ and sample, decoder calls, seconds."""
         configs = [self.config.model_copy(update={"theta": theta}) for theta in thetas]
         began = time.perf_counter()
         paths, calls = evaluate.play_all(self.network, configs, self.dataset, self.embeddings, self.device, silent)
-        return paths, calls, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        return [[at(own, theta) for own in paths] for theta in thetas], calls, seconds
 
     @torch.inference_mode()
     def reference(self, theta: float = 1.1, samples: int | None = None) -> tuple[list[list[float]], int, float, float]:
@@ -292,7 +295,9 @@ def claim_3(options: argparse.Namespace, folder: Path) -> None:
         for made in range(len(trajectory.records))
     }
     for (paths, _, _), own in zip(alone, together, strict=True):
-        assert repr(paths[0]) == repr(own), "a θ has other clicks in the common run"
+        assert all(repr(a[:2]) == repr(b[:2]) for a, b in zip(paths[0], own, strict=True)), (
+            "a θ has other clicks in the common run"
+        )
     assert calls == len(histories), f"{calls} decoder calls for {len(histories)} histories"
     separate_calls, separate = sum(each[1] for each in alone), sum(each[2] for each in alone)
     row("separately", str(separate_calls), "", f"{separate:.1f}", "", "", "")

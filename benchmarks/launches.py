@@ -35,6 +35,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig
 from samref.data import Sample
 from samref.refiner import SamRef
 from samref.step import training_step
+from samref.thetas import Thetas
 from samref.weights import build_model
 
 Refiner = Literal["none", "gfr+lfr"]
@@ -130,7 +131,7 @@ def click_round(built: SamRef, wave: int) -> Counts:
     found = []
     for clicks in (2, 3):
         drawn = waves.assemble(0, reads, built, "cpu", together=True)
-        loop = ClickLoop(built, EvaluateConfig(max_clicks=clicks), [1.1], batch=wave, together=True)
+        loop = ClickLoop(built, EvaluateConfig(max_clicks=clicks), Thetas.each([1.1]), batch=wave, together=True)
         with counting() as counts:
             loop.run(drawn)
         found.append(counts)

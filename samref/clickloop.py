@@ -1,8 +1,8 @@
 """All clicks of some samples, under several θ at once.
 
-The unit of work is a node: one sample under one set of θ values that have decided alike so far. All live nodes of a
-wave make one click per round; where the selector's decision differs between the θ of a node, it splits. Several θ thus
-cost their distinct paths, and each gets the result of a run of its own.
+The unit of work is a node: one sample under the θ that have decided alike so far, an interval (`samref.thetas`). All
+live nodes of a wave make one click per round; where the selector's decision differs between the θ of a node, it splits.
+Several θ, or all of an interval, thus cost their distinct paths, and each gets the result of a run of its own.
 
 Knows nothing of datasets, files or threads: `samref.evaluate` gives waves and decides how large they are.
 """
@@ -10,7 +10,9 @@ Knows nothing of datasets, files or threads: `samref.evaluate` gives waves and d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,17 +32,29 @@ from samref.judging import (
     Wave,
 )
 from samref.refiner import SamRef
-from samref.refiner.selector import error_ratio, paste_on_global
+from samref.refiner.selector import error_ratio
 from samref.run_lengths import RunLengths
+from samref.thetas import Thetas
+
+MOST_PATHS = 2048
+"""Of one sample. Twenty clicks can part an interval of θ half a million times; trained refiners do some dozen times."""
 
 
 class Trajectory(NamedTuple):
-    """One sample under one θ: what was clicked, and what came of it."""
+    """One sample under the θ of an interval: what was clicked, and what came of it."""
 
     records: tuple[Record, ...]
     """In the order of the clicks."""
     mask: RunLengths | None
     """After the last click, at the original resolution; None where none was made."""
+    above: float = -math.inf
+    """It is that of the θ greater than this,"""
+    upto: float = math.inf
+    """up to and including this."""
+
+
+class TooManyPathsError(ValueError):
+    """The θ of an interval part so often on one sample that it would never end; holds the sample's position."""
 
 
 class ClickLoop:
@@ -50,7 +64,7 @@ class ClickLoop:
         self,
         network: SamRef,
         config: EvaluateConfig,
-        thetas: Sequence[float],
+        thetas: Thetas,
         *,
         batch: int,
         together: bool = False,
@@ -61,7 +75,7 @@ class ClickLoop:
         Args:
             network: the model.
             config: the evaluation.
-            thetas: the values of θ.
+            thetas: the θ.
             batch: the most nodes of one call of the network.
             together: all other work is done for a batch at once as well, where the features are: what a GPU needs, by
                 Triton. Else it is done node by node, on the host.
@@ -76,16 +90,19 @@ class ClickLoop:
 
     @torch.inference_mode()
     def run(self, wave: Wave) -> tuple[list[list[Trajectory]], int]:
-        """For each θ, for each sample of the wave, its trajectory; and the decoder calls, counted in nodes."""
+        """For each sample of the wave its trajectories by rising θ; and the decoder calls, counted in nodes.
+
+        Raises:
+            TooManyPathsError: all θ of an interval are asked for, and on one sample they part too often.
+        """
         place: Place
         if self._together:
             place = Together(wave, self._network, self._config, self._each)
         else:
             place = OneByOne(wave, self._network, self._config)
-        everywhere = tuple(range(len(self._thetas)))
-        nodes = [Node(i, everywhere, None) for i in range(len(wave.truths))]
+        nodes = [Node(i, self._thetas.above, self._thetas.upto, None) for i in range(len(wave.truths))]
         nodes = [
-            Node(node.sample, everywhere, verdict.next_click)
+            replace(node, click=verdict.next_click)
             for node, verdict in zip(nodes, place.judge(nodes, None), strict=True)
         ]
         finished: list[Node] = []
@@ -98,11 +115,16 @@ class ClickLoop:
             for start in range(0, len(live), self._batch):
                 branches, masks = self._advance(wave, place, live[start : start + self._batch])
                 nodes += map(_judged, branches, place.judge(branches, masks))
-        found = [[Trajectory((), None)] * len(wave.truths) for _ in self._thetas]
-        for node in finished + nodes:
-            for theta in node.thetas:
-                found[theta][node.sample] = Trajectory(node.records, node.mask)
+            self._check_paths(wave, nodes)
+        found: list[list[Trajectory]] = [[] for _ in wave.truths]
+        for node in sorted(finished + nodes, key=lambda node: node.above):
+            found[node.sample].append(Trajectory(node.records, node.mask, node.above, node.upto))
         return found, calls
+
+    def _check_paths(self, wave: Wave, nodes: Sequence[Node]) -> None:
+        sample, paths = max(Counter(node.sample for node in nodes).items(), key=lambda item: item[1], default=(0, 0))
+        if paths > MOST_PATHS and self._thetas.listed is None:
+            raise TooManyPathsError(wave.first + sample)
 
     def _advance(self, wave: Wave, place: Place, live: Sequence[Node]) -> tuple[list[Node], Any]:
         """Make the next click of these nodes: their branches, whose last record is not judged yet, and their masks."""
@@ -123,26 +145,22 @@ class ClickLoop:
             areas = interaction.error_area_B.tolist()
             ratios = error_ratio(interaction.error_area_B, torch.tensor([node.area for node in live])).tolist()
 
-        decided = [(i, *decision) for i, node in enumerate(live) for decision in self._decide(node, ratios[i])]
-        objects, on_global, thetas = zip(*decided, strict=True)
+        decided = [
+            (i, *part)
+            for i, (node, ratio) in enumerate(zip(live, ratios, strict=True))
+            for part in self._thetas.parts(node.above, node.upto, ratio)
+        ]
+        objects, on_global, _, _ = zip(*decided, strict=True)
         results, masks = place.paste(interaction, live, objects, on_global)
         coarse_of = interaction.coarse_B1MM.unbind()
         branches = []
-        for i, anew, own, result in zip(objects, on_global, thetas, results, strict=True):
+        for (i, anew, above, upto), result in zip(decided, results, strict=True):
             click = live[i].click
             assert click is not None
             pasted_on = NO_SELECTOR if not selects else GLOBAL if anew else PREVIOUS
             made = (*live[i].records, Record(click, math.nan, math.nan, pasted_on, ratios[i]))
-            branches.append(Node(live[i].sample, own, None, made, coarse_of[i], result, areas[i]))
+            branches.append(Node(live[i].sample, above, upto, None, made, coarse_of[i], result, areas[i]))
         return branches, masks
-
-    def _decide(self, node: Node, ratio: float) -> Iterator[tuple[bool, tuple[int, ...]]]:
-        """The θ values of a node by their decision: one or two groups."""
-        decisions = {theta: paste_on_global(ratio, self._thetas[theta]) for theta in node.thetas}
-        for on_global in (True, False):
-            agreeing = tuple(theta for theta, decision in decisions.items() if decision is on_global)
-            if agreeing:
-                yield on_global, agreeing
 
 
 def _judged(node: Node, verdict: Verdict) -> Node:
@@ -150,5 +168,5 @@ def _judged(node: Node, verdict: Verdict) -> Node:
     last = node.records[-1]._replace(iou=verdict.iou, boundary_iou=verdict.boundary_iou)
     records = (*node.records[:-1], last)
     if verdict.next_click is None:
-        return Node(node.sample, node.thetas, None, records, mask=verdict.last_mask)
-    return Node(node.sample, node.thetas, verdict.next_click, records, node.coarse_1MM, node.result_HW, node.area)
+        return Node(node.sample, node.above, node.upto, None, records, mask=verdict.last_mask)
+    return replace(node, click=verdict.next_click, records=records)

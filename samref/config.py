@@ -7,6 +7,7 @@ folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -176,6 +177,10 @@ class EvaluateConfig(Part):
     """Use at most this many samples, evenly spaced over the dataset; null: all."""
     theta: Number = Field(1.1, gt=0)
     """Threshold θ of the dynamic selector: R_e < θ pastes on the global result, else on the previous one."""
+    curve: Annotated[tuple[Number, ...] | None, Field(strict=False), Added(as_before=None)] = None
+    """`[1.0, 1.5]` plays every θ from the first number to the second, both included, in one go: the exact curve
+    (curves.parquet), beside the trial's own result at `theta`, which lies between them. A third number takes only
+    every θ that far from the one before, where the paths of all would be too many. null: `theta` alone."""
     max_clicks: int = Field(20, ge=1, le=100)
     """Clicks per sample."""
     clicker: Literal["ritm", "interformer"] = "ritm"
@@ -186,6 +191,22 @@ class EvaluateConfig(Part):
     """Arithmetic of the clicks: decoder and refiner."""
     seed: int = Field(0, ge=0)
     """Seed of the random ties of `clicker: interformer`."""
+
+    @model_validator(mode="after")
+    def _check_curve(self) -> Self:
+        curve = self.curve
+        if curve is None:
+            return self
+        if len(curve) not in (2, 3) or not 0 < curve[0] < curve[1] < math.inf:
+            raise ValueError(f"curve is {list(curve)}; it goes from a number above 0 to a greater one, as [1.0, 1.5]")
+        if len(curve) == 3 and not 0 < curve[2] <= curve[1] - curve[0]:
+            raise ValueError(f"curve is {list(curve)}, whose step is {curve[2]:g}; it should fit between its ends")
+        if not curve[0] <= self.theta <= curve[1]:
+            raise ValueError(
+                f"theta is {self.theta:g}, outside of curve, {list(curve)}; the trial's own result is at a θ of "
+                "the curve: set theta to one, or widen the curve"
+            )
+        return self
 
 
 class ProfileConfig(Part):

@@ -16,6 +16,7 @@ Written into each θ's folder:
                    counts (run lengths of all, one after the other; samref.run_lengths), offsets (of each mask's first,
                    and their end)
     samples.json   the samples' keys, by index
+    paths.npz      where all θ of an interval were asked for: see `samref.path_files`
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ import numpy as np
 import torch
 
 from samref import metrics, pixel_loops, waves, weights
-from samref.clickloop import ClickLoop, Trajectory
+from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError, Trajectory
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
 from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
+from samref.path_files import PathTable
 from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.stage import Report
+from samref.thetas import Thetas, at
 from samref.waves import Paths
 
 KEPT_MASKS = 16
@@ -87,16 +90,20 @@ def evaluate(
     with products(config.precision):
         paths, _ = play_all(network, configs, dataset, embeddings, runtime.resolve_device(), report)
     seconds = time.perf_counter() - clock
-    for out, own in zip(outs, paths, strict=True):
+    chosen = [[at(pieces, each.theta) for pieces in paths] for each in configs]
+    for out, own in zip(outs, chosen, strict=True):
         _write_clicks(out, [trajectory.records for trajectory in own])
         _write_masks(out, own, config.max_clicks)
+        if config.curve:
+            PathTable.of(paths).write(out)
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
-    clicked = [[trajectory.records for trajectory in own] for own in paths]
-    return [{**headline(records, config), SECONDS: per_click(seconds, clicked)} for records in clicked]
+    clicked = [[trajectory.records for trajectory in own] for own in chosen]
+    made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]
+    return [{**headline(records, config), SECONDS: per_click(seconds, made)} for records in clicked]
 
 
 def per_click(seconds: float, clicked: Sequence[Sequence[Sequence[Record]]]) -> float:
-    """The time of a pass over all the clicks that it made, of every θ and sample."""
+    """The time of a pass over all the clicks that it made, of every θ (with a curve every path) and sample."""
     return seconds / max(1, sum(len(records) for own in clicked for records in own))
 
 
@@ -116,17 +123,20 @@ def play_all(
     device: str,
     report: Report,
 ) -> tuple[Paths, int]:
-    """All clicks, and how many calls of the decoder they took, counted in nodes."""
+    """For each sample its trajectories by rising θ, and how many decoder calls they took, counted in nodes.
+
+    Raises:
+        ValueError: the θ of an interval part too often on a sample.
+    """
     num_samples, max_clicks = len(dataset.samples), configs[0].max_clicks
-    thetas = [config.theta for config in configs]
-    loop = ClickLoop(network, configs[0], thetas, batch=1)
+    loop = ClickLoop(network, configs[0], Thetas.of(configs), batch=1)
 
     def play(position: int) -> tuple[Paths, int]:
         reads = [waves.read(dataset, position, network, embeddings)]
         with autocast(device, configs[0].precision):
             return loop.run(waves.assemble(position, reads, network, device))
 
-    paths: Paths = [[] for _ in configs]
+    paths: Paths = []
     calls = 0
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_one_library_thread())
@@ -135,11 +145,18 @@ def play_all(
         else:
             played = waves.play(network, configs, dataset, embeddings, device, threads)
         # Closing: whoever stops us by an exception waits for the samples that are being played, not for all.
-        for found, more in stack.enter_context(contextlib.closing(played)):
-            for own, trajectories in zip(paths, found, strict=True):
-                own.extend(trajectories)
-            calls += more
-            report(len(paths[0]) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
+        try:
+            for found, more in stack.enter_context(contextlib.closing(played)):
+                paths += found
+                calls += more
+                report(len(paths) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
+        except TooManyPathsError as error:
+            (position,) = error.args
+            raise ValueError(
+                f"evaluate.curve is {list(configs[0].curve or ())}, and on "
+                f"{dataset.samples[position].key} of {configs[0].data} its θ take more than {MOST_PATHS} paths; give "
+                "it a step, as [1.0, 1.5, 0.01], or make it narrower"
+            ) from None
     return paths, calls
 
 

@@ -59,7 +59,8 @@ class Node:
     """One sample on one path of selector decisions."""
 
     sample: int  # position in the wave
-    thetas: tuple[int, ...]  # positions of the configurations that share this path
+    above: float  # its θ are greater than this,
+    upto: float  # and at most this
     click: Click | None  # the next one
     records: tuple[Record, ...] = ()
     coarse_1MM: Tensor | None = None  # S_{t-1}

@@ -119,7 +119,8 @@ class _Base:
         """The evaluation, whose key leaves out what cannot change it."""
         settings = own_settings("evaluate", evaluate)
         if self.key["refiner"] != "gfr+lfr":
-            del settings["theta"]  # no selector: every θ is the same evaluation
+            for name in ("theta", "curve"):  # no selector: every θ is the same evaluation
+                settings.pop(name, None)
         if evaluate.clicker == "ritm":
             del settings["seed"]  # nothing is drawn
         named = {name: getattr(evaluate, name) for name in NAMES["evaluate"]}

@@ -28,17 +28,19 @@ from samref.judging import Map, Wave
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.resample import Images
+from samref.thetas import Thetas
 from samref.transfers import to_device
 
 _LOG = logging.getLogger(__name__)
 Paths = list[list[Trajectory]]
-"""For each θ, for each sample."""
+"""For each sample its trajectories, by rising θ."""
 
 _IN_PLAY, _IN_PLAY_WITH_REFINER = 2, 1
 _LARGEST = 32  # samples of a wave: more make a decoder no faster
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
-# pixel of its image, of it what the masks of each θ take.
-_BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_THETA = 300e6, 64, 2
+# pixel of its image, of it what the masks of each path take.
+_BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
+_MOST_PATHS = 16  # on average; where one sample has more, the wave is played in halves
 
 
 class Read(NamedTuple):
@@ -81,9 +83,9 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
     return Wave(first, [each.truth for each in reads], context)
 
 
-def at_once(height: int, width: int, num_thetas: int, free_bytes: float) -> int:
+def at_once(height: int, width: int, num_paths: int, free_bytes: float) -> int:
     """How many samples of images of this size (px) may be in one wave, with so much of the device's memory for it."""
-    pixel = _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_AND_THETA * num_thetas
+    pixel = _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_AND_PATH * num_paths
     return max(1, int(min(_LARGEST, free_bytes / (_BYTES + pixel * height * width))))
 
 
@@ -138,7 +140,7 @@ def _take(ahead: deque[Future[Read]], players: _Players, share: int) -> tuple[li
     while ahead:
         truth = ahead[0].result().truth
         height, width = max(height, truth.shape[0]), max(width, truth.shape[1])
-        fitting = min(players.largest, at_once(height, width, players.num_thetas, players.free_bytes))
+        fitting = min(players.largest, at_once(height, width, players.num_paths, players.free_bytes))
         if taken and len(taken) >= min(fitting, share):
             break
         taken.append(ahead.popleft().result())
@@ -163,12 +165,12 @@ class _Players:
     def __init__(self, network: SamRef, configs: Sequence[EvaluateConfig], device: str) -> None:
         self._network = network
         self._config = configs[0]
-        self._thetas = [config.theta for config in configs]
+        self._thetas = Thetas.of(configs)
         self._device = torch.device(device)
         self._own = local()
         self.in_play = _IN_PLAY if network.gfr is None else _IN_PLAY_WITH_REFINER
         self.each: Map = map
-        self.num_thetas = len(configs)
+        self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS)
         self.largest = _LARGEST
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
@@ -192,21 +194,20 @@ class _Players:
                 loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
                 return loop.run(wave)
         except torch.OutOfMemoryError:
-            batch = min(batch, len(reads) * len(self._thetas))
+            batch = min(batch, len(reads) * self.num_paths)
             if batch == 1:
                 raise
         # Out of the except block, so that no traceback holds the failed wave's tensors any more.
         self.largest = batch = batch // 2
         _LOG.warning("out of memory; %d samples at once from here on", batch)
         torch.cuda.empty_cache()
-        paths: Paths = [[] for _ in self._thetas]
+        paths: Paths = []
         calls = 0
         done = 0
         while done < len(reads):
             part = min(batch, self.largest)  # which an earlier part may have made smaller
             found, more = self.play(first + done, reads[done : done + part], part)
-            for own, trajectories in zip(paths, found, strict=True):
-                own.extend(trajectories)
+            paths += found
             calls += more
             done += part
         return paths, calls

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from samref.config import EvaluateConfig
 from samref.measures import MEASURES
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.file import SweepFile
@@ -72,9 +73,10 @@ def test_a_list_setting_takes_a_list_as_its_value_and_lists_as_an_axis(tmp_path:
     assert [c.train.modules for c in two if c.train] == [("refiner",), ("decoder",)]
 
 
+EVALUATE = ", ".join(EvaluateConfig.model_fields)
 MISTAKES = {
     "{trial: {evaluate: {treshold: 1}}}": "{file}: evaluate.treshold is not a setting. Did you mean theta? "
-    "evaluate has: data, samples, theta, max_clicks, clicker, stop_at, precision, seed",
+    f"evaluate has: {EVALUATE}",
     "{trial: {evalute: {theta: 1}}}": "{file}: evalute is not a setting. Did you mean evaluate? "
     "A trial has: model, train, evaluate, profile",
     "{trial: {evaluate: {theta: {x: 1}}}}": "{file}: evaluate.theta.x is not a setting: "
@@ -112,7 +114,7 @@ MISTAKES = {
     "(1 and 1.0 are the same value)",
     "{parameters: {evaluate.theta: [1, large]}}": "{file}: evaluate.theta is 'large': it should be a valid number",
     "{parameters: {evaluate.thet: [1]}}": "{file}: evaluate.thet is not a setting. Did you mean theta? "
-    "evaluate has: data, samples, theta, max_clicks, clicker, stop_at, precision, seed",
+    f"evaluate has: {EVALUATE}",
     "{parameters: {train: [null], train.gamma: [1]}}": "{file}: train.gamma and train cannot both be axes, "
     "one is a part of the other",
     "{trial: {evaluate: {max_clicks: many}}}": "{file}: evaluate.max_clicks is 'many': it should be a valid integer",
@@ -124,7 +126,7 @@ MISTAKES = {
     "{parameters: {zip: [{evaluate.theta: 1}, {evaluate.theta: 1.0}]}}": "{file}: zip has two equal rows; every row is "
     "one value of the coupled axis",
     "{parameters: {zip: [{evaluate.thet: 1}]}}": "{file}: evaluate.thet is not a setting. Did you mean theta? "
-    "evaluate has: data, samples, theta, max_clicks, clicker, stop_at, precision, seed",
+    f"evaluate has: {EVALUATE}",
     "{parameters: {zip: [{train: null, train.gamma: 1}]}}": "{file}: zip sets train and train.gamma, "
     "one is a part of the other",
     "{parameters: {zip: {evaluate.theta: 1}}}": "{file}: parameters.zip is {'evaluate.theta': 1}: "
@@ -138,7 +140,7 @@ MISTAKES = {
     "{exclude: [{evaluate.clicker: ritm}]}": "{file}: exclude leaves no trial; every combination fits one of its "
     "entries",
     "{exclude: [{evaluate.thet: 1}]}": "{file}: evaluate.thet is not a setting. Did you mean theta? "
-    "evaluate has: data, samples, theta, max_clicks, clicker, stop_at, precision, seed",
+    f"evaluate has: {EVALUATE}",
     "{parameters: {evaluate.theta: {values: [1], when: {evaluate.theta: 1}}}}": "{file}: evaluate.theta has itself in "
     "its when; name another setting there",
     "{parameters: {evaluate.theta: {values: [1], when: {evaluate.seed: 1}}, "

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from samref import clickloop
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop, Trajectory
@@ -22,6 +23,7 @@ from samref.measures import MEASURES
 from samref.metrics import iou
 from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
+from samref.thetas import Thetas, at
 from samref.weights import build_model
 
 MEASURED = {each.key for each in MEASURES.values() if each.kind == "evaluate"}
@@ -237,6 +239,11 @@ def bits(paths):
     return [[(repr(sample.records), sample.mask.counts.tobytes()) for sample in own] for own in paths]
 
 
+def by_theta(paths, thetas):
+    """For each θ each sample's trajectory."""
+    return [[at(own, theta) for own in paths] for theta in thetas]
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("clicker", ["ritm", "interformer"])
 def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker):
@@ -245,8 +252,8 @@ def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker
     thetas = (0.9, 1.0, 1.05, 1.2)
     config = EvaluateConfig(max_clicks=5, clicker=clicker)
 
-    def play(part, values):
-        return ClickLoop(undecided, config, values, batch=1).run(part)[0]
+    def play(part, values):  # for each θ each sample's trajectory
+        return by_theta(ClickLoop(undecided, config, Thetas.each(values), batch=1).run(part)[0], values)
 
     def part(i):  # its position in the dataset stays, as drawn ties depend on it
         return Wave(i, wave.truths[i : i + 1], wave.context.select([i]))
@@ -261,12 +268,51 @@ def test_sizes_thetas_and_threads_do_not_change_a_click(undecided, seed, clicker
     assert len(pasted) > 1
 
 
+def test_every_theta_of_a_curve_is_that_theta_alone(undecided):
+    """At each breakpoint, just above it, and between: clicks, IoUs and masks to the last bit."""
+    wave, config = draw_wave(undecided, 4, 2), EvaluateConfig(max_clicks=5)
+
+    def play(thetas):
+        return ClickLoop(undecided, config, thetas, batch=1).run(wave)
+
+    paths, _ = play(Thetas.of([EvaluateConfig(curve=(0.95, 1.15))]))
+    for own in paths:
+        assert [path.above for path in own[1:]] == [path.upto for path in own[:-1]]
+        assert own[0].above < 0.95 < own[0].upto
+        assert own[-1].upto == 1.15
+    ends = sorted({path.upto for own in paths for path in own})
+    assert len(ends) > 3
+    thetas = [0.95, *ends[-4:], *(math.nextafter(end, 2) for end in ends[-4:-1]), 1.0]
+    for theta in thetas:
+        (alone,) = by_theta(play(Thetas.each([theta]))[0], [theta])
+        assert bits(by_theta(paths, [theta])) == bits([alone]), theta
+
+
+def test_a_curve_in_steps_is_its_thetas_together(undecided):
+    wave, config = draw_wave(undecided, 4, 2), EvaluateConfig(max_clicks=4, curve=(0.95, 1.15, 0.05))
+    thetas = Thetas.of([config])
+    assert thetas.listed == (0.95, 1.0, 1.05, 1.1, 1.15)
+    paths, calls = ClickLoop(undecided, config, thetas, batch=1).run(wave)
+    exact, more = ClickLoop(undecided, config, thetas._replace(listed=None), batch=1).run(wave)
+    assert bits(by_theta(paths, thetas.listed)) == bits(by_theta(exact, thetas.listed))
+    assert calls <= more
+    assert {path.upto for own in paths for path in own} <= set(thetas.listed)
+
+
+def test_a_curve_of_too_many_paths_is_one_line(runner, evaluated, monkeypatch):
+    monkeypatch.setattr(clickloop, "MOST_PATHS", 1)
+    planned = runner.build(model=SUSPICIOUS, evaluate={"curve": [0.5, 1.5]})
+    with pytest.raises(ValueError, match=r"curve is \[0.5, 1.5\], and on \S+ of shapes its θ take more than"):
+        runner.run_stages([planned.stage("evaluate")], root=runner.root / "exploded")
+
+
 def test_batches_make_the_same_first_clicks(undecided):
     """In a batch sums are rounded otherwise: that moves a pixel here and there, and later clicks with it."""
     wave = draw_wave(undecided, 7, 5)
     config = EvaluateConfig(max_clicks=1)
-    alone, batched = (ClickLoop(undecided, config, [1.1], batch=batch).run(wave)[0][0] for batch in (1, 4))
-    for ((one,), _), ((other,), _) in zip(alone, batched, strict=True):
+    loops = (ClickLoop(undecided, config, Thetas.each([1.1]), batch=batch) for batch in (1, 4))
+    alone, batched = ([own.records[0] for (own,) in loop.run(wave)[0]] for loop in loops)
+    for one, other in zip(alone, batched, strict=True):
         assert one.click == other.click
         assert one.iou == pytest.approx(other.iou, abs=1e-3)
 
@@ -282,13 +328,13 @@ def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
     network = undecided if refiner else bare
     wave = draw_wave(network, 7, 2, (20, 33))
     config, thetas = EvaluateConfig(max_clicks=2), (0.9, 1.05)
-    expected, calls = ClickLoop(network, config, thetas, batch=1).run(wave)
-    found, found_calls = ClickLoop(network, config, thetas, batch=8, together=True).run(in_batches(wave))
+    expected, calls = ClickLoop(network, config, Thetas.each(thetas), batch=1).run(wave)
+    found, found_calls = ClickLoop(network, config, Thetas.each(thetas), batch=8, together=True).run(in_batches(wave))
     assert found_calls == calls
     if refiner:
         assert len({tuple(record.pasted_on for record in sample.records) for own in found for sample in own}) > 1
-    for own, other in zip(found, expected, strict=True):
-        for (records, mask), (other_records, other_mask) in zip(own, other, strict=True):
+    for own, other in zip(by_theta(found, thetas), by_theta(expected, thetas), strict=True):
+        for (records, mask, _, _), (other_records, other_mask, _, _) in zip(own, other, strict=True):
             for record, expected_record in zip(records, other_records, strict=True):
                 assert record.click == expected_record.click
                 assert record.iou == pytest.approx(expected_record.iou, abs=0.01)
@@ -303,7 +349,7 @@ def test_the_judges_of_host_and_device_agree(undecided):
     for clicker in ("ritm", "interformer"):
         config = EvaluateConfig(max_clicks=5, clicker=clicker)
         record = Record(Click(1, 5, True), 0.0, math.nan, NO_SELECTOR, math.nan)
-        nodes = [Node(i, (0,), None, (record,)) for i in (2, 0, 3, 3)]
+        nodes = [Node(i, 0.0, 2.0, None, (record,)) for i in (2, 0, 3, 3)]
         masks = [torch.from_numpy(rng.random(wave.truths[node.sample].shape) < 0.5) for node in nodes]
         expected = OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks])
         together = Together(wave, undecided, config, map)
@@ -335,7 +381,7 @@ def test_stopping_at_95_gives_every_noc_for_less_work(runner):
 @pytest.mark.slow
 def test_pastes_of_all_twenty_clicks_sum_to_twenty(undecided):
     wave = draw_wave(undecided, 11, 2)
-    paths = ClickLoop(undecided, EvaluateConfig(), [1.0], batch=1).run(wave)[0][0]
+    paths = [own for (own,) in ClickLoop(undecided, EvaluateConfig(), Thetas.each([1.0]), batch=1).run(wave)[0]]
     found = module.headline([sample.records for sample in paths], EvaluateConfig())
     assert found["clicks_on_global"] + found["clicks_on_previous"] == 20
     assert found["clicks_on_previous"] > 0
@@ -343,7 +389,7 @@ def test_pastes_of_all_twenty_clicks_sum_to_twenty(undecided):
 
 def test_boundary_iou_is_measured_where_it_is_reported(undecided):
     wave = draw_wave(undecided, 5, 2)
-    paths = ClickLoop(undecided, EvaluateConfig(max_clicks=6), [1.1], batch=1).run(wave)[0][0]
-    for records, _ in paths:
-        measured = [not math.isnan(record.boundary_iou) for record in records]
+    paths = ClickLoop(undecided, EvaluateConfig(max_clicks=6), Thetas.each([1.1]), batch=1).run(wave)[0]
+    for (own,) in paths:
+        measured = [not math.isnan(record.boundary_iou) for record in own.records]
         assert measured == [True, False, False, False, True, True]  # after 6 there is no next click

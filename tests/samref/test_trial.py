@@ -179,6 +179,10 @@ IDLE = {
 }
 
 
+# What a number or a list of them may be, where its type does not say.
+CHOSEN = {"evaluate.curve": (1.0, 1.5)}
+
+
 def other_value(annotation, constraints, value):
     """A valid value of a field that is not the one it has."""
     options = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
@@ -209,7 +213,7 @@ def settings(part, above=""):
             yield from settings(value, f"{above}{name}.")
         elif name not in {"train", "init", "profile"}:
             marks = {key: limit for mark in field.metadata for key, limit in vars_of(mark).items()}
-            yield f"{above}{name}", other_value(field.annotation, marks, value)
+            yield f"{above}{name}", CHOSEN.get(f"{above}{name}") or other_value(field.annotation, marks, value)
 
 
 def vars_of(mark):

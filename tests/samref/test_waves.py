@@ -42,7 +42,7 @@ def play(small, clicks=2):
     network, dataset, embeddings = small
     config = EvaluateConfig(data="davis", max_clicks=clicks)
     played = list(waves.play(network, [config], dataset, embeddings, DEVICE, 2))
-    return [sample for paths, _ in played for sample in paths[0]], [calls for _, calls in played]
+    return [sample for paths, _ in played for (sample,) in paths], [calls for _, calls in played]
 
 
 def test_samples_come_in_order_and_in_waves(small, monkeypatch):

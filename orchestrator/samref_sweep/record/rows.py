@@ -92,7 +92,7 @@ def settings_row(config: TrialConfig) -> dict[str, Any]:
             if isinstance(value, dict):
                 value = json.dumps(value)
             elif isinstance(value, tuple | list):
-                value = ",".join(value)
+                value = ",".join(map(str, value))
             row[f"{part_name}.{name}"] = value
     return row
 
