@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samref_dashboards import charts, comparisons, curves, landscape, overview, paper_tables, pictures, trial_tables
+from samref_dashboards import (
+    charts,
+    comparisons,
+    curves,
+    landscape,
+    overview,
+    paper_tables,
+    pictures,
+    published,
+    trial_tables,
+)
 from samref_dashboards.design import DATA, Design, find_design
 from samref_dashboards.figure_kit import Figure
 from samref_dashboards.load import Results
@@ -38,8 +48,14 @@ class Content:
         return sum(bool(trial["random_weights"]) for trial in self.results.trials)
 
 
-def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | None = None) -> Content:
-    """Ask all questions about the results; ResultsError if there is no such baseline."""
+def gather(
+    results: Results,
+    *,
+    baseline: Sequence[str] = (),
+    data_root: Path | None = None,
+    more_published: Sequence[Path] = (),
+) -> Content:
+    """Ask all questions about the results; ResultsError if there is no such baseline, or file of published rows."""
     design = find_design(results)
     answers = Answers(results, design.configurations)
     compared = comparisons.compare(answers, design, baseline)
@@ -66,6 +82,7 @@ def gather(results: Results, *, baseline: Sequence[str] = (), data_root: Path | 
         trial_tables.trials(results, design),
         trial_tables.computing(answers.spent()),
         trial_tables.hardest(hardest),
+        published.twins(results, design, more_published),
     )
     return Content(
         results=results,

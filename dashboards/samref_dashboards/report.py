@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from samref_dashboards import explore, exports, html
+from samref_dashboards import claims, explore, exports, html
 from samref_dashboards.content import Content, gather
 from samref_dashboards.fetch import fetch
 from samref_dashboards.load import ResultsError, load
@@ -82,6 +82,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data-root", type=Path, metavar="DIR", help="datasets' folder: shows the hardest objects' photographs"
     )
+    made.add_argument(
+        "--published",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="more published rows (docs/citing.md)",
+    )
+    made.add_argument("--json", action="store_true", help="with --claims: say it as JSON")
+    what.add_argument(
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        help="judge the claims of a YAML file: exit code 0 all pass, 1 one fails, 3 not all could be compared",
+    )
     what.add_argument("--watch", action="store_true", help="write the page again whenever the tables change")
     what.add_argument("--explore", action="store_true", help="open a marimo notebook on the tables instead")
     return made
@@ -95,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.results = _here(options, Path(copies))
             if options.explore:
                 return explore.open_notebook(options.results)
+            if options.claims:
+                return _judge_claims(options)
             return _write_tables(options) if options.tables else _write_page(options)
     except (ResultsError, OSError) as error:
         reason = str(error)
@@ -111,13 +129,20 @@ def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
     for uri in (where for where in options.results if "://" in where):
         if options.watch:
             raise ResultsError(f"{uri}: --watch looks at folders of this machine")
-        if not (options.out or options.tables or options.explore):
+        if not (options.out or options.tables or options.explore or options.claims):
             raise ResultsError(f"{uri}: say where the page goes with --out FILE")
     return [fetch(where, copies) if "://" in where else Path(where) for where in options.results]
 
 
+def _judge_claims(options: argparse.Namespace) -> int:
+    judgements = claims.judge(load(options.results), options.claims)
+    print(claims.to_json(judgements) if options.json else "\n".join(each.text for each in judgements))
+    return claims.exit_code(judgements)
+
+
 def _write_tables(options: argparse.Namespace) -> int:
-    written = exports.write(gather(load(options.results), baseline=options.baseline), options.tables)
+    content = gather(load(options.results), baseline=options.baseline, more_published=options.published)
+    written = exports.write(content, options.tables)
     print(f"{options.tables}: {len(written)} files")
     return 0
 
@@ -141,7 +166,8 @@ def _write_page(options: argparse.Namespace) -> int:
 def _write(options: argparse.Namespace, out: Path, refresh_seconds: float | None) -> None:
     results = load(options.results)
     _bundling()
-    content = gather(results, baseline=options.baseline, data_root=options.data_root)
+    about = {"data_root": options.data_root, "more_published": options.published}
+    content = gather(results, baseline=options.baseline, **about)
     text = build(content, refresh_seconds=refresh_seconds)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")

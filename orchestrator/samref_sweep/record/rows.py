@@ -12,6 +12,7 @@ from typing import Any
 
 from samref.config import Part, TrialConfig
 from samref.measures import MEASURES, measured, measured_of
+from samref.protocol import protocol, short_hash
 from samref.stage import Stage
 from samref.summary import Summary
 from samref.trial import Trial
@@ -73,6 +74,10 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
     if summaries:
         row["started"] = min(datetime.fromisoformat(summary.started) for summary in summaries)
     found = measured_of(trial, reader.summary)
+    config, objects = trial.config, found.get("num_samples")
+    contents = row["evaluate_data_fingerprint"]
+    keys = protocol(config.model, config.evaluate, contents=contents, objects=None if objects is None else int(objects))
+    row |= {"protocol": short_hash(keys), "protocol_keys": json.dumps(keys)}
     return row | {name: value for name, value in found.items() if MEASURES[name].in_trials}
 
 

@@ -75,6 +75,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         column("train_data_fingerprint", "contents of the training samples; null without a training"),
         column("evaluate_data_fingerprint", "contents of the evaluated samples; those of others are never averaged"),
         column("started", "when the first of its stages that are done started", TIME, "UTC"),
+        column("protocol", "short name of how it was evaluated: equal where `protocol_keys` are, but for two"),
+        column("protocol_keys", "JSON: all that decides its numbers beside the model (docs/citing.md)"),
         *_settings(),
         *measures(),
     ]),
