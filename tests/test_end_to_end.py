@@ -57,16 +57,19 @@ def test_the_quickstart_learns_and_a_second_run_has_nothing_to_do(tmp_path: Path
     assert trials(tmp_path, "quickstart") == learned
 
     untrained = settings(model__checkpoint="none", train="null", evaluate__samples=16, evaluate__theta=1.1)
-    done = command("samref-sweep", quickstart, *untrained, folder=tmp_path)
+    refused = command("samref-sweep", quickstart, *untrained, folder=tmp_path)
+    assert refused.returncode == 2
+    assert "results/quickstart holds 2 finished trials" in refused.stderr
+    done = command("samref-sweep", quickstart, *untrained, *settings(name="untrained"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (row,) = trials(tmp_path, "quickstart")
+    (row,) = trials(tmp_path, "untrained")
     assert row["random_weights"]
     assert row["noc_at_90"] > 19
     assert row["miou_at_20"] < min(other["miou_at_20"] for other in learned) - 0.3
 
-    page = command("samref-dashboard", "results/quickstart", "--no-open", folder=tmp_path)
+    page = command("samref-dashboard", "results/untrained", "--no-open", folder=tmp_path)
     assert page.returncode == 0, page.stderr
-    html = (tmp_path / "results" / "quickstart" / "dashboard.html").read_text()
+    html = (tmp_path / "results" / "untrained" / "dashboard.html").read_text()
     assert "random weights" in html
     assert "with nothing predicted" in html or "with the predicted mask filled" in html
 

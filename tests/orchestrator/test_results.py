@@ -1,6 +1,7 @@
 """The tables: declared columns and types, from stage folders that the real store holds."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "name": "toy",
         "purpose": "a toy",
         "file": "toy.yaml",
+        "overrides": [],
         "command": "samref-sweep toy.yaml",
         "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
         "planned": 4,
@@ -135,6 +137,27 @@ def test_trainings_and_profiles_stand_once(tables: Path) -> None:
     assert [(row["model"], row["refiner"], row["parameters"], row["click_seconds"]) for row in profile] == [
         ("tiny", "gfr+lfr", 7, None)
     ]
+
+
+def test_tables_of_another_sweep_are_not_replaced(finished: tuple[Plan, Store], tmp_path: Path) -> None:
+    def asked(planned: Plan, **changed: object) -> str | None:
+        return results.taken(replace(planned, sweep=replace(planned.sweep, **changed)), folder)
+
+    planned, store = finished
+    folder = tmp_path / "toy"
+    assert results.taken(planned, folder) is None
+    results.write(planned, store, {}, folder, "")
+    fewer, more = toy_plan(store, thetas=(1.1,)), toy_plan(store, thetas=(1.05, 1.1, 1.5))
+    assert results.taken(fewer, folder) is None  # the file was edited
+    assert asked(more, file=Path("other/toy.yaml")) is None  # nothing is lost
+    for change in ({"file": Path("other/toy.yaml")}, {"overrides": ("evaluate.theta=1.1",)}):
+        said = asked(fewer, **change)
+        assert said is not None
+        assert said.startswith(f"{folder} holds 2 finished trials of toy.yaml that this sweep has not; name it ")
+    results.write(replace(more, sweep=replace(more.sweep, overrides=("seeds=[1, 2]",))), store, {}, folder, "")
+    assert "of toy.yaml --set 'seeds=[1, 2]' that" in (asked(fewer) or "")
+    (folder / "trials.parquet").write_bytes(b"no table")
+    assert asked(fewer) is None
 
 
 def test_what_failed_and_what_did_not_run_are_rows_with_a_reason(store: Store, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.sync:
         return _sync(planned, uri)
     _say_plan(planned, planned.warnings, options.json)
+    driver.check_results(planned, options.results)
     planned.check()
     planned = driver.set_aside(planned)
     nothing = contextlib.nullcontext(lambda event: None)
@@ -116,6 +117,7 @@ def _show_plan(planned: SweepPlan, options: argparse.Namespace) -> int:
     _say_plan(planned, planned.notes, options.json)
     if options.address is None:
         planned.check_here()
+    driver.check_results(planned, options.results)
     return DONE
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
+from samref_sweep.errors import SpecError
 from samref_sweep.execution.dispatch import Ending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
@@ -66,7 +67,7 @@ def run(
 
     Args:
         planned: what `plan` made.
-        results: folder or URI for the tables; None: results/ and the sweep's name.
+        results: folder or URI for the tables; None: results/ and the sweep's name, unless another sweep's are there.
         mlflow: MLflow's tracking URI; None: a SQLite file in the store.
         address: a running Ray cluster; None: one on this machine, for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
@@ -75,7 +76,7 @@ def run(
         command: what is kept in the tables as the command that made them.
 
     Raises:
-        SpecError: the sweep asks for more than there is; nothing was run.
+        SpecError: the sweep asks for more than there is, or its results would replace another's; nothing was run.
         DataError, CheckpointError: something that it reads is missing or broken; nothing was run.
         StoreError: the store cannot be used; what was done is kept.
     """
@@ -83,6 +84,7 @@ def run(
     if store is None:
         store = open_store(planned.where)
         planned = again(planned, store)
+    check_results(planned, results)
     store.clean()
     planned.check()
     planned = set_aside(planned)
@@ -91,7 +93,7 @@ def run(
         store.failures.forget(planned.plan.stages)
     elif planned.search:
         planned.search.settle(remembered)
-    where = str(results or f"results/{planned.sweep.name}")
+    where = str(results or default_results(planned))
     with _results_folder(where) as folder:
         final, ending = _execute(planned, store, mlflow, on_event, warn, address=address, jobs=jobs)
         from samref_sweep.record import tables  # imports pyarrow
@@ -100,6 +102,23 @@ def run(
         outcomes = tables.write(final, store, failures, folder, command)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
     return Result(final, by_trial, failures, ending.interrupted, where if is_uri(where) else str(folder))
+
+
+def default_results(planned: SweepPlan) -> Path:
+    """Where a sweep's tables go unless a place is named."""
+    return Path("results", planned.sweep.name)
+
+
+def check_results(planned: SweepPlan, results: str | Path | None) -> None:
+    """Refuse to replace the results of another sweep that has the same name, unless their very place is named.
+
+    Raises:
+        SpecError: finished trials of another sweep would be gone from the tables.
+    """
+    from samref_sweep.record import tables  # imports pyarrow
+
+    if results is None and (text := tables.taken(planned.plan, default_results(planned))):
+        raise SpecError(text)
 
 
 def _execute(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
         "name": plan.sweep.name,
         "purpose": plan.sweep.purpose,
         "file": str(plan.sweep.file),
+        "overrides": list(plan.sweep.overrides),
         "command": command,
         "axes": {key: list(values) for key, values in plan.sweep.axes.items()},
         "planned": len(plan.trials),
@@ -82,6 +84,28 @@ def read(where: str, name: str) -> Table:
     """
     file = f"{name}.parquet"
     return pq.read_table(io.BytesIO(Bucket(where, QUICK).read(file)) if is_uri(where) else local(where) / file)
+
+
+def taken(plan: Plan, folder: Path) -> str | None:
+    """Say whose tables a folder holds, if those of a plan would replace finished trials of another sweep; else None.
+
+    The same sweep is the same file with the same `--set`, whatever was edited in it; any other may add to its trials.
+    """
+    file = folder / "trials.parquet"
+    try:
+        before = json.loads(pq.read_schema(file).metadata[b"samref.sweep"])
+        rows = pq.read_table(file, columns=["trial", "status"]).to_pylist()
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none that can be read
+        return None
+    sweep = plan.sweep
+    same_file = Path(before["file"]).absolute() == sweep.file.absolute()
+    if same_file and before.get("overrides", list(sweep.overrides)) == list(sweep.overrides):
+        return None
+    lost = {row["trial"] for row in rows if row["status"] == "done"} - {trial.id for trial in plan.trials}
+    options = "".join(f" --set {shlex.quote(text)}" for text in before.get("overrides", ()))
+    text = f"{folder} holds {len(lost)} finished trials of {before['file']}{options} that this sweep has not; name it "
+    text += f"with --set name=NAME, or say where its tables go with --results ({folder}: in place of those)"
+    return text if lost else None
 
 
 def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:

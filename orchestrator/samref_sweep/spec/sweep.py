@@ -57,6 +57,8 @@ class Sweep:
     """For each trial the value of every axis that applies to it."""
     configs: tuple[TrialConfig, ...]
     resources: Mapping[Kind, Resources]
+    overrides: tuple[str, ...] = ()
+    """What `--set` said."""
     shape: str = ""
     """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
     metrics: tuple[Metric, ...] = ()
@@ -98,6 +100,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         points=() if search else points,
         configs=() if search else configs,
         resources={**_RESOURCES, **spec.resources},
+        overrides=tuple(overrides),
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
         metrics=tuple(spec.metric),
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
