@@ -29,7 +29,20 @@ def number_from_text(value: Any) -> Any:
         return value
 
 
-Number = Annotated[float, BeforeValidator(number_from_text)]
+Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
+Theta = Annotated[float, BeforeValidator(number_from_text), Field(gt=0)]
+"""θ of the selector. Infinity is one: R_e is always below it, so that all is pasted on the global result."""
+Whole = Annotated[int, Field(le=2**63 - 1)]
+"""A whole number that a table can hold."""
+
+
+def as_json(value: Any) -> Any:
+    """A value that JSON can hold: infinity is the text `inf`, which settings take again, and NaN is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if isinstance(value, Mapping):
+        return {name: as_json(entry) for name, entry in value.items()}
+    return [as_json(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class ModelConfig(Part):
     """Arithmetic of the image encoder; of everything in the profile."""
     embedding_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """Storage of cached embeddings."""
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
     """Seed of random backbone weights, where no checkpoint is loaded."""
 
 
@@ -110,7 +123,7 @@ class TrainConfig(Part):
     data: str = "coco_lvis"
     """Dataset to train on; `folder:NAME` takes any pair of folders NAME/images, NAME/masks below the data root, and
     `folder:NAME?split=0.8` four fifths of it (docs/data.md)."""
-    samples: int | None = Field(None, ge=1)
+    samples: Whole | None = Field(None, ge=1)
     """Use at most this many samples, evenly spaced over the dataset; null: all."""
     resize: Literal["pad", "stretch"] = "pad"
     """How a training image becomes the network's square input; evaluation always stretches (paper, supplement)."""
@@ -118,23 +131,23 @@ class TrainConfig(Part):
     """What is trained. `model.freeze_backbone: false` adds the encoder."""
     init: TrainConfig | None = None
     """An earlier training whose weights this one starts from; it is a stage of its own, shared by equal `init`s."""
-    steps: int = Field(80_000, ge=0)
+    steps: int = Field(80_000, ge=0, le=2**31 - 1)
     """Optimiser steps; 0 trains nothing."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: Whole = Field(16, ge=1)
     """Samples of one step, over all devices and accumulations."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: Whole = Field(1, ge=1)
     """Equal parts in which each process works its samples of a step, one after the other, to save memory."""
     gamma: Number = Field(0.6, ge=0, le=1)
     """Click simulation: n extra rounds are drawn with probability proportional to gamma^n (paper, γ)."""
     max_clicks: int = Field(20, ge=0, le=100)
     """Largest number n of extra click rounds."""
-    theta: Number = Field(1.1, gt=0)
-    """θ of the selector inside the simulated rounds, whatever θ is evaluated later."""
+    theta: Theta = 1.1
+    """θ of the selector inside the simulated rounds, whatever θ is evaluated later; `.inf` as in the evaluation."""
     learning_rate: Number = Field(1e-4, gt=0)
     """Peak learning rate of AdamW."""
     warmup_learning_rate: Number = Field(1e-6, ge=0)
     """Learning rate at step 0."""
-    warmup_steps: int = Field(1500, ge=0)
+    warmup_steps: Whole = Field(1500, ge=0)
     """Steps of linear warm-up."""
     decay_power: Number = Field(1.0, ge=0)
     """Power of the polynomial decay to zero."""
@@ -148,7 +161,7 @@ class TrainConfig(Part):
     """Random flip and resized crop of the training images; impossible with cached embeddings."""
     precision: Precision = "fp32"
     """Arithmetic of the training steps."""
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
     """Seed of the data order, the simulated clicks, and the refiner's first weights."""
 
     @model_validator(mode="after")
@@ -173,10 +186,11 @@ class EvaluateConfig(Part):
 
     data: str = "davis"
     """Dataset to evaluate on; `folder:NAME` as in training, and `folder:NAME?split=0.8` the other fifth."""
-    samples: int | None = Field(None, ge=1)
+    samples: Whole | None = Field(None, ge=1)
     """Use at most this many samples, evenly spaced over the dataset; null: all."""
-    theta: Number = Field(1.1, gt=0)
-    """Threshold θ of the dynamic selector: R_e < θ pastes on the global result, else on the previous one."""
+    theta: Theta = 1.1
+    """Threshold θ of the dynamic selector: R_e < θ pastes on the global result, else on the previous one; with `.inf`
+    always on the global one."""
     curve: Annotated[tuple[Number, ...] | None, Field(strict=False), Added(as_before=None)] = None
     """`[1.0, 1.5]` plays every θ from the first number to the second, both included, in one go: the exact curve
     (curves.parquet), beside the trial's own result at `theta`, which lies between them. A third number takes only
@@ -189,7 +203,7 @@ class EvaluateConfig(Part):
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
     precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
     """Arithmetic of the clicks: decoder and refiner."""
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
     """Seed of the random ties of `clicker: interformer`."""
 
     @model_validator(mode="after")
@@ -212,9 +226,9 @@ class EvaluateConfig(Part):
 class ProfileConfig(Part):
     """What the model costs (paper, Table 3)."""
 
-    repeats: int = Field(5, ge=1)
+    repeats: Whole = Field(5, ge=1)
     """Timed repetitions of one encode and one click, after a warm-up; the median is reported."""
-    prompts_per_side: int = Field(16, ge=1)
+    prompts_per_side: Whole = Field(16, ge=1)
     """SAT latency: this many point prompts along each side of the image; published is 16, hence 256 prompts."""
 
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from samref.config import EvaluateConfig, ModelConfig, Part, ProfileConfig, Runtime, TrainConfig
+from samref.config import EvaluateConfig, ModelConfig, Part, ProfileConfig, Runtime, TrainConfig, as_json
 
 Kind = Literal["embed", "train", "evaluate", "profile"]
 
@@ -31,12 +31,12 @@ VERSION: Mapping[Kind, int] = {"embed": 1, "train": 2, "evaluate": 5, "profile":
 
 
 def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, and 1.0 written as 1, so that equal settings give equal text.
+    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1, so that equal settings give equal text; ∞ is "inf".
 
     Raises:
         TypeError: there is something in it that is no string, number, bool, None, list, tuple or mapping of strings,
             or a subclass of those; says where. Two unequal values could otherwise get the same text.
-        ValueError: a number in it is infinite, or none; says where.
+        ValueError: a number in it is -∞, or none; says where.
     """
     try:
         return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
@@ -56,6 +56,8 @@ def _plain(item: Any) -> Any:
     kind = type(item)  # exact types first: a plan of ten thousand trials comes here a million times
     if kind is float and isfinite(item):
         return int(item) if item.is_integer() else item
+    if kind is float and item == inf:
+        return "inf"
     if kind is str or kind is int or kind is bool or item is None:
         return item
     if kind is dict or isinstance(item, Mapping):
@@ -170,7 +172,7 @@ class Stage:
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain JSON values."""
-        return {name: getattr(self, name) for name in ("kind", "key", "config", "needs")}
+        return {name: as_json(getattr(self, name)) for name in ("kind", "key", "config", "needs")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Stage:

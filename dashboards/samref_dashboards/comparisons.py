@@ -139,7 +139,7 @@ def _is_level(design: Design, axis: str, level: Any, text: str) -> bool:
             return float(text) == float(level)
         except ValueError:
             return False
-    return text in (str(level), design.show(axis, level))
+    return {"inf": "∞", ".inf": "∞"}.get(text, text) in (str(level), design.show(axis, level))
 
 
 def _partners(

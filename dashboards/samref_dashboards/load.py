@@ -167,11 +167,16 @@ def _told_apart(sweeps: Sequence[Sweep]) -> tuple[Sweep, ...]:
 
 def _axes(written: Any) -> dict[str, tuple[Any, ...]]:
     values = written if isinstance(written, dict) else dict.fromkeys(written, ())
-    return {axis: tuple(map(_plain, listed)) for axis, listed in values.items()}
+    return {axis: tuple(_setting(value) for value in listed) for axis, listed in values.items()}
 
 
 def _row(written: Mapping[str, Any]) -> Trial:
-    return {key: _plain(value) for key, value in written.items()}
+    return {key: _setting(value) if "." in key else _plain(value) for key, value in written.items()}
+
+
+def _setting(value: Any) -> Any:
+    """The value of a setting, where infinity is a name beside numbers: no chart has a place for it on an axis."""
+    return "∞" if value in (math.inf, "inf") else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -57,6 +57,14 @@ def test_only_seeds_that_both_have_are_paired(write_results: Writer, tmp_path: P
     assert difference.interval.mean == pytest.approx(np.mean(ours) - np.mean(theirs))
 
 
+@pytest.mark.parametrize("theta", ["∞", "inf", ".inf"])
+def test_an_infinite_theta_is_a_level_with_a_name(write_results: Writer, tmp_path: Path, theta: str) -> None:
+    write_results(tmp_path, axes={"evaluate.theta": (1.1, float("inf"))})
+    found = compared(tmp_path, f"evaluate.theta={theta}")
+    assert found.baseline == "θ ∞"
+    assert {each.configuration.values["evaluate.theta"] for each in found.differences} == {1.1}
+
+
 def test_a_model_without_training_stands_against_the_mean_of_seeds(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "a", axes={"model.refiner": ("gfr+lfr",), "train.seed": (0, 1)})
     untrained = {"train.data": None, "train.seed": None, "train.gamma": None, "train.steps": None}

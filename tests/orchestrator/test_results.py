@@ -1,6 +1,7 @@
 """The tables: declared columns and types, from stage folders that the real store holds."""
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +110,15 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "planned": 4,
         "other_code": None,
     }
+
+
+def test_a_theta_of_infinity_is_a_number_in_the_table_and_a_text_where_json_is(store: Store, tmp_path: Path) -> None:
+    results.write(toy_plan(store, gammas=(0.6,), thetas=(1.1, math.inf)), store, {}, tmp_path, "")
+    table = pq.read_table(tmp_path / "trials.parquet")
+    assert table["evaluate.theta"].to_pylist() == [1.1, math.inf]
+    assert json.loads(table.schema.metadata[b"samref.sweep"])["axes"]["evaluate.theta"] == [1.1, "inf"]
+    config = TrialConfig(train=TrainConfig(init=TrainConfig(theta=math.inf)))
+    assert json.loads(rows.settings_row(config)["train.init"])["theta"] == "inf"
 
 
 def test_clicks_keep_the_trajectory(tables: Path) -> None:

@@ -159,6 +159,15 @@ MISTAKES = {
     "{parameters: {model.refiner: {min: 1, max: 3}}}": "{file}: model.refiner takes no numbers, so it has no min and "
     "max; list its values",
     "{resources: {train: {gpu: -1}}}": "{file}: resources.train.gpu is -1: it should be greater than or equal to 0",
+    "{trial: {train: {learning_rate: .inf}}}": "{file}: train.learning_rate is inf: it should be a finite number",
+    "{trial: {train: {seed: 9223372036854775808}}}": "{file}: train.seed is 9223372036854775808: it should be less "
+    "than or equal to 9223372036854775807",
+    "{parameters: {evaluate.theta: [.nan]}}": "{file}: evaluate.theta is nan: it should be greater than 0",
+    "{parameters: {train.gamma: [2020-01-01]}}": "{file}: train.gamma is datetime.date(2020, 1, 1): it should be a "
+    "valid number",
+    "{seeds: 10000000000000000000000}": "{file}: seeds is 10000000000000000000000: it should be less than or equal to "
+    "100000",
+    'purpose: "caf\\udce9"\n': "{file}: 'caf\\udce9' is no text that a file can hold",
     "[1, 2]": "{file}: a sweep file is a mapping of keys such as trial and parameters, not [1, 2]",
     "": "{file}: a sweep file is a mapping of keys such as trial and parameters, not None",
     "trial: {evaluate: {theta: 1}, evaluate.theta: 2}": "{file}: evaluate.theta is written twice below trial, with "

@@ -29,6 +29,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunInfo, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from samref.config import as_json
 from samref.measures import measured_of
 from samref.stage import TELEMETRY_FILE
 from samref.summary import Summary
@@ -123,7 +124,7 @@ class SweepRuns:
             params = []
         with tempfile.TemporaryDirectory() as folder:
             contents = {kind: summary.to_json() for kind, summary in summaries.items()}
-            for name, content in {**contents, "trial": trial.config.model_dump(mode="json")}.items():
+            for name, content in {**contents, "trial": as_json(trial.config.model_dump())}.items():
                 Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1))
             if run.artifact_uri.startswith("file:"):
                 # The client would ask the database where that is, which takes 3 ms.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from samref.config import Part, TrialConfig
+from samref.config import Part, TrialConfig, as_json
 from samref.measures import MEASURES, measured, measured_of
 from samref.protocol import protocol, short_hash
 from samref.stage import Stage
@@ -95,7 +95,7 @@ def settings_row(config: TrialConfig) -> dict[str, Any]:
         part: Part | None = getattr(config, part_name)
         for name, value in part.model_dump().items() if part else ():
             if isinstance(value, dict):
-                value = json.dumps(value)
+                value = json.dumps(as_json(value))
             elif isinstance(value, tuple | list):
                 value = ",".join(map(str, value))
             row[f"{part_name}.{name}"] = value

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from samref.config import as_json
 from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
@@ -53,7 +54,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
         "file": str(plan.sweep.file),
         "overrides": list(plan.sweep.overrides),
         "command": command,
-        "axes": {key: list(values) for key, values in plan.sweep.axes.items()},
+        "axes": as_json(plan.sweep.axes),
         "planned": len(plan.trials),
     }
     reader = Reader(store)

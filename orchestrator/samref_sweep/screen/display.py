@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from samref.config import as_json
 from samref.measures import MEASURES, measured_of
 from samref.progress import readable_size
 from samref.stage import Kind, Stage
@@ -106,7 +107,7 @@ def _json() -> Iterator[Display]:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One event as a line."""
-    print(json.dumps(value), flush=True)
+    print(json.dumps(as_json(value)), flush=True)
 
 
 @contextmanager

@@ -225,4 +225,7 @@ def overlap(key: str, other: str) -> bool:
 
 def _text(value: Any) -> str:
     # A number's setting takes "1e-4" in quotes too, so it is the same value as 1e-4.
-    return canonical(number_from_text(value))
+    try:
+        return canonical(number_from_text(value))
+    except (TypeError, ValueError):  # no setting takes it, which is said where it is checked
+        return repr(value)

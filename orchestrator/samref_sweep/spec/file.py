@@ -41,7 +41,7 @@ class SweepFile(Keys):
     """The axes: a dotted setting → its values, as `{values: […]}` or as the list alone; and `zip`."""
     exclude: list[dict[str, Any]] = Field([])
     """Trials to leave out: each entry names settings with a value (or a list of values), and all must fit."""
-    seeds: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
+    seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0)]] | None = None
     """Repeats every training for so many values of `train.seed` (from 0), or for those listed; tables give means."""
     scheduler: SchedulerEntry | None = None
     """`asha`: stop trainings early whose loss falls behind; their trials stay in the tables as `stopped`."""

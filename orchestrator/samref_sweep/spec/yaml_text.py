@@ -84,6 +84,18 @@ _Loader.yaml_constructors = {None: _Loader.construct_undefined} | {
 }
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_yaml_str(node)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{text!a} is no text that a file can hold", node.start_mark
+        )
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
+
+
 def parse(text: str, place: str) -> Any:
     """The value of a YAML text that was written at `place` (a file, or an option of the command line)."""
     try:
