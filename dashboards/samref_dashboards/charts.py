@@ -122,11 +122,16 @@ def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost:
     return _spec([line.encode(x=x, y=y), points], rows, description)
 
 
-def differences(rows: Rows, description: str, *, metric: str) -> Spec:
-    """Draw mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled."""
+def differences(rows: Rows, description: str, *, metric: str, domain: Sequence[float]) -> Spec:
+    """Draw mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled.
+
+    `domain` holds 0 and the intervals of all charts that are read together.
+    """
     y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False, ticks=False))
+    scale = alt.Scale(domain=list(domain), nice=True)
     base = alt.Chart().encode(y=y)
     sure = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--soft)"))
+    fill = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--ground)"))
     tooltip = [
         _WHO,
         alt.Tooltip("mean:Q", title=f"Δ {metric}", format="+.2f"),
@@ -135,10 +140,11 @@ def differences(rows: Rows, description: str, *, metric: str) -> Spec:
         alt.Tooltip("p:Q", title="adjusted p", format=".4f"),
     ]
     zero = _apart([{"x": 0}]).mark_rule(color="var(--soft)", strokeDash=[2, 3])
+    low = alt.X("low:Q", title=f"Δ {metric}: fewer ← 0 → more", scale=scale, axis=alt.Axis(tickCount=5))
     layers = [
-        zero.encode(x=alt.X("x:Q", title=f"Δ {metric}", axis=alt.Axis(tickCount=5))),
-        base.mark_rule(strokeWidth=1.75).encode(x=alt.X("low:Q", title=f"Δ {metric}"), x2=alt.X2("high:Q"), color=sure),
-        base.mark_point(size=52, opacity=1).encode(x=alt.X("mean:Q"), color=sure, tooltip=tooltip),
+        zero.encode(x=alt.X("x:Q", scale=scale)),
+        base.mark_rule(strokeWidth=1.75).encode(x=low, x2=alt.X2("high:Q"), color=sure),
+        base.mark_point(**_POINT).encode(x=alt.X("mean:Q", scale=scale), color=sure, fill=fill, tooltip=tooltip),
     ]
     return _spec(layers, rows, description, height=40 + 22 * len(rows))
 

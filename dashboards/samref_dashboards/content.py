@@ -9,7 +9,9 @@ from pathlib import Path
 from samref_dashboards import (
     charts,
     comparisons,
+    configuration_tables,
     curves,
+    findings,
     landscape,
     overview,
     paper_tables,
@@ -34,17 +36,29 @@ class Content:
     results: Results
     design: Design
     coverage: overview.Coverage
+    findings: list[findings.Finding]
+    """The answers, an axis and dataset each; none where nothing is compared."""
     best: list[overview.Best]
-    paper: tuple[Table, ...]
-    """Tables 1 to 3, and the costs that the paper does not have."""
-    figures: tuple[Figure, ...]
-    tables: tuple[Table, ...]
-    """All other tables."""
+    same: tuple[list[tuple[str, str]], list[tuple[str, str]]]
+    """What is the same in all trials: what a reader asks for, and the rest."""
+    sections: tuple[Figure | Table, ...]
+    """What proves the answers, in the order in which a reader asks for it."""
     pictures: list[pictures.Picture]
     provenance: list[tuple[str, list[str]]]
 
     @property
+    def figures(self) -> list[Figure]:
+        """The figures among the sections."""
+        return [section for section in self.sections if isinstance(section, Figure)]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables among the sections."""
+        return [section for section in self.sections if isinstance(section, Table)]
+
+    @property
     def num_random(self) -> int:
+        """Trials with random weights."""
         return sum(bool(trial["random_weights"]) for trial in self.results.trials)
 
 
@@ -61,37 +75,35 @@ def gather(
     compared = comparisons.compare(answers, design, baseline)
     hardest = answers.hardest(HARDEST)
     profiles = answers.profiles()
-    paper = (
-        paper_tables.theta(design, compared),
-        paper_tables.methods(design, compared),
-        paper_tables.cost(results, profiles),
-        paper_tables.cost_detail(results, profiles),
-    )
     with charts.unchecked():
-        figures = (
+        sections = (
+            landscape.differences(design, compared),
+            configuration_tables.configurations(design, compared),
+            configuration_tables.sweeps(results),
             curves.click_curves(design, answers.miou_curves()),
             *(curves.noc_by_axis(design, axis) for axis in design.axes if axis != DATA),
             landscape.heat_maps(design),
             landscape.tradeoffs(design),
+            trial_tables.hardest(hardest),
+            paper_tables.theta(design, compared),
+            paper_tables.methods(design, compared),
+            paper_tables.cost(results, profiles),
+            paper_tables.cost_detail(results, profiles),
             curves.training(design, answers.training_curves()),
-            landscape.differences(design, compared),
+            trial_tables.differences(design, compared),
+            trial_tables.importance(design),
+            trial_tables.trials(results, design),
+            trial_tables.computing(answers.spent()),
+            published.twins(results, design, more_published),
         )
-    tables = (
-        trial_tables.differences(design, compared),
-        trial_tables.importance(design),
-        trial_tables.trials(results, design),
-        trial_tables.computing(answers.spent()),
-        trial_tables.hardest(hardest),
-        published.twins(results, design, more_published),
-    )
     return Content(
         results=results,
         design=design,
         coverage=overview.coverage(results),
+        findings=findings.findings(design, compared),
         best=overview.best(design),
-        paper=tuple(filter(None, paper)),
-        figures=tuple(filter(None, figures)),
-        tables=tuple(filter(None, tables)),
+        same=findings.same_in_all(results, design),
+        sections=tuple(filter(None, sections)),
         pictures=pictures.pictures(results.sql, design, hardest, data_root),
         provenance=overview.provenance(results, answers.noc_90()),
     )

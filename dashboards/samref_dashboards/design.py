@@ -14,10 +14,17 @@ from samref.repetitions import SEEDS, Repetitions, summarise
 from samref_dashboards.load import Results, Trial
 
 THETA, DATA = "evaluate.theta", "evaluate.data"
-_PARTS = ("model.", "train.", "evaluate.")
+PARTS = ("model.", "train.", "evaluate.", "profile.")
+"""What the names of settings begin with."""
 _CONTENTS = ("data_fingerprint", "checkpoint_fingerprint", "num_samples")
 """Endings of columns that tell other data or weights under the same name; known of done trials only."""
 _SYMBOLS = {"theta": "θ", "gamma": "γ", "data": "dataset"}
+
+
+SIZES = {"grabcut": 50, "berkeley": 100, "davis": 345, "davis585": 585, "sbd": 6671, "hqseg44k": 1537, "coco_mval": 800}
+"""Objects of the published evaluation sets."""
+UNSTEADY = 0.2
+"""A profile whose repetitions spread wider than this, of their median, was measured on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,12 @@ class Configuration:
     def lacking(self) -> bool:
         """Whether a seed is missing."""
         return len(self.done) < len(self.trials)
+
+    @property
+    def unsteadiness(self) -> float | None:
+        """The distance between the quartiles of its profile's repetitions, of their median; None where not measured."""
+        spread, fps = self.summary("fps_spread").mean, self.summary("fps").mean
+        return None if spread is None or not fps else spread / fps
 
     @cached_property
     def by_seeds(self) -> dict[tuple[Any, ...], Trial]:
@@ -97,6 +110,37 @@ class Design:
         listed = self.listed.get(axis, ())
         return sorted({each.values[axis] for each in self.configurations}, key=lambda value: _order(value, listed))
 
+    def along(self, axis: str) -> tuple[str, ...]:
+        """Name the axes whose value is always the same at one value of this axis (coupled by `zip`)."""
+        values = {each.values[axis] for each in self.configurations}
+        return tuple(
+            other
+            for other in self.axes
+            if other != axis and len(self.levels(other)) > 1
+            if len({(each.values[axis], each.values[other]) for each in self.configurations}) == len(values)
+        )
+
+    def changing_with(self, axis: str) -> list[str]:
+        """Name all other settings that differ between this axis' values, and never at one of them."""
+        trials = [each.trials[0] for each in self.configurations]
+        names = [name for name in trials[0] if name.startswith(PARTS) and name != axis and name not in SEEDS]
+        several = [name for name in names if len({trial.get(name) for trial in trials}) > 1]
+        levels = len({trial.get(axis) for trial in trials})
+        return [name for name in several if len({(t.get(axis), t.get(name)) for t in trials}) == levels]
+
+    def counted(self, data: str) -> str:
+        """Name a dataset with how many of its objects were evaluated: `grabcut (20 of 50)`."""
+        objects = self.objects(data)
+        return f"{data} ({objects})" if objects else data
+
+    def objects(self, data: str) -> str:
+        """Say how many objects were evaluated, of how many the dataset is known to have; empty where that differs."""
+        counts = {trial.get("num_samples") for each in self.configurations if each.data == data for trial in each.done}
+        (count,), size = counts if len(counts) == 1 else (None,), SIZES.get(data)
+        if count is None:
+            return ""
+        return f"{count} of {size}" if size and count < size else str(count)
+
     @cached_property
     def _decimals(self) -> dict[str, int]:
         """Decimals that write all of an axis' numbers alike (1.05, 1.10); axes like 1e-4 have none."""
@@ -130,7 +174,7 @@ class Design:
 def find_design(results: Results) -> Design:
     """Find the axes, and group the trials into configurations."""
     trials = results.trials
-    settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(_PARTS)))
+    settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(PARTS[:3])))
     declared: dict[str, tuple[Any, ...]] = {}
     for sweep in results.sweeps:
         declared |= {axis: (*declared.get(axis, ()), *values) for axis, values in sweep.axes.items()}

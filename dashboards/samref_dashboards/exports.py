@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
-from samref_dashboards import theme
+from samref_dashboards import paper, theme
 from samref_dashboards.content import Content
 from samref_dashboards.figure_kit import Figure, Panel
 from samref_dashboards.load import ResultsError
-from samref_dashboards.tables import RANDOM, Cell, Row, Table
+from samref_dashboards.tables import RANDOM, Cell, Column, Row, Table, overs
 
 WIDTH_PX = 320
 """The width of a chart in a file: a column of a two-column paper."""
@@ -41,7 +41,7 @@ def write(content: Content, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     formats: Mapping[str, Callable[[Table], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
-    for table in (*content.paper, *content.tables):
+    for table in content.tables:
         for suffix, text in formats.items():
             written.append(folder / f"{table.name}.{suffix}")
             written[-1].write_text(text(table), encoding="utf-8", newline="")
@@ -57,7 +57,8 @@ def write(content: Content, folder: Path) -> list[Path]:
 
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown, with its caption above and its notes below."""
-    labels = [f"{column.label} (paper)" if column.paper else column.label for column in table.columns]
+    above = ["paper: " if column.paper else f"{column.over} " if column.over else "" for column in table.columns]
+    labels = [f"{over}{column.label}" for over, column in zip(above, table.columns, strict=True)]
     lines = [
         f"**{_md(table.caption)}**",
         "",
@@ -65,8 +66,9 @@ def markdown(table: Table) -> str:
         _md_row("---:" if column.numeric else "---" for column in table.columns),
     ]
     for block in table.blocks:
-        if block.caption:
-            lines.append(_md_row([f"*{_md(block.caption)}*", *[""] * (len(labels) - 1)]))
+        if block.caption or block.folded:
+            caption = f"{block.caption} ({paper.ORIENTATION})" if block.folded else block.caption
+            lines.append(_md_row([f"*{_md(caption)}*", *[""] * (len(labels) - 1)]))
         for row in block.rows:
             cells = [f"**{_md(cell.text)}**" if cell.best else _md(cell.text) for cell in row.cells]
             cells[0] += f" ({RANDOM})" if row.random_weights else ""
@@ -131,6 +133,7 @@ def latex(table: Table) -> str:
         rf"\label{{tab:{table.name}}}",
         _FITTED + rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
         r"\toprule",
+        *_tex_overs(columns),
         " & ".join(tex(column.label) for column in columns) + r" \\",
     ]
     for caption, inside in blocks:
@@ -145,6 +148,19 @@ def latex(table: Table) -> str:
     lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [r"\par\smallskip\footnotesize", tex(table.note)] if table.note else []
     return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _tex_overs(columns: Sequence[Column]) -> list[str]:
+    """The row above the headings, with a rule under each group; nothing where there are no groups."""
+    groups = overs(columns)
+    if not any(group.text for group in groups):
+        return []
+    spans, rules, end = [], [], 0
+    for each in groups:
+        end += each.span
+        spans.append(rf"\multicolumn{{{each.span}}}{{c}}{{{tex(each.text)}}}" if each.text else " & " * (each.span - 1))
+        rules += [rf"\cmidrule(lr){{{end - each.span + 1}-{end}}}"] if each.text else []
+    return [" & ".join(spans) + r" \\", " ".join(rules)]
 
 
 def _says_something(table: Table, n: int, rows: list[Row]) -> bool:

@@ -9,8 +9,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from samref_dashboards import paper, theme
+from samref_dashboards.findings import MAX_FINDINGS
 from samref_dashboards.queries import Curve
-from samref_dashboards.tables import RANDOM, Cell, Column, Row
+from samref_dashboards.tables import RANDOM, Cell, Column, Row, overs
 
 TALL = 25
 """Rows above which a table scrolls in itself."""
@@ -27,8 +28,9 @@ def render(**content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"cells": _cells, "tall": TALL, "slim": SLIM, "random_mark": RANDOM}
-    environment.globals["paper_source"] = paper.THETA_SOURCE
+    environment.globals |= {"cells": _cells, "overs": overs, "tall": TALL, "slim": SLIM}
+    environment.globals |= {"random_mark": RANDOM, "most_findings": MAX_FINDINGS}
+    environment.globals["orientation"] = paper.ORIENTATION
     return environment.get_template("page.html").render(
         **content, light=theme.LIGHT, dark=theme.DARK, chart_config=theme.CHART_CONFIG
     )

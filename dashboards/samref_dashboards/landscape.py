@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from samref_dashboards import charts, metrics
-from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.comparisons import LEVEL, Comparisons
 from samref_dashboards.design import DATA, Configuration, Design
 from samref_dashboards.figure_kit import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
 from samref_dashboards.metrics import Metric
@@ -22,6 +23,8 @@ COSTS = (
 """What quality can be held against, best first."""
 MAX_SQUARES = 400
 MAX_POINTS = 400
+MAX_ROWS = 24
+"""Values of all axes in one chart of differences."""
 
 
 def heat_maps(design: Design) -> Figure | None:
@@ -136,21 +139,26 @@ def _front(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def differences(design: Design, comparisons: Comparisons) -> Figure | None:
-    """Show mean differences to the baseline with their intervals, a chart per metric and dataset."""
+    """Show what each value of each axis does against the axis' baseline, a chart per metric and dataset."""
+    effects = comparisons.effects
+    names = {(one.axis, one.value): f"{design.label(one.axis)} {design.show(one.axis, one.value)}" for one in effects}
+    against = {(one.axis, one.value): f" − {design.show(one.axis, one.baseline)}" for one in effects}
+    ends = [0.0, *(end for one in effects for end in (one.interval.low, one.interval.high))]
+    domain = [1.08 * min(ends), 1.08 * max(ends)] if any(ends) else [-1.0, 1.0]
     panels = []
-    for data in dict.fromkeys(difference.configuration.data for difference in comparisons.differences):
-        for metric in metrics.COMPARED:
-            found = [d for d in comparisons.differences if d.metric == metric.key and d.configuration.data == data]
-            rows = [
-                {"configuration": design.describe(one.configuration.values, leave_out=[DATA]) or data}
-                | {"mean": one.interval.mean, "low": one.interval.low, "high": one.interval.high}
-                | {"p": one.adjusted_p, "sure": one.significant}
-                for one in found[:24]
-            ]
-            title = f"Δ {metric.label}, {data}"
-            panels.append(Panel(title, charts.differences(rows, title, metric=metric.label), data))
-    note = f"95 % intervals of the difference to {comparisons.baseline}; less is better. Coloured: Holm-adjusted "
-    note += "p < 0.05. At most 24 a chart; all are in the table below."
-    title = f"Differences to {comparisons.baseline}"
+    for data, metric in product(dict.fromkeys(one.data for one in effects), metrics.COMPARED):
+        rows = [
+            {"configuration": names[one.axis, one.value] + against[one.axis, one.value]}
+            | {"mean": one.interval.mean, "low": one.interval.low, "high": one.interval.high}
+            | {"p": one.adjusted_p, "sure": one.significant}
+            for one in effects
+            if one.metric == metric.key and one.data == data
+        ]
+        title = f"{metric.label}, {design.counted(data)}"
+        panels.append(
+            Panel(title, charts.differences(rows[:MAX_ROWS], f"Δ {title}", metric=metric.label, domain=domain), data)
+        )
+    note = "Left of 0: fewer clicks. Each value of an axis against the axis’ baseline, all else equal: mean and 95 % "
+    note += f"interval of the paired difference over objects. Filled: p < {LEVEL:g}, {comparisons.how_effects}."
     # Names take half of a chart.
-    return figure(design, "differences", title, note, (), panels, dashed=False, widest=2)
+    return figure(design, "differences", "What each axis does", note, (), panels, dashed=False, widest=2)

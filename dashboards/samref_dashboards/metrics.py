@@ -33,6 +33,11 @@ class Metric:
         unit = {100: "percent", 1e-6: "millions"}.get(self.scale, self.unit)
         return f"{', in '.join(filter(None, [self.meaning, unit]))} ({self.key})" if self.meaning else self.key
 
+    @property
+    def timed(self) -> bool:
+        """Whether a clock measured it, so that a busy machine changes it."""
+        return self.key == FPS.key or "seconds" in self.key.split("_")
+
     def write(self, value: float | None) -> str:
         """Write a value as text; a dash when it was not measured, more digits than usual where those would say 0."""
         if value is None:

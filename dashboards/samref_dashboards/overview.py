@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from samref_dashboards import metrics, paper
+from samref_dashboards import metrics
 from samref_dashboards.design import DATA, Design
 from samref_dashboards.load import SCHEMA, Results, Trial
 
@@ -37,8 +37,6 @@ class Best:
     configuration: str
     """The configuration, or how many share the lowest."""
     n: str
-    published: str
-    """NoC90 of SAM-REF on this dataset; empty where none is published."""
 
 
 def coverage(results: Results) -> Coverage:
@@ -79,8 +77,7 @@ def best(design: Design) -> list[Best]:
             alone = len(top) == 1
             value = metrics.NOC_90.write_summary(summary) if alone else metrics.NOC_90.write(summary.mean)
             name = design.describe(top[0].values, leave_out=[DATA]) if alone else f"{len(top)} configurations alike"
-            published = metrics.NOC_90.write(paper.NOC_90[data]) if data in paper.NOC_90 else ""
-            winners.append(Best(data, value, name, f"n = {summary.count}", published))
+            winners.append(Best(data, value, name, f"n = {summary.count}"))
     return winners
 
 

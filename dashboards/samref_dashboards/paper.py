@@ -5,7 +5,21 @@ Every row of numbers is in the order of its table's metrics, and in their stored
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from samref_dashboards import metrics
+from samref_dashboards.design import SIZES
+
+ORIENTATION = "published, for orientation: on another dataset, another number of objects, or by another protocol"
+
+
+def comparable(trial: Mapping[str, Any], data: str) -> bool:
+    """Tell whether a number published for a dataset may stand beside this trial's: same objects, clicker and clicks."""
+    protocol = trial.get("evaluate.clicker"), trial.get("evaluate.max_clicks"), trial.get("evaluate.stop_at")
+    same = trial["evaluate.data"] == data and trial.get("num_samples") == SIZES[data]
+    return same and protocol == ("ritm", 20, None)
+
 
 THETA_SOURCE = "paper (ViT-H, DAVIS)"
 THETA_METRICS = (metrics.ON_GLOBAL, metrics.ON_PREVIOUS, metrics.NOC_90, metrics.NOC_95)
@@ -30,6 +44,7 @@ METHODS: dict[tuple[str, str], tuple[float, ...]] = {
 }
 """Table 2: (method, backbone; * frozen) on the 1 537 images of HQSeg-44K's validation."""
 
+NOC_90_SOURCE = "paper (SAM-REF, its best model)"
 NOC_90: dict[str, float] = {"grabcut": 1.36, "berkeley": 1.43, "davis": 4.54, "sbd": 4.44}
 """Main text: SAM-REF's NoC90 by dataset."""
 

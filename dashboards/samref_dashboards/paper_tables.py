@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from samref_dashboards import metrics, paper
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.design import DATA, THETA, Configuration, Design, show
+from samref_dashboards.design import DATA, THETA, UNSTEADY, Configuration, Design, show
 from samref_dashboards.load import Results
 from samref_dashboards.metrics import Metric
-from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, number, plain, summaries
+from samref_dashboards.tables import (
+    BUSY,
+    BUSY_NOTE,
+    Block,
+    Cell,
+    Column,
+    Row,
+    Table,
+    column,
+    number,
+    plain,
+    reading,
+    summaries,
+)
 
 Profiles = Mapping[str, Mapping[str, Any]]
 """Stage of a profile -> its row of profile.parquet."""
@@ -30,16 +44,19 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
         return None
     ours = metrics.described(paper.THETA_METRICS, design.fields)
     known = any(level in paper.THETA for level in design.levels(THETA))
-    theirs = [column(metric, paper=True) for metric in ours if known]
-    davis = any(each.data == "davis" for each in design.configurations)
-    blocks = []
-    for configurations in acting:
-        # Published on DAVIS: beside another dataset only where ours has no DAVIS at all.
-        published = paper.THETA if configurations[0].data == "davis" or not davis else {}
-        levels = [each.values[THETA] for each in configurations]
-        before = [[Cell(design.show(THETA, level), level)] for level in levels]
-        after = [_numbers(ours, published[v]) if v in published else [Cell("")] * len(theirs) for v in levels]
-        blocks.append(_block(design, comparisons, configurations, [THETA], before=before, ours=ours, after=after))
+    beside = [known and paper.comparable(each[0].trials[0], "davis") for each in acting]
+    theirs = [column(metric, paper=paper.THETA_SOURCE) for metric in ours if any(beside)]
+    levels = [[each.values[THETA] for each in inside] for inside in acting]
+    before = [[[Cell(design.show(THETA, value), value)] for value in inside] for inside in levels]
+    after = [
+        [_numbers(ours, paper.THETA[v]) if is_so and v in paper.THETA else [Cell("")] * len(theirs) for v in inside]
+        for is_so, inside in zip(beside, levels, strict=True)
+    ]
+    blocks = _blocks(design, comparisons, acting, [THETA], before=before, ours=ours, after=after)
+    note = reading(design, comparisons, (row for block in blocks for row in block.rows))
+    if known and not any(beside):
+        rows = {(f"{theta:.2f}",): row for theta, row in paper.THETA.items()}
+        blocks += [_published(paper.THETA_SOURCE, rows, ours, Cell(""), folded=True)]
     return Table(
         name="table1-theta",
         title="Threshold θ",
@@ -47,7 +64,7 @@ def theta(design: Design, comparisons: Comparisons) -> Table | None:
         "mask, and number of clicks to IoU 90 % and 95 % (the paper’s Table 1).",
         columns=(Column(label="θ", key=THETA, title=THETA, numeric=True), *map(column, ours), _N, *theirs),
         blocks=tuple(blocks),
-        note=_note(design, comparisons, blocks),
+        note=note,
     )
 
 
@@ -57,32 +74,31 @@ def methods(design: Design, comparisons: Comparisons) -> Table | None:
     if not several or not any(each.done for each in design.configurations):
         return None
     ours = metrics.described(paper.METHODS_METRICS, design.fields)
-    blocks = []
-    for configurations in design.split(METHOD_AXES).values():
-        ordered = sorted(configurations, key=lambda configuration: _rank(configuration.trials[0]))
+    grouped = [sorted(each, key=lambda one: _rank(one.trials[0])) for each in design.split(METHOD_AXES).values()]
+    before = []
+    for ordered in grouped:
         names = [method(each.trials[0]) for each in ordered]
         # Two models that the paper's words do not tell apart have their own names beside.
-        before = [
-            (
-                Cell(name[0]),
-                Cell(f"{name[1]} ({each.trials[0]['model.backbone']})" if names.count(name) > 1 else name[1]),
-            )
+        full = [
+            f"{name[1]} ({each.trials[0]['model.backbone']})" if names.count(name) > 1 else name[1]
             for each, name in zip(ordered, names, strict=True)
         ]
-        blocks.append(_block(design, comparisons, ordered, METHOD_AXES, before=before, ours=ours))
+        before.append([(Cell(name[0]), Cell(backbone)) for name, backbone in zip(names, full, strict=True)])
+    blocks = _blocks(design, comparisons, grouped, METHOD_AXES, before=before, ours=ours)
     clicks = metrics.latency_clicks(trial for each in design.configurations for trial in each.done)
-    note = _note(design, comparisons, blocks)
+    note = reading(design, comparisons, (row for block in blocks for row in block.rows))
     if any("*" in row.cells[1].text for block in blocks for row in block.rows):
         note = f"ViT-H*, with a star after the backbone: frozen in training. {note}"
     if clicks != str(metrics.PAPER_CLICKS):
         note = f"The paper’s latency is of {metrics.PAPER_CLICKS} clicks. {note}"
+    folded = not any(paper.comparable(each.trials[0], "hqseg44k") for each in design.configurations)
     return Table(
         name="table2-methods",
         title="Methods",
         caption=f"Latency (one encode and {clicks} single clicks), mean IoU after 5 clicks, and clicks to IoU 90 % "
         "and 95 % (the paper’s Table 2).",
         columns=(*_WHO, *map(column, ours), _N),
-        blocks=(*blocks, _published(paper.METHODS_SOURCE, paper.METHODS, ours, Cell(""))),
+        blocks=(*blocks, _published(paper.METHODS_SOURCE, paper.METHODS, ours, Cell(""), folded=folded)),
         note=note,
     )
 
@@ -95,7 +111,7 @@ def cost(results: Results, profiles: Profiles) -> Table | None:
     by_device: dict[str, list[Row]] = {}
     ranked = _ranked(profiles)
     for row, who in zip(ranked, _who(results, ranked), strict=True):
-        cells = (*map(Cell, who), *_numbers(ours, [_float(row.get(metric.key)) for metric in ours]))
+        cells = (*map(Cell, who), *(_cost(metric, row) for metric in ours))
         by_device.setdefault(_device(row), []).append(Row(cells=cells))
     return Table(
         name="table3-cost",
@@ -103,9 +119,10 @@ def cost(results: Results, profiles: Profiles) -> Table | None:
         caption="Parameters, speed and memory for one encode and one click (the paper’s Table 3, which counts "
         "parameters on leaf modules).",
         columns=(*_WHO, *map(column, ours)),
+        note=BUSY_NOTE if any(cell.mark for rows in by_device.values() for row in rows for cell in row.cells) else "",
         blocks=(
             *(Block(caption=f"Measured here, {device}", rows=tuple(rows)) for device, rows in by_device.items()),
-            _published(paper.COST_SOURCE, paper.COST, ours),
+            _published(paper.COST_SOURCE, paper.COST, ours, folded=True),
         ),
     )
 
@@ -121,7 +138,7 @@ def cost_detail(results: Results, profiles: Profiles) -> Table | None:
     columns = [(Column(label="measure", key="measure"), [Cell(metric.label, metric.key) for metric in shown])]
     for name, row in zip(names, ranked, strict=True):
         label = f"{name}, {_device(row)}" if names.count(name) > 1 else name
-        cells = [number(metric, _float(row.get(metric.key))) for metric in shown]
+        cells = [_cost(metric, row) for metric in shown]
         columns.append((Column(label=label, key=label, numeric=True), cells))
     caption = f"Where a model’s time and parameters go, on {', '.join(dict.fromkeys(map(_device, ranked)))}."
     if metrics.LATENCY in shown:
@@ -185,46 +202,47 @@ def _numbers(ours: Sequence[Metric], values: Sequence[float | None]) -> list[Cel
 
 
 def _published(
-    source: str, rows: Mapping[tuple[str, str], Sequence[float]], ours: Sequence[Metric], *after: Cell
+    source: str, rows: Mapping[Any, Sequence[float]], ours: Sequence[Metric], *after: Cell, folded: bool
 ) -> Block:
     made = (Row(cells=(*map(Cell, who), *_numbers(ours, row), *after), paper=True) for who, row in rows.items())
-    return Block(caption=source, rows=tuple(made))
+    return Block(caption=source, rows=tuple(made), folded=folded)
 
 
-def _block(
+def _blocks(
     design: Design,
     comparisons: Comparisons,
-    configurations: Sequence[Configuration],
+    grouped: Sequence[Sequence[Configuration]],
     leave_out: Sequence[str],
     *,
-    before: Sequence[Sequence[Cell]],
+    before: Sequence[Sequence[Sequence[Cell]]],
     ours: Sequence[Metric],
-    after: Sequence[Sequence[Cell]] = (),
-) -> Block:
-    """Rows of what was measured, with the cells `before` and `after`; the caption says what all of them share."""
-    measured = summaries(configurations, ours, comparisons)
-    rows = tuple(
-        Row(
-            cells=(*names, *cells, Cell(each.summary("noc_at_90").count), *more),
-            random_weights=each.random_weights,
-            status="done" if each.done else str(each.trials[0]["status"]),
+    after: Sequence[Sequence[Sequence[Cell]]] = (),
+) -> list[Block]:
+    """Rows of what was measured, with the cells `before` and `after`; the captions say what all rows share."""
+    blocks = []
+    every = zip(grouped, before, summaries(grouped, ours, comparisons), after or [()] * len(grouped), strict=True)
+    for configurations, first, measured, last in every:
+        rows = tuple(
+            Row(
+                cells=(*names, *cells, Cell(each.summary("noc_at_90").count), *more),
+                random_weights=each.random_weights,
+                status="done" if each.done else str(each.trials[0]["status"]),
+            )
+            for each, names, cells, more in zip(configurations, first, measured, last or [()] * len(first), strict=True)
         )
-        for each, names, cells, more in zip(configurations, before, measured, after or [()] * len(before), strict=True)
-    )
-    names = {each.data for each in configurations}
-    data = names.pop() if len(names) == 1 else ""
-    caption = design.describe(configurations[0].values, leave_out=[*leave_out, DATA])
-    return Block(caption=" · ".join(filter(None, [data, caption])), rows=rows, data=data)
+        names = {each.data for each in configurations}
+        data = names.pop() if len(names) == 1 else ""
+        caption = design.describe(configurations[0].values, leave_out=[*leave_out, DATA])
+        shown = design.counted(data) if data else ""
+        blocks.append(Block(caption=" · ".join(filter(None, [shown, caption])), rows=rows, data=data))
+    return blocks
 
 
-def _note(design: Design, comparisons: Comparisons, blocks: Sequence[Block]) -> str:
-    parts = [f"Mean ± standard deviation over {', '.join(design.seeds)}."] if design.seeds else []
-    cells = [cell for block in blocks for row in block.rows for cell in row.cells]
-    if any(cell.best for cell in cells):
-        parts.append("Best of a block in bold, where no seed is missing.")
-    if any(cell.mark for cell in cells):
-        parts.append(f"* differs from {comparisons.baseline} ({comparisons.how}).")
-    return " ".join(parts)
+def _cost(metric: Metric, profile: Mapping[str, Any]) -> Cell:
+    """The cell of what a profile measured, marked where its times are unsteady."""
+    cell, spread, fps = number(metric, _float(profile.get(metric.key))), profile.get("fps_spread"), profile.get("fps")
+    busy = metric.timed and cell.value is not None and spread and fps and spread / fps > UNSTEADY
+    return replace(cell, text=cell.text + BUSY, mark=BUSY) if busy else cell
 
 
 def _float(value: object) -> float | None:

@@ -93,7 +93,7 @@ def twins(results: Results, design: Design, more: Iterable[Path] = ()) -> Table 
         return None
     columns = (
         Column(label="published", key="published"),
-        *(column(metric, paper=True) for metric in shown),
+        *(column(metric, paper="published") for metric in shown),
         Column(label="beside ours", key="beside", title="which keys of the protocol differ"),
         Column(label="source", key="source"),
     )
@@ -117,4 +117,5 @@ def _block(name: str, keys: Mapping[str, Any], rows: Sequence[Published], shown:
             made.append(Row(cells=(Cell(row.name), *cells, verdict, Cell(row.source)), paper=True))
     made.sort(key=lambda row: row.cells[-2].value != "yes")
     said = " · ".join(f"{key} {_short(value)}" for key, value in keys.items())
-    return Block(caption=f"{name}: {said}", rows=tuple(made), data=str(keys.get("dataset", "")))
+    beside = any(row.cells[-2].value == "yes" for row in made)
+    return Block(caption=f"{name}: {said}", rows=tuple(made), data=str(keys.get("dataset", "")), folded=not beside)

@@ -7,7 +7,7 @@ then stands for the clicks that it did not make.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,13 +43,16 @@ class HardObject(NamedTuple):
     """Mean IoU after each click."""
 
 
-class ClicksNeeded(NamedTuple):
-    """How many clicks one trial needed for each of its objects."""
+Contrast = Mapping[str, float]
+"""Trial -> its weight in a sum over trials; the weights of two sides are positive and negative, and each sum to 1."""
 
-    identity: str
-    """Equal if and only if two trials have the same objects, in the order of `values`."""
-    values: dict[str, NDArray[np.float64]]
-    """`noc_at_90`, `noc_at_95` -> clicks, one per object."""
+PER_OBJECT = {
+    **{f"noc_at_{percent}": f"coalesce(first_{percent}, max_clicks)" for percent in (85, 90, 95)},
+    # RITM's rule: who succeeds at the last click has failed.
+    **{f"nof_at_{percent}": f"(coalesce(first_{percent}, max_clicks) = max_clicks)::INT" for percent in (85, 90, 95)},
+    "miou_at_5": "iou_5",
+}
+"""The metrics that are means (or sums) over objects -> one object's value, of a trial's objects."""
 
 
 class Spent(NamedTuple):
@@ -80,10 +83,11 @@ class Answers:
             "random": pa.array([each.random_weights for _, each, _ in done], pa.bool_()),
         }
         self._sql.register("grouped", pa.table(grouped))
+        firsts = ", ".join(f"min(click) FILTER (iou >= {at / 100}) AS first_{at}" for at in (85, 90, 95))
         self._sql.execute(f"""
             CREATE TEMP TABLE {self._objects} AS
             SELECT trial, dataset, sample, max(click) AS clicks, arg_max(iou, click) AS final_iou,
-                   min(click) FILTER (iou >= 0.9) AS first_90, min(click) FILTER (iou >= 0.95) AS first_95,
+                   {firsts}, coalesce(any_value(iou) FILTER (click = 5), arg_max(iou, click)) AS iou_5,
                    any_value(max_clicks) AS max_clicks, any_value(grp) AS grp, any_value(random) AS random
             FROM clicks JOIN grouped USING (trial) GROUP BY trial, dataset, sample""")
 
@@ -94,20 +98,26 @@ class Answers:
         )
         return dict(made.fetchall())
 
-    def clicks_needed(self, trials: Iterable[str]) -> dict[str, ClicksNeeded]:
-        """Count the clicks that every object of these trials needed."""
-        rows = self._sql.execute(
-            f"""
-            SELECT trial, md5(string_agg(dataset || chr(0) || sample, chr(1) ORDER BY dataset, sample)),
-                   list(coalesce(first_90, max_clicks) ORDER BY dataset, sample),
-                   list(coalesce(first_95, max_clicks) ORDER BY dataset, sample)
-            FROM {self._objects} WHERE list_contains(?, trial) GROUP BY trial""",
-            [list(dict.fromkeys(trials))],
-        ).fetchall()
-        return {
-            trial: ClicksNeeded(identity, {"noc_at_90": np.array(at_90, float), "noc_at_95": np.array(at_95, float)})
-            for trial, identity, at_90, at_95 in rows
-        }
+    def contrasts(self, wanted: Sequence[Contrast]) -> list[NDArray[np.float64] | None]:
+        """Sum each object's values over trials: N×K, by dataset and name, K in the order of PER_OBJECT.
+
+        None where the trials of a contrast do not have the same objects.
+        """
+        weights = [(index, trial, weight) for index, each in enumerate(wanted) for trial, weight in each.items()]
+        columns = [list(column) for column in zip(*weights, strict=True)] or [[], [], []]
+        types = (pa.int64(), pa.string(), pa.float64())
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        self._sql.register("weights", pa.table(arrays, names=["contrast", "trial", "weight"]))
+        sums = ", ".join(f"sum(weight * {value})::DOUBLE AS {name}" for name, value in PER_OBJECT.items())
+        rows = self._sql.execute(f"""
+            SELECT contrast, count(*) AS trials, {sums} FROM {self._objects} JOIN weights USING (trial)
+            GROUP BY contrast, dataset, sample ORDER BY contrast, dataset, sample""").fetchnumpy()
+        found: list[NDArray[np.float64] | None] = []
+        for index, each in enumerate(wanted):
+            start, end = np.searchsorted(rows["contrast"], [index, index + 1])
+            whole = end > start and (rows["trials"][start:end] == len(each)).all()
+            found.append(np.stack([rows[name][start:end] for name in PER_OBJECT], axis=1) if whole else None)
+        return found
 
     def miou_curves(self) -> dict[int, Curve]:
         """Compute each configuration's (its index) mean IoU after each click, over objects, then over repetitions."""

@@ -22,10 +22,11 @@ import duckdb
 from samref_dashboards import claims, explore, exports, html
 from samref_dashboards.content import Content, gather
 from samref_dashboards.fetch import fetch
+from samref_dashboards.figure_kit import Figure
 from samref_dashboards.load import ResultsError, load
 
 MAX_BLOCK_ROWS = 400
-"""Rows of one of the paper's tables in a page; --tables writes all."""
+"""Rows of a table of several blocks in a page; --tables writes all."""
 WATCH_SECONDS = 5.0
 """Between two looks at the files; the page looks for itself as often."""
 _BUNDLE = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
@@ -35,7 +36,7 @@ def build(content: Content, *, refresh_seconds: float | None = None) -> str:
     """Make the page as text; with `refresh_seconds` it loads itself again as often."""
     return html.render(
         content=content,
-        paper=[table.limited(MAX_BLOCK_ROWS) for table in content.paper],
+        sections=[each if isinstance(each, Figure) else each.limited(MAX_BLOCK_ROWS) for each in content.sections],
         specs=[panel.spec for figure in content.figures for panel in figure.panels],
         # One bundle draws all charts; it is left out of pages that have none.
         bundle=_bundle() if content.figures else "",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, groupby, product
+from typing import NamedTuple
 
 from samref_dashboards.comparisons import Comparisons
-from samref_dashboards.design import Configuration
+from samref_dashboards.design import UNSTEADY, Configuration, Design
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import Curve
-from samref_dashboards.statistics import best
 
 RANDOM = "random weights – not a result"
 """How whatever was computed with random weights is marked, everywhere."""
 SIGNIFICANT = "*"
 """After a number that differs from its baseline's (Holm-adjusted p < 0.05)."""
+BUSY = "‡"
+"""After a time whose repetitions spread by more than a fifth."""
+BUSY_NOTE = "‡ unsteady: its repetitions’ quartiles lie more than 20 % of the median apart; never bold."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Column:
     numeric: bool = False
     paper: bool = False
     """Published numbers, not ours."""
+    over: str = ""
+    """What stands above this column and those beside it that have the same: a dataset, a source."""
     data: bool = False
     """Names a dataset: what the page's filter looks at."""
 
@@ -75,6 +80,8 @@ class Block:
     rows: tuple[Row, ...]
     data: str = ""
     """The dataset of all rows; empty where they have several."""
+    folded: bool = False
+    """Published under other conditions: for orientation, behind a click, and never beside our numbers."""
 
     @property
     def all_random(self) -> bool:
@@ -111,6 +118,20 @@ class Table:
         return replace(self, blocks=self.blocks[:kept], note=note)
 
 
+class Over(NamedTuple):
+    """A heading above columns."""
+
+    text: str
+    span: int
+    paper: bool
+
+
+def overs(columns: Sequence[Column]) -> list[Over]:
+    """List what stands above the columns, those side by side that have the same together."""
+    groups = (list(inside) for _, inside in groupby(columns, key=lambda column: column.over))
+    return [Over(inside[0].over, len(inside), inside[0].paper) for inside in groups]
+
+
 Filled = tuple[Column, Sequence[Cell]]
 """A column with its cells, one for each row."""
 
@@ -139,10 +160,11 @@ def plain(
     return Table(name=name, title=title, caption=caption, columns=heads, blocks=(block,), note=note, sortable=sortable)
 
 
-def column(metric: Metric, *, paper: bool = False) -> Column:
-    """Make the column of a metric, ours or the published one beside it."""
-    key = f"paper_{metric.key}" if paper else metric.key
-    return Column(label=metric.label, key=key, title=metric.title, numeric=True, paper=paper)
+def column(metric: Metric, *, paper: str = "", data: str = "") -> Column:
+    """Make the column of a metric: ours, of one dataset, or the published one, of which `paper` is the source."""
+    key = "_".join(filter(None, ["paper" if paper else "", metric.key, data.partition(" ")[0]]))
+    title, over = metric.title, paper or data
+    return Column(label=metric.label, key=key, title=title, numeric=True, paper=bool(paper), over=over)
 
 
 def number(metric: Metric, value: float | None) -> Cell:
@@ -150,36 +172,62 @@ def number(metric: Metric, value: float | None) -> Cell:
     return Cell(metric.write(value), value=value)
 
 
-def tops(metric: Metric, values: Sequence[float | None], datasets: Sequence[str]) -> set[int]:
-    """Find the indices of the best value of each dataset; nothing is best where neither way is better."""
-    found: set[int] = set()
-    for data in set(datasets) if metric.better else ():
-        own = [value if other == data else None for value, other in zip(values, datasets, strict=True)]
-        found |= best(own, metric.better or "")
-    return found
-
-
 def summaries(
-    configurations: Sequence[Configuration], shown: Sequence[Metric], comparisons: Comparisons | None = None
-) -> list[list[Cell]]:
-    """Make a row of cells per configuration: mean ± std; the best of each metric and dataset is marked.
+    blocks: Sequence[Sequence[Configuration]], shown: Sequence[Metric], comparisons: Comparisons
+) -> list[list[list[Cell]]]:
+    """Make a row of cells for each configuration of each block: mean ± std.
 
-    Random weights are never best, and neither is a mean that lacks a seed.
+    The best of a block, metric and dataset is marked where it can be told from the next. Random weights are never
+    best, and neither is a mean that lacks a seed.
     """
-    rows: list[list[Cell]] = [[] for _ in configurations]
-    for metric in shown:
-        measured = [each.summary(metric.key) for each in configurations]
-        # Rounded as it is shown: two numbers that read alike are equally good.
-        real = [
-            None
-            if each.random_weights or not summary.whole or summary.mean is None
-            else round(summary.mean * metric.scale, metric.digits)
-            for each, summary in zip(configurations, measured, strict=True)
-        ]
-        top = tops(metric, real, [each.data for each in configurations])
-        for index, (configuration, summary) in enumerate(zip(configurations, measured, strict=True)):
-            differs = comparisons is not None and comparisons.differs(configuration, metric.key)
-            mark = SIGNIFICANT if differs else ""
-            text = metric.write_summary(summary) + mark
-            rows[index].append(Cell(text, summary.mean, summary.std, best=index in top, mark=mark))
-    return rows
+    made = [[[summary_cell(each, metric, comparisons) for metric in shown] for each in block] for block in blocks]
+    found = [
+        ((block, first, column), (blocks[block][first], blocks[block][second], metric))
+        for block, (column, metric) in product(range(len(blocks)), enumerate(shown))
+        for first, second in _first_two(blocks[block], metric)
+    ]
+    leading = comparisons.leads([pair for _, pair in found])
+    for ((block, row, column), _), leads in zip(found, leading, strict=True):
+        made[block][row][column] = replace(made[block][row][column], best=leads)
+    return made
+
+
+def summary_cell(configuration: Configuration, metric: Metric, comparisons: Comparisons) -> Cell:
+    """Make the cell of a configuration's mean, with the marks that it needs to be read rightly."""
+    summary = configuration.summary(metric.key)
+    mark = SIGNIFICANT if comparisons.differs(configuration, metric.key) else ""
+    if metric.timed and metric.key in configuration.profiled and (configuration.unsteadiness or 0) > UNSTEADY:
+        mark = BUSY
+    text = metric.write_summary(summary)
+    count = configuration.done[0].get("num_samples") if configuration.done else None
+    if metric.key.startswith("nof_") and summary.mean is not None and count:
+        text += f" of {count}"
+    return Cell(text + mark, summary.mean, summary.std, mark=mark)
+
+
+def reading(design: Design, comparisons: Comparisons, rows: Iterable[Row]) -> str:
+    """Say how the numbers of these rows are to be read: what ±, bold and marks mean, where they are there."""
+    parts = [f"Mean ± standard deviation over {', '.join(design.seeds)}; n: how many."] if design.seeds else []
+    cells = [cell for row in rows for cell in row.cells]
+    if any(cell.best for cell in cells):
+        parts.append("Bold: the best, where it can be told from the next (p < 0.05).")
+    if any(cell.mark == SIGNIFICANT for cell in cells):
+        parts.append(f"* differs from {comparisons.baseline} ({comparisons.how}).")
+    if any(cell.mark == BUSY for cell in cells):
+        parts.append(BUSY_NOTE)
+    return " ".join(parts)
+
+
+def _first_two(block: Sequence[Configuration], metric: Metric) -> list[tuple[int, int]]:
+    """The places of each dataset's best and second best; none where several are best as they are written."""
+    found = []
+    for data in dict.fromkeys(each.data for each in block) if metric.better else ():
+        summaries = [(index, each.summary(metric.key)) for index, each in enumerate(block) if each.data == data]
+        ranked = sorted(
+            (round(one.mean * metric.scale, metric.digits) * (1 if metric.better == "lower" else -1), index)
+            for index, one in summaries
+            if one.whole and one.mean is not None and not block[index].random_weights
+        )
+        if len(ranked) > 1 and ranked[0][0] < ranked[1][0]:
+            found.append((ranked[0][1], ranked[1][1]))
+    return found

@@ -24,7 +24,6 @@ from samref_dashboards.tables import (
     column,
     plain,
     texts,
-    tops,
 )
 
 
@@ -44,7 +43,7 @@ def trials(results: Results, design: Design) -> Table | None:
     if any(row["reason"] for row in ordered):
         reasons = (row["reason"] or "" for row in ordered)
         columns.append(texts("reason", "reason", reasons, title="why it is not done"))
-    note = "A heading sorts. Bars run from the column’s smallest number to its largest; the best of a dataset in bold."
+    note = "A heading sorts. Bars run from a column’s lowest number to its highest. A trial is one seed: none is best."
     table = plain("trials", "All trials", f"All {len(ordered)} trials.", columns, note=note)
     if table is None:
         return None
@@ -212,19 +211,10 @@ def _setting(design: Design, name: str, rows: Sequence[Trial]) -> Filled:
 
 
 def _trial_cells(rows: Sequence[Trial], metric: Metric) -> list[Cell]:
-    """A metric of every trial: the best of each dataset marked, some with a bar."""
+    """A metric of every trial, some with a bar; nothing is best, because a trial is but one seed."""
     values = [row.get(metric.key) if row["status"] == "done" else None for row in rows]
     there = [value for value in values if value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
     barred = metric.key in metrics.BARRED and high > low
-    real = [None if row["random_weights"] else value for row, value in zip(rows, values, strict=True)]
-    top = tops(metric, real, [row[DATA] for row in rows])
-    return [
-        Cell(
-            metric.write(value),
-            value,
-            best=index in top,
-            share=(value - low) / (high - low) if barred and value is not None else None,
-        )
-        for index, value in enumerate(values)
-    ]
+    shares = [(value - low) / (high - low) if barred and value is not None else None for value in values]
+    return [Cell(metric.write(value), value, share=share) for value, share in zip(values, shares, strict=True)]

@@ -164,7 +164,7 @@ def test_nobody_beats_the_front_in_both(methods: Content) -> None:
 
 
 def test_methods_are_named_and_ordered_as_in_the_paper(methods: Content) -> None:
-    table = next(table for table in methods.paper if table.name == "table2-methods")
+    table = next(table for table in methods.tables if table.name == "table2-methods")
     assert [(row.cells[0].text, row.cells[1].text) for row in table.blocks[0].rows] == [
         ("SAM", "ViT-B*"), ("SAM-REF", "ViT-B*"), ("SAM", "ViT-H*"), ("SAM-REF", "ViT-H*"),
     ]  # fmt: skip

@@ -47,7 +47,7 @@ def test_every_table_and_figure_in_every_format(write_results: Writer, tmp_path:
     assert main([str(tmp_path / "results"), "--tables", str(tmp_path / "out")]) == 0
     content = gather(load([tmp_path / "results"]))
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    tables = [table.name for table in (*content.paper, *content.tables)]
+    tables = [table.name for table in content.tables]
     assert {"table1-theta", "table3-cost", "differences", "importance", "trials", "hardest"} <= set(tables)
     assert {f"{name}.{suffix}" for name in tables for suffix in ("md", "csv", "tex")} <= names
     drawings = [name for name in names if name.startswith("figure-")]
@@ -63,7 +63,10 @@ def test_every_table_and_figure_in_every_format(write_results: Writer, tmp_path:
 
 def test_csv_is_unrounded_and_keeps_spread_and_n(write_results: Writer, tmp_path: Path) -> None:
     trials = write_results(tmp_path, axes={"evaluate.theta": (1.1, 1.2), "train.seed": (0, 1, 2)}, failed=[4])
-    table = next(table for table in gather(load([tmp_path])).paper if table.name == "table1-theta")
+    file = tmp_path / "trials.parquet"
+    whole = [row | {"num_samples": 345} for row in pq.read_table(file).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(whole, schema=pq.read_schema(file)), file)
+    table = next(table for table in gather(load([tmp_path])).tables if table.name == "table1-theta")
     first, second = csv.DictReader(io.StringIO(exports.comma_separated(table)))
     three = [trial["noc_at_90"] for trial in trials[:3]]
     assert float(first["noc_at_90"]) == pytest.approx(sum(three) / 3, abs=1e-12)
@@ -75,7 +78,7 @@ def test_csv_is_unrounded_and_keeps_spread_and_n(write_results: Writer, tmp_path
 def test_names_are_escaped_in_every_format(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path, name=EVIL, settings={"evaluate.data": EVIL, "model.backbone": EVIL})
     content = gather(load([tmp_path]))
-    for table in (*content.paper, *content.tables):
+    for table in content.tables:
         tex = exports.latex(table)
         assert r"\input" not in tex
         assert not re.search(r"(?<!\\)[#%](?! needs)", tex)
@@ -125,7 +128,7 @@ def test_missing_columns_are_missing_cells(tmp_path: Path) -> None:
     published.write_table_2(tmp_path / "results")
     profile = tmp_path / "results" / "profile.parquet"
     pq.write_table(pq.read_table(profile).drop_columns(["sat_latency_seconds"]), profile)
-    table = next(table for table in gather(load([tmp_path / "results"])).paper if table.name == "table2-methods")
+    table = next(table for table in gather(load([tmp_path / "results"])).tables if table.name == "table2-methods")
     assert [row.cells[2].text for row in table.blocks[0].rows] == ["–"] * 6
 
 
@@ -136,7 +139,7 @@ def test_unknown_columns_of_profiles_are_shown(write_results: Writer, tmp_path: 
     pq.write_table(
         more.append_column("refine_seconds", pa.array([0.0106] * len(profile))), tmp_path / "profile.parquet"
     )
-    detail = next(table for table in gather(load([tmp_path])).paper if table.name == "cost-detail")
+    detail = next(table for table in gather(load([tmp_path])).tables if table.name == "cost-detail")
     assert [column.label for column in detail.columns] == ["measure", "tiny-REF tiny"]
     shown = [[cell.text for cell in row.cells] for row in detail.blocks[0].rows]
     assert shown[-2:] == [["encode (GFLOP)", "2,976.5"], ["refine (s)", "0.0106"]]

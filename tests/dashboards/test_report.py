@@ -56,12 +56,15 @@ def test_page_is_whole_and_asks_nobody(write_results: Writer, tmp_path: Path) ->
 def test_theta_table_has_the_papers_layout(write_results: Writer, tmp_path: Path) -> None:
     grid = {"evaluate.theta": (1.05, 1.1), "train.gamma": (0.6, 0.9), "train.seed": (0, 1)}
     trials = write_results(tmp_path, axes=grid, failed=[1])
+    file = tmp_path / "trials.parquet"
+    whole = [row | {"num_samples": 345} for row in pq.read_table(file).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(whole, schema=pq.read_schema(file)), file)
     table = paper_tables.theta(find_design(load([tmp_path])), comparisons.Comparisons(baseline=""))
     assert table is not None
     assert [column.label for column in table.columns if not column.paper] == [
         "θ", "on Gₜ", "on Mₜ₋₁", "NoC90", "NoC95", "n",
     ]  # fmt: skip
-    assert [block.caption for block in table.blocks] == ["davis · γ 0.6", "davis · γ 0.9"]
+    assert [block.caption for block in table.blocks] == ["davis (345) · γ 0.6", "davis (345) · γ 0.9"]
     first, second = table.blocks[0].rows
     assert first.cells[5].text == "1 of 2"
     assert first.cells[3].text == f"{trials[0]['noc_at_90']:.2f}"

@@ -20,7 +20,7 @@ def main() -> None:
     for number, write in ((1, published.write_table_1), (2, published.write_table_2), (3, published.write_table_3)):
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder, "results"))
-            for table in gather(load([Path(folder, "results")])).paper:
+            for table in gather(load([Path(folder, "results")])).tables:
                 if table.name.startswith(f"table{number}"):
                     (GOLDEN / f"{table.name}.tex").write_text(exports.latex(table), encoding="utf-8", newline="")
 
