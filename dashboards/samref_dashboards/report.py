@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from samref_dashboards import claims, explore, exports, html
+from samref_dashboards import bundles, claims, explore, exports, html
 from samref_dashboards.content import Content, gather
 from samref_dashboards.fetch import fetch
 from samref_dashboards.figure_kit import Figure
@@ -132,7 +132,15 @@ def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
             raise ResultsError(f"{uri}: --watch looks at folders of this machine")
         if not (options.out or options.tables or options.explore or options.claims):
             raise ResultsError(f"{uri}: say where the page goes with --out FILE")
-    return [fetch(where, copies) if "://" in where else Path(where) for where in options.results]
+    if len(options.results) == 1 and options.results[0].endswith(".zip"):
+        options.out = options.out or Path(options.results[0]).with_suffix(".html")
+    return [_one_here(where, copies) for where in options.results]
+
+
+def _one_here(where: str, copies: Path) -> Path:
+    if "://" in where:
+        return fetch(where, copies)
+    return bundles.opened(Path(where), copies) if Path(where).suffix == ".zip" else Path(where)
 
 
 def _judge_claims(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from samref.backbones.checkpoints import CheckpointError
 from samref.data import DataError
 from samref_sweep import driver
+from samref_sweep.cli.bundle import bundle, prune
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
@@ -27,11 +28,16 @@ from samref_sweep.store.opening import is_uri, open_store
 from samref_sweep.store.store import Store
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = {"bundle": bundle, "prune": prune}
+"""What `samref-sweep` does beside running a sweep file."""
 USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out `samref-sweep`, and give its exit code."""
+    first, *others = sys.argv[1:] if arguments is None else arguments or [""]
+    if first in COMMANDS:
+        return _one_line_errors(lambda: COMMANDS[first](others))
     options = sweep_parser().parse_args(arguments)
     return _one_line_errors(lambda: _sweep(options))
 
