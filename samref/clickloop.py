@@ -37,7 +37,8 @@ from samref.run_lengths import RunLengths
 from samref.thetas import Thetas
 
 MOST_PATHS = 2048
-"""Of one sample. Twenty clicks can part an interval of θ half a million times; trained refiners do some dozen times."""
+"""Most paths of one sample: twenty clicks can part an interval of θ half a million times, a trained refiner does a few
+dozen times."""
 
 
 class Trajectory(NamedTuple):

@@ -95,7 +95,7 @@ def evaluate(
         _write_clicks(out, [trajectory.records for trajectory in own])
         _write_masks(out, own, config.max_clicks)
         if config.curve:
-            PathTable.of(paths).write(out)
+            PathTable.of(paths, lambda records: headline([records], config)).write(out)
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
     clicked = [[trajectory.records for trajectory in own] for own in chosen]
     made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]

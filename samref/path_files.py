@@ -9,14 +9,16 @@ x, y, positive, iou, pasted_on, error_ratio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samref.clickloop import Trajectory
+if TYPE_CHECKING:  # the tables read the file, without torch
+    from samref.clickloop import Trajectory
+    from samref.judging import Record
 
 FILE = "paths.npz"
 
@@ -34,12 +36,17 @@ class PathTable(NamedTuple):
     iou_C: NDArray[np.float64]
     pasted_on_C: NDArray[np.int8]
     error_ratio_C: NDArray[np.float64]
+    metrics: dict[str, NDArray[np.float64]]
+    """Name of a metric → its value for each path, P."""
 
     @classmethod
-    def of(cls, paths: Sequence[Sequence[Trajectory]]) -> PathTable:
-        """The table of each sample's trajectories."""
+    def of(
+        cls, paths: Sequence[Sequence[Trajectory]], headline: Callable[[Sequence[Record]], Mapping[str, float]]
+    ) -> PathTable:
+        """The table of each sample's trajectories, whose metrics `headline` gives."""
         rows = [(i, path) for i, own in enumerate(paths) for path in own]
         records = [record for _, path in rows for record in path.records]
+        measured = [headline(path.records) for _, path in rows]
         return cls(
             np.array([i for i, _ in rows], np.int32),
             np.array([path.above for _, path in rows], np.float64),
@@ -51,15 +58,24 @@ class PathTable(NamedTuple):
             np.array([record.iou for record in records], np.float64),
             np.array([record.pasted_on for record in records], np.int8),
             np.array([record.error_ratio for record in records], np.float64),
+            {
+                name: np.array([each[name] for each in measured], np.float64)
+                for name in (measured or [{}])[0]
+                if name != "num_samples"
+            },
         )
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
-        columns = {name.rpartition("_")[0]: column for name, column in self._asdict().items()}
-        np.savez_compressed(folder / FILE, **columns)
+        columns = {name.rpartition("_")[0]: getattr(self, name) for name in _ARRAYS}
+        np.savez_compressed(folder / FILE, **columns, **self.metrics)
 
     @classmethod
     def read(cls, file: Path) -> PathTable:
         """Read a file that was written."""
         with np.load(file) as arrays:
-            return cls(*(arrays[name.rpartition("_")[0]] for name in cls._fields))
+            columns = {name: arrays[name] for name in arrays.files}
+        return cls(*(columns.pop(name.rpartition("_")[0]) for name in _ARRAYS), columns)
+
+
+_ARRAYS = PathTable._fields[:-1]

@@ -35,7 +35,7 @@ class Thetas(NamedTuple):
 
     @classmethod
     def of(cls, configs: Sequence[EvaluateConfig]) -> Thetas:
-        """Those of evaluations that differ in θ alone: their own ones, and those of the curve that they ask for."""
+        """All that evaluations ask for which differ in θ alone: a θ each, and those of their curve."""
         own, curve = {config.theta for config in configs}, configs[0].curve
         if curve and len(curve) == 2:
             return cls(math.nextafter(curve[0], -math.inf), curve[1], None)

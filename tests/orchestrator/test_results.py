@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from toys import NamedContents, summary_text, toy_plan, toy_sweep
+from toys import NamedContents, summary_text, toy_plan, toy_sweep, write_toy_stage
 
-from samref.config import TrainConfig, TrialConfig
+from samref.config import Runtime, TrainConfig, TrialConfig
 from samref.measures import measured
 from samref.stage import Stage
 from samref.summary import Summary
 from samref.trial import build
+from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import rows, schemas
@@ -129,6 +130,29 @@ def test_clicks_keep_the_trajectory(tables: Path) -> None:
     ]  # fmt: skip
     assert rows[0]["dataset"] == "shapes"
     assert rows[0]["iou"] == 0.5
+
+
+def test_a_curve_is_a_row_a_piece_and_a_sentence(store: Store, tmp_path: Path) -> None:
+    planned = toy_plan(store, gammas=(0.6,), thetas=(1.1,), curve=(1.0, 1.5))
+    for work in planned.works:
+        perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
+    results.write(planned, store, {}, tmp_path / "curve", "")
+    table = pq.read_table(tmp_path / "curve" / "curves.parquet")
+    rows = [list(row.values())[1:] for row in table.to_pylist()]
+    assert [row[:4] for row in rows] == [
+        ["noc_at_90", 1.0, 1.2, 3.0],
+        ["noc_at_90", 1.2, 1.5, 2.5],
+        ["nof_at_90", 1.0, 1.2, 1.0],
+        ["nof_at_90", 1.2, 1.5, 0.0],
+        ["miou_at_1", 1.0, 1.2, 0.75],
+        ["miou_at_1", 1.2, 1.5, 0.875],
+    ]
+    assert [row[4:] for row in rows] == [[2.0, 4.0, 0.0, 1.0], [2.0, 3.0, 0.0, 0.0], *[[None] * 4] * 4]
+    (sentence,) = results.curve_sentences(table).values()
+    assert sentence.startswith("NoC90 is lowest, 2.50, for θ in [1.2, 1.5]; in [1, 1.5] it changes by at most 0.50, ")
+    assert planned.trials[0].id in results.curve_sentences(table)
+    row = pq.read_table(tmp_path / "curve" / "trials.parquet").to_pylist()[0]
+    assert row["evaluate.curve"] == "1.0,1.5"
 
 
 def test_masks_stand_once_an_evaluation(tables: Path) -> None:

@@ -26,15 +26,20 @@ if TYPE_CHECKING:
     from samref_sweep.execution.dispatch import Ending
 
 
-def toy_sweep(gammas: Iterable[float] = (0.6, 0.9), thetas: Iterable[float] = (1.05, 1.1), **model: Any) -> Sweep:
-    """γ × θ on the tiny backbone."""
+def toy_sweep(
+    gammas: Iterable[float] = (0.6, 0.9),
+    thetas: Iterable[float] = (1.05, 1.1),
+    curve: tuple[float, float] | None = None,
+    **model: Any,
+) -> Sweep:
+    """γ × θ on the tiny backbone, perhaps each with a curve over θ."""
     axes = {"train.gamma": tuple(gammas), "evaluate.theta": tuple(thetas)}
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     configs = [
         TrialConfig(
             model=ModelConfig(backbone="tiny", checkpoint="none", **model),
             train=TrainConfig(data="shapes", gamma=point["train.gamma"]),
-            evaluate=EvaluateConfig(data="shapes", theta=point["evaluate.theta"]),
+            evaluate=EvaluateConfig(data="shapes", theta=point["evaluate.theta"], curve=curve),
             profile=ProfileConfig(repeats=1),
         )
         for point in points
@@ -71,6 +76,15 @@ def write_toy_stage(job: Job, report: Report) -> None:
                 pasted_on=np.array([1, 2, 0], np.int8),
                 error_ratio=np.array([np.nan, 1.25, np.nan], np.float32),
             )
+            if curve := stage.config["evaluate"]["curve"]:
+                low, high = curve
+                pieces = {"sample": [0, 0, 1], "above": [low, 1.2, low], "upto": [1.2, high, high], "length": [1, 1, 1]}
+                clicks = {"x": [1, 2, 1], "y": [1, 2, 1], "positive": [1, 1, 1], "iou": [0.5, 0.75, 1.0]}
+                clicks |= {"pasted_on": [1, 1, 1], "error_ratio": [1.2, 1.2, 2]}
+                metrics_of = {"noc_at_90": [4.0, 3.0, 2.0], "nof_at_90": [1.0, 0.0, 0.0], "miou_at_1": [0.5, 0.75, 1.0]}
+                np.savez(
+                    out / "paths.npz", **{name: np.array(own) for name, own in (pieces | clicks | metrics_of).items()}
+                )
             np.savez(
                 out / "masks.npz",
                 sample=np.array([1, 0], np.int32),

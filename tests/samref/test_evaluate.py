@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from samref import clickloop
+from samref import clickloop, path_files, theta_curves
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop, Trajectory
@@ -21,6 +21,7 @@ from samref.embeddings import Embeddings
 from samref.judging import NO_SELECTOR, Node, OneByOne, Record, Together, Wave
 from samref.measures import MEASURES
 from samref.metrics import iou
+from samref.path_files import PathTable
 from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
 from samref.thetas import Thetas, at
@@ -106,6 +107,25 @@ def test_the_thetas_really_disagree(evaluated):
     pasted = [tuple(clicks_of(out)["pasted_on"]) for out in evaluated[1]]
     assert len(set(pasted)) > 1
     assert all(row[0] == module.GLOBAL for row in pasted)
+
+
+def test_one_curve_has_the_metrics_of_every_theta(runner, evaluated):
+    """Of the stage that plays the interval, read from its file: every headline number, at each θ that ran alone."""
+    planned = runner.build(model=SUSPICIOUS, evaluate={"theta": THETAS[1], "curve": [THETAS[0], THETAS[-1]]})
+    (out,) = runner.run_stages([planned.stage("evaluate")], root=runner.root / "curve")
+    paths = PathTable.read(out / path_files.FILE)
+    assert (paths.length_P.sum(), len(np.unique(paths.sample_P))) == (len(paths.iou_C), 5)
+    for theta, alone in zip(THETAS, evaluated[1], strict=True):
+        expected = json.loads((alone / "summary.json").read_text())["metrics"]
+        for name, values in paths.metrics.items():
+            mean = MEASURES[name].unit != "samples"
+            found = theta_curves.curve(paths.sample_P, paths.above_P, paths.upto_P, values, mean=mean)
+            (value,) = found.value_P[(found.above_P < theta) & (theta <= found.upto_P)]
+            assert value == pytest.approx(expected[name], abs=1e-12), (name, theta)
+        assert set(expected) - set(paths.metrics) == {"num_samples", module.SECONDS}
+    assert len(found.value_P) > 1
+    own, alone = clicks_of(out), clicks_of(evaluated[1][1])
+    assert all(np.array_equal(own[name], alone[name], equal_nan=name == "error_ratio") for name in ("x", "error_ratio"))
 
 
 def test_rows_are_whole_and_consistent(evaluated):

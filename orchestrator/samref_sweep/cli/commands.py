@@ -140,6 +140,7 @@ def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
 
 def _say_end(result: Result, store: Store, uri: str) -> None:
     show.result_table(result.plan, tuple(result.outcomes.values()), store)
+    show.curve_lines(result.plan, result.curve_sentences())
     for failure, stage_id in {failure: stage_id for stage_id, failure in result.failures.items()}.items():
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")

@@ -41,13 +41,19 @@ class Result:
     """Folder or URI of the Parquet tables."""
 
     def table(self, name: str = "trials") -> Table:
-        """One of the sweep's tables (docs/results.md): trials, clicks, masks, training, profile or stages.
+        """One of the sweep's tables (docs/results.md): trials, clicks, masks, curves, training, profile or stages.
 
         Its `.to_pandas()` makes a data frame of it.
         """
         from samref_sweep.record import tables  # imports pyarrow
 
         return tables.read(self.where, name)
+
+    def curve_sentences(self) -> Mapping[str, str]:
+        """Trial id → what its curve over θ says; without those that asked for none (`evaluate.curve`)."""
+        from samref_sweep.record import tables
+
+        return tables.curve_sentences(self.table("curves"))
 
 
 def run(

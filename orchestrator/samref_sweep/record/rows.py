@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from samref import path_files
 from samref.config import Part, TrialConfig, as_json
 from samref.measures import MEASURES, measured, measured_of
 from samref.protocol import protocol, short_hash
@@ -42,7 +43,8 @@ class Reader:
         if stage.id not in self._summaries:
             try:
                 self._summaries[stage.id] = self.store.summary(stage.id)
-                for name in FILES.get(stage.kind, ()):
+                curve = (path_files.FILE,) if "curve" in stage.key else ()
+                for name in (*FILES.get(stage.kind, ()), *curve):
                     self.store.file(stage.id, name)
             except StoreError as error:
                 self._summaries[stage.id] = None

@@ -99,6 +99,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         column("width", "width of the original image", pa.int32(), "px"),
         column("counts", "run lengths of the mask after the last click, as COCO's", pa.list_(pa.int32()), "px"),
     ]),
+    "curves": pa.schema([
+        column("trial", "id of the trial"),
+        column("metric", "what it is of, by its column in trials.parquet"),
+        column("theta_from", "the value holds for θ greater than this,", NUMBER),
+        column("theta_to", "up to and including this (the selector's rule, R_e < θ, is strict)", NUMBER),
+        column("value", "the metric of an evaluation at any such θ, exactly", NUMBER),
+        column("low", "of NoC: lower end of the 95 % bootstrap interval over objects", NUMBER),
+        column("high", "of NoC: its upper end", NUMBER),
+        column("excess_low", "of NoC: such an interval of how much more clicks these are than at the best θ", NUMBER),
+        column("excess_high", "of NoC: its upper end", NUMBER),
+    ]),
     "training": pa.schema([
         column("stage", "id of the training"),
         column("step", "optimiser steps made", pa.int32(), "steps"),

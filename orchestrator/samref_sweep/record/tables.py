@@ -1,8 +1,9 @@
-"""The record of a sweep: six Parquet tables, rebuilt from the store whenever they are written.
+"""The record of a sweep: seven Parquet tables, rebuilt from the store whenever they are written.
 
     trials.parquet     one row per trial: status, every setting, every headline metric
     clicks.parquet     one row per click of every trial: keep the trajectory, metrics are queries
     masks.parquet      the last masks of each evaluation's hardest objects
+    curves.parquet     metrics over every θ of an interval, where a trial asked for them
     training.parquet   what each training reported while it ran
     profile.parquet    what each model costs
     stages.parquet     what each stage took: time, rate, memory
@@ -22,9 +23,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from samref import path_files, theta_curves
 from samref.config import as_json
+from samref.measures import MEASURES
+from samref.path_files import PathTable
 from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
@@ -70,6 +75,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     _write(folder, "trials", _batches("trials", rows), {"samref.sweep": json.dumps(sweep)})
     _write(folder, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
     _write(folder, "masks", (table for stage in stages for table in _masks(stage, reader)))
+    _write(folder, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
     _write(folder, "training", (table for stage in stages for table in _training(stage, reader)))
     _write(folder, "profile", _batches("profile", profile_rows(stages, reader)))
     _write(folder, "stages", _batches("stages", stage_rows(stages, reader)))
@@ -109,6 +115,19 @@ def taken(plan: Plan, folder: Path) -> str | None:
     return text if lost else None
 
 
+def curve_sentences(curves: Table) -> dict[str, str]:
+    """Trial id → what its curve of NoC90 over θ says, of the rows of curves.parquet."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for row in curves.filter(pc.equal(curves["metric"], "noc_at_90")).to_pylist():
+        rows.setdefault(row["trial"], []).append(row)
+    found = {}
+    for trial, pieces in rows.items():
+        names = ("theta_from", "theta_to", "value", "excess_low")
+        above, upto, value, excess_low = (np.array([row[name] for row in pieces]) for name in names)
+        found[trial] = theta_curves.sentence("NoC90", theta_curves.Curve(above, upto, value), excess_low)
+    return found
+
+
 def _clicks(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
     stage = trial.stage("evaluate")
     if stage is None or reader.summary(stage) is None:
@@ -144,6 +163,28 @@ def _masks(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
                 "counts": pa.ListArray.from_arrays(arrays["offsets"], arrays["counts"]),
             },
             schema=SCHEMAS["masks"],
+        )
+
+
+def _curves(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
+    stage = trial.stage("evaluate")
+    if stage is None or "curve" not in stage.key or reader.summary(stage) is None:
+        return
+    paths = PathTable.read(reader.store.file(stage.id, path_files.FILE))
+    pieces = paths.sample_P, paths.above_P, paths.upto_P
+    for name, values in paths.metrics.items():
+        intervals: dict[str, Any] = {}
+        if name.startswith("noc_"):
+            curve, band = theta_curves.band(*pieces, values)
+            intervals = {key.removesuffix("_P"): column for key, column in band._asdict().items()}
+        else:
+            curve = theta_curves.curve(*pieces, values, mean=MEASURES[name].unit != "samples")
+        count = len(curve.value_P)
+        columns = {"trial": pa.repeat(trial.id, count), "metric": pa.repeat(name, count), **intervals}
+        columns |= dict(zip(("theta_from", "theta_to", "value"), curve, strict=True))
+        empty = pa.nulls(count, pa.float64())
+        yield pa.table(
+            {each.name: columns.get(each.name, empty) for each in SCHEMAS["curves"]}, schema=SCHEMAS["curves"]
         )
 
 

@@ -192,3 +192,12 @@ def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> None:
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
     if len(rows) > ROWS:
         print(f"… and {len(rows) - ROWS} more trials, in trials.parquet")
+
+
+def curve_lines(plan: Plan, sentences: Mapping[str, str]) -> None:
+    """Print what each trial's curve over θ says."""
+    rows = [(trial.id, point) for trial, point in zip(plan.trials, plan.points, strict=True) if trial.id in sentences]
+    for trial_id, point in rows[:LISTED_TRIALS]:
+        print(f"{point_text(point) or trial_id}: {sentences[trial_id]}")
+    if len(rows) > LISTED_TRIALS:
+        print(f"… and {len(rows) - LISTED_TRIALS} more curves, in curves.parquet")
