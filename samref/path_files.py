@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class PathTable(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
-        columns = {name.rpartition("_")[0]: getattr(self, name) for name in _ARRAYS}
+        columns: dict[str, Any] = {name.rpartition("_")[0]: getattr(self, name) for name in _ARRAYS}
         np.savez_compressed(folder / FILE, **columns, **self.metrics)
 
     @classmethod
@@ -75,7 +75,8 @@ class PathTable(NamedTuple):
         """Read a file that was written."""
         with np.load(file) as arrays:
             columns = {name: arrays[name] for name in arrays.files}
-        return cls(*(columns.pop(name.rpartition("_")[0]) for name in _ARRAYS), columns)
+        own: dict[str, Any] = {name: columns.pop(name.rpartition("_")[0]) for name in _ARRAYS}
+        return cls(**own, metrics=columns)
 
 
 _ARRAYS = PathTable._fields[:-1]

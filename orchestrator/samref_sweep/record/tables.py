@@ -118,7 +118,7 @@ def taken(plan: Plan, folder: Path) -> str | None:
 def curve_sentences(curves: Table) -> dict[str, str]:
     """Trial id → what its curve of NoC90 over θ says, of the rows of curves.parquet."""
     rows: dict[str, list[dict[str, float]]] = {}
-    for row in curves.filter(pc.equal(curves["metric"], "noc_at_90")).to_pylist():
+    for row in curves.filter(pc.field("metric") == "noc_at_90").to_pylist():
         rows.setdefault(row["trial"], []).append(row)
     found = {}
     for trial, pieces in rows.items():
