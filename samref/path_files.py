@@ -68,7 +68,7 @@ class PathTable(NamedTuple):
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
         columns: dict[str, Any] = {name.rpartition("_")[0]: getattr(self, name) for name in _ARRAYS}
-        np.savez_compressed(folder / FILE, **columns, **self.metrics)
+        np.savez_compressed(folder / FILE, **(columns | self.metrics))
 
     @classmethod
     def read(cls, file: Path) -> PathTable:
