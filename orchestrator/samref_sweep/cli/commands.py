@@ -22,6 +22,7 @@ from samref_sweep.cli.bundle import bundle, prune
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
+from samref_sweep.execution import allotment
 from samref_sweep.planning.redo import other_code
 from samref_sweep.screen import display as show
 from samref_sweep.store.opening import is_uri, open_store
@@ -74,7 +75,7 @@ def _sweep(options: argparse.Namespace) -> int:
     uri = options.mlflow or store.node.mlflow
     if options.sync:
         return _sync(planned, uri)
-    _say_plan(planned, planned.warnings, options.json)
+    _say_plan(planned, (*planned.warnings, *_here(options)), options.json)
     driver.check_results(planned, options.results)
     planned.check()
     planned = driver.set_aside(planned)
@@ -120,11 +121,16 @@ def _warn(text: str) -> None:
 
 
 def _show_plan(planned: SweepPlan, options: argparse.Namespace) -> int:
-    _say_plan(planned, planned.notes, options.json)
+    _say_plan(planned, (*planned.notes, *_here(options)), options.json)
     if options.address is None:
         planned.check_here()
     driver.check_results(planned, options.results)
     return DONE
+
+
+def _here(options: argparse.Namespace) -> Sequence[str]:
+    """What to know of this machine, where the sweep is to run on it."""
+    return allotment.notes() if options.address is None else ()
 
 
 def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:

@@ -14,7 +14,8 @@ from samref.contents import Contents
 from samref.progress import readable_size
 from samref.trial import build
 from samref_sweep.errors import SpecError
-from samref_sweep.execution.requests import resolve, this_machine
+from samref_sweep.execution.allotment import this_machine
+from samref_sweep.execution.requests import resolve
 from samref_sweep.execution.search import Search
 from samref_sweep.failures import Failure
 from samref_sweep.planning.cost import Cost, estimate

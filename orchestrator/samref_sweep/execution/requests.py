@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from samref.stage import Kind
 from samref_sweep.errors import ResourceError
@@ -68,17 +66,6 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
                     f"train.accumulation {config.accumulation} cannot share evenly"
                 )
     return requests
-
-
-def this_machine() -> Nodes:
-    """The resources of this machine as a cluster's only node, found without starting Ray."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if gpus is None:
-        drivers = Path("/proc/driver/nvidia/gpus")
-        count = len(list(drivers.iterdir())) if drivers.is_dir() else 0
-    else:
-        count = len([name for name in gpus.split(",") if name.strip() not in ("", "-1")])
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(count)}]
 
 
 def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import samref
 from samref_sweep.errors import ResourceError, StoreError
+from samref_sweep.execution.allotment import this_machine
 from samref_sweep.execution.ray import ENVIRONMENT
 from samref_sweep.execution.requests import Nodes
 
+CONNECT_SECONDS = 10
 NODE_SECONDS = 300
 """What a node has for its first answer, the transfer of the packages included."""
 
@@ -27,26 +33,89 @@ def connected(address: str | None) -> Iterator[Nodes]:
     Without an address, a Ray that this process is connected to already is joined and stays: a notebook (or the tests)
     that runs several sweeps starts it once.
 
-    Gives what each node has. Raises ResourceError where no cluster answers at the address.
+    Gives what each node has. Raises ResourceError, of one line that says why, where Ray cannot start or be reached.
     """
     joined = address is None and ray.is_initialized()
     if joined:
         options: dict[str, Any] = {"ignore_reinit_error": True}
     elif address is None:
         # "local": a plain init would join whatever cluster a stale file in Ray's temporary folder names.
+        here = this_machine()[0]
         options = {"address": "local", "include_dashboard": False}
+        options |= {"num_cpus": int(here["CPU"]), "num_gpus": int(here["GPU"])}
     else:
+        _check_address(address)
         packages = [str(Path(samref.__file__).parent), str(Path(__file__).parents[2])]
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
-    try:
+    with explained(address), without_stderr():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, OSError, ValueError) as error:
-        raise ResourceError(f"--address {address}: no Ray cluster answers there: {error}") from None
     try:
         yield [node["Resources"] for node in _alive()]
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would try for minutes, with warnings on the screen."""
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not (colon and port.isdecimal()):
+        raise ResourceError(f"--address {address} is no address of a Ray cluster; write HEAD:6379, or auto on its node")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"--address {address}: nobody answers there ({error}); is the head up, and is this the port that it was "
+            "started with?"
+        ) from None
+
+
+@contextmanager
+def explained(address: str | None) -> Iterator[None]:
+    """Say in one line (`ResourceError`) why Ray could not start here, or could not be reached."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ResourceError(_why(address, error)) from None
+
+
+def _why(address: str | None, error: Exception) -> str:
+    text = " ".join(str(error).split())[:400]
+    if address is None:
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        wanted = "a short one" if "AF_UNIX" in text else "one that can be written"
+        return f"Ray cannot start on this machine: {text}; its files go to {folder}: name {wanted} with RAY_TMPDIR"
+    if isinstance(error, ray.exceptions.AuthenticationError) or "token" in text.lower():
+        return (
+            f"--address {address}: the cluster does not take this process' token; set RAY_AUTH_MODE=token, and "
+            f"RAY_AUTH_TOKEN or ~/.ray/auth_token to the head's: {text}"
+        )
+    if "Version mismatch" in text:
+        return f"--address {address}: the driver needs the cluster's versions of Ray and Python: {text}"
+    versions = f"Ray {ray.__version__} with Python {platform.python_version()}"
+    return (
+        f"--address {address}: no Ray cluster answers there: {text}; is it its head's port, is it {versions}, does it "
+        "want a token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)?"
+    )
+
+
+@contextmanager
+def without_stderr() -> Iterator[None]:
+    """Meanwhile nothing reaches stderr, where Ray's C++ says in many lines what its exception then says in one."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def check_store(where: str, probe: Callable[[], None]) -> None:

@@ -1,0 +1,119 @@
+"""Before Ray runs: what of the machine is allotted, and why a cluster cannot be started or reached, in one line."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import ray
+
+from samref_sweep.errors import ResourceError
+from samref_sweep.execution import allotment
+from samref_sweep.execution.ray import cluster
+
+
+def cgroup(root: Path, lines: str, **files: str) -> Path:
+    for name, text in {"proc/self/cgroup": lines, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V1 = {
+    f"sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_{name}_us": text
+    for name, text in (("quota", "150000\n"), ("period", "100000"))
+}
+
+
+V2 = {"sys/fs/cgroup/job/cpu.max": "100000 100000\n", "sys/fs/cgroup/job/step/cpu.max": "max 100000"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "lines", "files", "expected"),
+    [
+        ({}, "0::/\n", {}, None),
+        ({}, "0::/job/step\n", V2, (1, "the control group's quota")),
+        ({}, "4:memory:/slurm/job_7\n3:cpu,cpuacct:/slurm/job_7\n", V1, (1, "the control group's quota")),
+        ({}, "no control groups", {}, None),
+        ({"SLURM_CPUS_PER_TASK": "1", "SLURM_CPUS_ON_NODE": "64"}, "", {}, (1, "SLURM_CPUS_PER_TASK")),
+        ({"SLURM_CPUS_ON_NODE": "1"}, "", {}, (1, "SLURM_CPUS_ON_NODE")),
+        ({"SLURM_CPUS_ON_NODE": "72(x2)"}, "", {}, None),
+    ],
+)  # fmt: skip
+def test_cpus_are_what_is_allotted(
+    tmp_path: Path, environment: dict[str, str], lines: str, files: dict[str, str], expected: tuple[int, str] | None
+) -> None:
+    if (whole := allotment.cpus({}, tmp_path))[0] == 1:
+        pytest.skip("a machine of one CPU has nothing to take away")
+    assert allotment.cpus(environment, cgroup(tmp_path, lines, **files)) == (expected or whole)
+
+
+def test_cpu_affinity_is_kept(tmp_path: Path) -> None:
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        assert allotment.cpus({}, tmp_path)[0] == 1
+        assert allotment.this_machine()[0]["CPU"] == 1
+        few = f"1 of this machine's {os.cpu_count()} CPUs are used (CPU affinity)"
+        assert os.cpu_count() == 1 or few in allotment.notes()
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "absent"),
+    [
+        (None, 2, False), ("0", 1, False), ("1,0", 2, False), ("", 0, False), ("-1", 0, False), ("0,-1", 1, False),
+        ("7", 0, True), ("0,7", 1, True), ("GPU-ab", 1, False), ("GPU-xy", 0, True), ("MIG-1", 1, False),
+    ],
+)  # fmt: skip
+def test_gpus_that_are_not_there_are_not_counted(named: str | None, count: int, absent: bool) -> None:
+    environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    found = allotment.gpus(environment, {0: "GPU-abc", 1: "GPU-def"})
+    assert found == (count, f"CUDA_VISIBLE_DEVICES={named}" if absent else "")
+    if named:
+        assert allotment.gpus(environment, {})[0] == 0
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (
+        pytest.raises(ResourceError, match=rf"^--address {address}: nobody answers there \(.*refused"),
+        cluster.connected(address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", "head:x", "http://127.0.0.1:8265"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with (
+        pytest.raises(ResourceError, match="is no address of a Ray cluster; write HEAD:6379"),
+        cluster.connected(address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        (None, OSError("AF_UNIX path length cannot exceed 107 bytes"), "name a short one with RAY_TMPDIR"),
+        (None, PermissionError(13, "Permission denied", "/x"), "name one that can be written with RAY_TMPDIR"),
+        ("h:1", ray.exceptions.AuthenticationError("none was found"), "does not take this process' token; "),
+        ("h:1", RuntimeError("Version mismatch: The cluster was\nstarted with"), "the cluster's versions of Ray"),
+        ("h:1", ConnectionError("Failed to connect"), f"no Ray cluster answers .* Ray {ray.__version__} "),
+    ],
+)  # fmt: skip
+def test_each_cause_has_its_line(address: str | None, error: Exception, said: str) -> None:
+    with pytest.raises(ResourceError, match=said) as caught, cluster.explained(address):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cpp_prints_meanwhile_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with cluster.without_stderr():
+        os.write(2, b"W 795 795] rpc_client.h:153: Failed to connect\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
