@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PROGRAM = Path(__file__).parent / "programs" / "crash_points.py"
 
 
@@ -34,6 +36,7 @@ def test_a_process_may_end_at_any_change_of_a_folder(tmp_path: Path) -> None:
     assert not outcome["left"]
 
 
+@pytest.mark.slow
 def test_a_process_may_end_at_any_request_to_object_storage(bucket: str, tmp_path: Path) -> None:
     found = cut_everywhere("objects", tmp_path, bucket)
     assert len(found["steps"]) > 30
@@ -42,6 +45,7 @@ def test_a_process_may_end_at_any_request_to_object_storage(bucket: str, tmp_pat
     assert not outcome["left"]
 
 
+@pytest.mark.slow
 def test_a_process_may_end_at_any_commit_to_mlflow(tmp_path: Path) -> None:
     found = cut_everywhere("mlflow", tmp_path)
     assert len(found["steps"]) > 5

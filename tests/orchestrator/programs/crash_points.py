@@ -236,6 +236,7 @@ SCENARIOS = {"folder": InAFolder, "objects": OnObjectStorage, "mlflow": InMLflow
 
 def main(name: str, root: str, uri: str = "") -> None:
     manifest.commit()  # once for all children
+    InAFolder(Path(root, "first"), "").run()  # what is imported when it is first needed, once for all children
     # A process's end loses nothing that was written; only a machine's does, and waiting for the disk takes a minute.
     os.fsync = lambda descriptor: sys.audit("os.fsync")
 
