@@ -23,7 +23,7 @@ DEAREST = (
     "test_execute", "test_track_server", "test_object_store", "test_jobs", "test_train", "test_mlflow_ui",
 )  # fmt: skip
 """Files of a minute and more, which are begun first: the last file to end is then a short one."""
-ON_RAY = {"test_cluster", "test_jobs", "test_kill_twenty", "test_killed_drivers", "test_end_to_end"}
+ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers"}
 """Files whose tests start commands that start Ray; a test that takes `ray_head` or `private_ray` is known by that."""
 IN_A_BROWSER = {"test_browser", "test_mlflow_ui", "test_watch", "test_explore"}
 
@@ -41,7 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="mounts a file system, which only root may; CI does"))
     rank = {name: number for number, name in enumerate(DEAREST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))  # stable: a file's own order stays
+
+    def order(item: pytest.Item) -> tuple[int, str, bool]:  # a file's own order stays, but for what ends the shared Ray
+        return rank.get(item.path.stem, len(rank)), item.path.stem, "private_ray" in getattr(item, "fixturenames", ())
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")
@@ -74,19 +78,29 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], N
     return put
 
 
-@pytest.fixture(scope="module")
-def ray_head() -> Iterator[None]:
-    """One Ray for the tests of a file: a sweep that is given no address joins it instead of starting its own."""
+@pytest.fixture(scope="session")
+def _no_ray_is_left() -> Iterator[None]:
+    yield
     import ray
 
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def ray_head(_no_ray_is_left: None) -> None:
+    """One Ray for all tests of this process: a sweep that is given no address joins it instead of starting its own."""
+    import ray
+
+    from samref_sweep.execution.ray import ENVIRONMENT
+
+    assert ENVIRONMENT.keys() <= os.environ.keys(), "Ray's processes have the variables that ours have"
+    if not ray.is_initialized():
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
 @pytest.fixture
-def private_ray() -> Iterator[None]:
-    """No Ray in this process before and after: the sweep starts its own, with the environment of this test."""
+def private_ray(_no_ray_is_left: None) -> Iterator[None]:
+    """No Ray in this process: the sweep starts its own, with the environment of this test; the last one of its file."""
     import ray
 
     ray.shutdown()

@@ -1,8 +1,9 @@
-"""The commands of the README, run as a user runs them: real Ray, MLflow and photographs."""
+"""The commands of the README on real Ray, MLflow and photographs."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,16 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from samref_dashboards.report import main as dashboard
+from samref_sweep.cli import main
+
 ROOT = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
 
-pytestmark = pytest.mark.slow
-
-
-def command(name: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands with `folder` as the place of store and results."""
-    line = [str(COMMANDS / name), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env={**os.environ, "COLUMNS": "200"})
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_head")]
 
 
 def trials(folder: Path, name: str) -> list[dict[str, object]]:
@@ -32,16 +30,43 @@ def settings(**values: object) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def made_before(tmp_path: Path, new_database: Callable[[Path], None]) -> None:
+def made_before(tmp_path: Path, new_database: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
     new_database(tmp_path / "runs" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
 
 
-def test_the_quickstart_learns_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+def kill_after_the_training(*command: object) -> None:
+    """Start one of our commands in a process of its own, with a Ray of its own, and kill it when a training is done."""
+    line = [str(COMMANDS / "samref-sweep"), *map(str, command)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said = []
+    for text in process.stdout:
+        said.append(text)
+        if text.startswith("done    train"):
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert said[-1].startswith("done    train"), "".join(said)
+
+
+def finished() -> dict[str, int]:
+    """The finished stages, each with what tells its folder from another one."""
+    return {path.name: path.stat().st_ino for path in Path("runs/stages").iterdir()}
+
+
+def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An eighth of the quick start; NoC90 far below 20, where the untrained model stays."""
     short = settings(train__steps=40, train__gamma=[0.6], evaluate__theta=[1.1, 1.3], evaluate__samples=16)
-    quickstart = ROOT / "sweeps" / "quickstart.yaml"
-    done = command("samref-sweep", quickstart, *short, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    quickstart = str(ROOT / "sweeps" / "quickstart.yaml")
+    kill_after_the_training(quickstart, *short)
+    before = finished()
+    assert any(name.startswith("train") for name in before)
+
+    assert main([quickstart, *short]) == 0
+    assert before.items() <= finished().items()  # what was done is the same folder still
     learned = trials(tmp_path, "quickstart")
     assert [row["status"] for row in learned] == ["done", "done"]
     assert max(row["noc_at_90"] for row in learned) < 17
@@ -49,26 +74,25 @@ def test_the_quickstart_learns_and_a_second_run_has_nothing_to_do(tmp_path: Path
     for row in learned:
         assert row["clicks_on_global"] + row["clicks_on_previous"] == pytest.approx(20)
 
-    again = command("samref-sweep", quickstart, *short, folder=tmp_path)
-    assert again.returncode == 0
-    assert "0 to do" in again.stdout
-    assert "started" not in again.stdout
+    capsys.readouterr()
+    assert main([quickstart, *short]) == 0
+    said = capsys.readouterr().out
+    assert "0 to do" in said
+    assert "started" not in said
     # `started` and `device_seconds` too: nothing was computed again.
     assert trials(tmp_path, "quickstart") == learned
 
     untrained = settings(model__checkpoint="none", train="null", evaluate__samples=16, evaluate__theta=1.1)
-    refused = command("samref-sweep", quickstart, *untrained, folder=tmp_path)
-    assert refused.returncode == 2
-    assert "results/quickstart holds 2 finished trials" in refused.stderr
-    done = command("samref-sweep", quickstart, *untrained, *settings(name="untrained"), folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    capsys.readouterr()
+    assert main([quickstart, *untrained]) == 2
+    assert "results/quickstart holds 2 finished trials" in capsys.readouterr().err
+    assert main([quickstart, *untrained, *settings(name="untrained")]) == 0
     (row,) = trials(tmp_path, "untrained")
     assert row["random_weights"]
     assert row["noc_at_90"] > 19
     assert row["miou_at_20"] < min(other["miou_at_20"] for other in learned) - 0.3
 
-    page = command("samref-dashboard", "results/untrained", "--no-open", folder=tmp_path)
-    assert page.returncode == 0, page.stderr
+    assert dashboard(["results/untrained", "--no-open"]) == 0
     html = (tmp_path / "results" / "untrained" / "dashboard.html").read_text()
     assert "random weights" in html
     assert "with nothing predicted" in html or "with the predicted mask filled" in html
@@ -81,8 +105,7 @@ def test_a_slice_of_table_1_on_real_photographs(tmp_path: Path, real_data: Path)
         train__data="ecssd", train__samples=8, train__steps=4, train__warmup_steps=1, train__batch_size=2,
         evaluate__samples=4, profile__prompts_per_side=1,
     )  # fmt: skip
-    done = command("samref-sweep", ROOT / "sweeps" / "theta.yaml", *small, "--data-root", real_data, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main([str(ROOT / "sweeps" / "theta.yaml"), *small, "--data-root", str(real_data)]) == 0
     rows = trials(tmp_path, "theta")
     assert [row["evaluate.theta"] for row in rows] == [1.05, 1.1, 1.15, 1.2, 1.3]
     assert len({row["stage_train"] for row in rows}) == 1
@@ -92,5 +115,4 @@ def test_a_slice_of_table_1_on_real_photographs(tmp_path: Path, real_data: Path)
     clicks = pq.read_table(tmp_path / "results" / "theta" / "clicks.parquet")
     assert clicks.num_rows == 5 * 4 * 20
     assert set(clicks["dataset"].to_pylist()) == {"davis"}
-    page = command("samref-dashboard", "results/theta", "--no-open", folder=tmp_path)
-    assert page.returncode == 0, page.stderr
+    assert dashboard(["results/theta", "--no-open"]) == 0

@@ -149,14 +149,12 @@ def finish(process: subprocess.Popen[str]) -> str:
     return said.splitlines()[-1]
 
 
-def test_without_the_token_no_one_joins(nodes: Nodes, tmp_path: Path) -> None:
-    said = finish(nodes.driver(tmp_path, 0, RAY_AUTH_TOKEN="b" * 64))
-    assert said.startswith(f"refused: --address {nodes.address}: no Ray cluster answers there: ")
-
-
 @pytest.mark.parametrize("preempted", [False, True], ids=["killed", "preempted"])
 def test_a_nodes_training_goes_on_elsewhere_from_its_checkpoint(nodes: Nodes, tmp_path: Path, preempted: bool) -> None:
+    without_the_token = nodes.driver(tmp_path, 0, RAY_AUTH_TOKEN="b" * 64)
     nodes.join()
+    refused = f"refused: --address {nodes.address}: no Ray cluster answers there: "
+    assert finish(without_the_token).startswith(refused)
     wait_for(lambda: len(nodes.alive()) == 1)
     ((node, raylet),) = nodes.alive().items()
     process = nodes.driver(tmp_path, node_lost=0 if preempted else 1)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +19,8 @@ import pytest
 from mlflow import MlflowClient
 
 from samref_sweep.store.folder import FolderStore
+
+NewDatabase = Callable[[Path], None]
 
 KILLS = 5
 DRIVER = Path(__file__).parent / "programs" / "sweep_driver.py"
@@ -71,8 +73,12 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(cluster: str, tmp_path: Path) -> None:
+def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(
+    cluster: str, tmp_path: Path, new_database: NewDatabase
+) -> None:
     root = tmp_path / "killed"
+    for place in ("killed", "undisturbed"):  # a kill while MLflow makes it is in test_track_server.py
+        new_database(tmp_path / place / "mlflow.db")
     following = drive(root, cluster)
     finish(drive(tmp_path / "undisturbed", cluster))
     moments = random.Random(5)
@@ -113,7 +119,8 @@ def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(cluster: str
 
 
 @pytest.mark.slow
-def test_two_drivers_on_one_store_do_every_stage_once(cluster: str, tmp_path: Path) -> None:
+def test_two_drivers_on_one_store_do_every_stage_once(cluster: str, tmp_path: Path, new_database: NewDatabase) -> None:
+    new_database(tmp_path / "mlflow.db")
     drivers = [drive(tmp_path, cluster) for _ in range(2)]
     for driver in drivers:
         finish(driver)

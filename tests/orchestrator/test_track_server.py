@@ -26,8 +26,6 @@ from samref_sweep.store.store import Store
 
 NewDatabase = Callable[[Path], None]
 
-NewDatabase = Callable[[Path], None]
-
 pytestmark = pytest.mark.slow  # MLflow's server takes seconds to start
 
 

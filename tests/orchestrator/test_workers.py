@@ -19,6 +19,7 @@ from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.requests import resolve
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import Event
 from samref_sweep.spec.policy import Resources
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.folder import FolderStore
@@ -65,22 +66,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return losses(store, every)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_head")
-def test_two_processes_give_the_loss_curve_of_one_with_accumulation(store: Store, alone: list[float]) -> None:
-    both = only_training(store, 2)
-    progress = []
-    on_progress = progress.append
-    result = execute(both, store, runtime=Runtime(), on_event=on_progress)
-
-    assert result.failures == {}
-    curve = losses(store, both)
-    assert len(curve) == len(alone) == TRAIN.steps
-    assert curve == pytest.approx(alone, abs=1e-4)
-    assert any(e.kind == "progress" and e.work.kind == "train" and e.metrics["total"] == TRAIN.steps for e in progress)
-    assert not list(store.root.glob("scratch/*"))
-
-
 def lose_a_process_or_its_loss(job: Job, report: Report) -> None:
     """The first time, one of the two is killed after it saw the checkpoint of a step; the other waits for its sums."""
     if job.stages[0].kind != "train":
@@ -105,16 +90,24 @@ def lose_a_process_or_its_loss(job: Job, report: Report) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_head")
-def test_a_lost_process_starts_the_group_again_from_the_checkpoint(store: Store, alone: list[float]) -> None:
+def test_two_processes_of_which_one_is_lost_give_the_loss_curve_of_one_with_accumulation(
+    store: Store, alone: list[float]
+) -> None:
     both = only_training(store, 2)
-    result = execute(both, store, runtime=Runtime(), on_event=lambda e: None, runner=lose_a_process_or_its_loss)
+    events: list[Event] = []
+    result = execute(both, store, runtime=Runtime(), on_event=events.append, runner=lose_a_process_or_its_loss)
 
     assert result.failures == {}
-    assert losses(store, both) == pytest.approx(alone, abs=1e-4)
+    curve = losses(store, both)
+    assert len(curve) == len(alone) == TRAIN.steps
+    assert curve == pytest.approx(alone, abs=1e-4)
+    assert any(e.kind == "progress" and e.work.kind == "train" and e.metrics["total"] == TRAIN.steps for e in events)
+    # The group started again from the checkpoint: no step was made twice.
     made = [int(line) for line in (store.root / "scratch" / "steps-of-0").read_text().split()]
     assert made[:5] == [1, 2, 3, 4, 5]
-    assert all(second > first for first, second in itertools.pairwise(made)), made  # no step was made twice
+    assert all(second > first for first, second in itertools.pairwise(made)), made
     assert made[-1] == TRAIN.steps
+    assert not [path for path in store.root.glob("scratch/*") if path.is_dir()]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from samref.stage import Job
 DEVICE = os.environ.get("SAMREF_TEST_DEVICE", "cpu")
 
 SETTINGS = {
-    "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64},
+    "model": {"backbone": "tiny", "checkpoint": "none", "refiner_width": 16, "refiner_blocks": 1, "patch_size_px": 64},
     "train": {
         "data": "shapes",
         "samples": 12,
@@ -63,6 +63,20 @@ class Runner:
             if not (self.root / stage.id).exists():
                 self.run_stages([stage])
         return {stage.kind: self.root / stage.id for stage in planned.stages}
+
+    def train(self, planned=None, **changes):
+        """Run a trial's training and what it needs, but nothing that follows it; its folder."""
+        planned = planned or self.build(**changes)
+        stages = {stage.id: stage for stage in planned.stages}
+
+        def run_from(stage):
+            for needed in stage.needs.values():
+                run_from(stages[needed])
+            if not (self.root / stage.id).exists():
+                self.run_stages([stage])
+
+        run_from(planned.stage("train"))
+        return self.root / planned.stage("train").id
 
 
 def pytest_collection_modifyitems(items):

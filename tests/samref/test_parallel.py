@@ -32,7 +32,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def one_process(runner):
     """The same training in one process, with accumulation 2."""
-    return runner.run(runner.build(train={**SETTINGS, "accumulation": 2}))["train"]
+    return runner.train(train={**SETTINGS, "accumulation": 2})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def two_processes(runner, tmp_path_factory):
     """What each rank says of each job, and the jobs' folders."""
     root = tmp_path_factory.mktemp("parallel")
     planned = runner.build(train=SETTINGS)
-    runner.run(runner.build())  # the embeddings
+    runner.train()  # the embeddings
     resumed = begin(runner, planned, root / "resumed")
     jobs = [
         job(runner, planned, root / "plain"),

@@ -74,7 +74,7 @@ def watching(function):
 
 
 def test_a_training_writes_weights_and_curves(runner):
-    out = runner.run(runner.build())["train"]
+    out = runner.train()
     curve = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     metrics = {"loss", "decoder_nfl", "decoder_dice", "global_error", "global_nfl", "local_error", "local_nfl"}
     assert {point["metric"] for point in curve} == metrics
@@ -91,22 +91,22 @@ def test_a_training_writes_weights_and_curves(runner):
 
 @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
 def test_the_same_settings_give_the_same_weights_and_another_seed_others(runner, tmp_path):
-    first = weights(runner.run(runner.build())["train"])
+    first = weights(runner.train())
     again = runner.run_stages([runner.build().stage("train")], root=tmp_path)[0]
     assert same(first, weights(again))
-    other = weights(runner.run(runner.build(train={"seed": 1}))["train"])
+    other = weights(runner.train(train={"seed": 1}))
     assert not same(first, other)
 
 
 def test_gamma_and_theta_reach_the_simulated_rounds(runner):
-    first = weights(runner.run(runner.build())["train"])
-    assert not same(first, weights(runner.run(runner.build(train={"gamma": 0.95}))["train"]))
+    first = weights(runner.train())
+    assert not same(first, weights(runner.train(train={"gamma": 0.95})))
 
 
 def test_frozen_leaves_the_encoder_and_unfrozen_trains_it(runner):
     planned = runner.build(model={"freeze_backbone": False})
     assert [stage.kind for stage in planned.stages] == ["train", "embed", "evaluate", "profile"]
-    trained = weights(runner.run(planned)["train"])
+    trained = weights(runner.train(planned))
     name = "backbone.image_encoder.patch_embed.proj.weight"
     from samref import backbones
 
@@ -118,7 +118,7 @@ def test_a_refiner_on_top_of_a_trained_decoder_keeps_it(runner):
     base = {"steps": 4, "modules": ["encoder", "decoder"], "data": "shapes", "samples": 8, "batch_size": 2}
     planned = runner.build(train={"modules": ["refiner"], "init": {**base, "warmup_steps": 1}})
     other = runner.build(train={"modules": ["refiner"], "gamma": 0.9, "init": {**base, "warmup_steps": 1}})
-    runner.run(planned)
+    runner.train(planned)
     init, outer = (stage for stage in planned.stages if stage.kind == "train")
     assert init.id in {stage.id for stage in other.stages}
     before, after = weights(runner.root / init.id), weights(runner.root / outer.id)
@@ -129,8 +129,8 @@ def test_a_refiner_on_top_of_a_trained_decoder_keeps_it(runner):
 @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
 def test_a_decoder_trained_with_the_refiner_equals_one_trained_alone_while_clicks_agree(runner):
     """The refiner's losses do not reach the decoder: with no simulated round (γ = 0) nothing else differs."""
-    with_refiner = weights(runner.run(runner.build(train={"gamma": 0.0}))["train"])
-    alone = weights(runner.run(runner.build(train={"gamma": 0.0}, model={"refiner": "none"}))["train"])
+    with_refiner = weights(runner.train(train={"gamma": 0.0}))
+    alone = weights(runner.train(train={"gamma": 0.0}, model={"refiner": "none"}))
     assert all(torch.equal(with_refiner[name], value) for name, value in alone.items())
 
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_samples(runner, tmp_path)
 def test_a_killed_training_ends_with_the_same_weights(runner, tmp_path):
     """SIGKILL in the middle, in a process of its own; then again, from the checkpoint."""
     planned = runner.build(train={"steps": 12})
-    expected = weights(runner.run(planned)["train"])
+    expected = weights(runner.train(planned))
     stage = planned.stage("train")
     inputs = {role: str(runner.root / needed) for role, needed in stage.needs.items()}
 
@@ -174,7 +174,7 @@ def test_a_killed_training_ends_with_the_same_weights(runner, tmp_path):
 
 
 def test_a_summary_says_what_the_training_took(runner):
-    folder = runner.run(runner.build())["train"]
+    folder = runner.train()
     found = metrics(folder)
     assert set(found) == {"loss", "steps_per_second", "accumulation"}
     took = {"train_peak_memory_gb", "train_device_peak_memory_gb"}  # of any stage, beside what it returns
@@ -200,7 +200,7 @@ class TestClicks:
             seen.append((torch.is_grad_enabled(), [list(own) for own in found]))
 
         planned = runner.build(train={"gamma": 0.9, "steps": 8, "seed": 3})
-        runner.run(runner.build())  # the embeddings
+        runner.train()  # the embeddings
         with watching(note):
             runner.run_stages([planned.stage("train")], root=tmp_path)
         dataset = open_dataset("shapes", split="train", data_root=Path(), samples=12)
@@ -245,8 +245,7 @@ class TestParts:
     @pytest.mark.cpu_only("on CUDA rounding moves clicks, and the curve with them")
     def test_accumulation_gives_the_same_curve(self, runner):
         whole, halves, singles = (
-            runner.run(runner.build(train={"batch_size": 4, "gamma": 0.9, "accumulation": parts}))["train"]
-            for parts in (1, 2, 4)
+            runner.train(train={"batch_size": 4, "gamma": 0.9, "accumulation": parts}) for parts in (1, 2, 4)
         )
         assert losses(halves) == pytest.approx(losses(whole), rel=1e-4)
         assert losses(singles) == pytest.approx(losses(whole), rel=1e-4)
@@ -264,7 +263,7 @@ class TestParts:
             if len(found) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
 
-        expected = runner.run(runner.build(train={"batch_size": 4, "gamma": 0.9, "accumulation": 4}))["train"]
+        expected = runner.train(train={"batch_size": 4, "gamma": 0.9, "accumulation": 4})
         stage = runner.build(train={"batch_size": 4, "gamma": 0.9}).stage("train")
         with watching(full):
             (out,) = runner.run_stages([stage], root=tmp_path)
@@ -286,7 +285,7 @@ class TestParts:
                 interaction.result_B1MM.register_hook(fail)
 
         settings = {"batch_size": 4, "gamma": 0.9, "accumulation": 2}
-        expected = runner.run(runner.build(train=settings))["train"]
+        expected = runner.train(train=settings)
         with watching(full):
             (out,) = runner.run_stages([runner.build(train=settings).stage("train")], root=tmp_path)
         assert backwards == [2, 2, 2, 2, 2, 2] + [1, 1, 1, 1] * 4
@@ -303,7 +302,7 @@ class TestParts:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
         settings = {"batch_size": 4, "steps": 8}
-        expected = runner.run(runner.build(train={**settings, "accumulation": 2}))["train"]
+        expected = runner.train(train={**settings, "accumulation": 2})
         with watching(full):
             interrupt(runner, runner.build(train=settings), tmp_path, at=4)
         out = go_on(runner, runner.build(train=settings), tmp_path)
@@ -319,7 +318,7 @@ class TestParts:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         planned = runner.build(train={"batch_size": batch_size})
-        runner.run(runner.build())  # the embeddings
+        runner.train()  # the embeddings
         message = r"out of memory at step 0 with \d of \d+ samples at a time, after train.accumulation 1 became"
         with watching(full), pytest.raises(train_module.TrainingError, match=message):
             runner.run_stages([planned.stage("train")], root=tmp_path)
@@ -353,7 +352,7 @@ class TestStopped:
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
     def test_it_keeps_the_step_that_it_was_told_at(self, runner, tmp_path):
         planned = runner.build(train={"steps": 8})
-        expected = runner.run(planned)["train"]
+        expected = runner.train(planned)
         stage = planned.stage("train")
 
         def report(step, metrics):
@@ -387,8 +386,8 @@ class TestAverages:
 
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
     def test_they_are_what_is_written_and_change_nothing_else(self, runner):
-        plain = runner.run(runner.build())["train"]
-        averaged = runner.run(runner.build(train={"ema": 0.99}))["train"]
+        plain = runner.train()
+        averaged = runner.train(train={"ema": 0.99})
         assert losses(averaged) == losses(plain)
         assert weights(averaged).keys() == weights(plain).keys()
         assert not same(weights(averaged), weights(plain))
@@ -398,7 +397,7 @@ class TestAverages:
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
     def test_a_killed_training_keeps_them(self, runner, tmp_path):
         planned = runner.build(train={"ema": 0.9, "steps": 8})
-        expected = runner.run(planned)["train"]
+        expected = runner.train(planned)
         interrupt(runner, planned, tmp_path, at=5)
         out = go_on(runner, planned, tmp_path)
         assert same(weights(out), weights(expected))
@@ -409,12 +408,12 @@ class TestAverages:
 def test_bf16_trains_everything_that_fp32_trains(runner):
     """With γ = 0.95 nearly every step has rounds without gradient, whose cast weights must not be used again."""
     settings = {"gamma": 0.95, "max_clicks": 4, "weight_decay": 0.0}
-    full = runner.run(runner.build(train=settings))["train"]
-    half = runner.run(runner.build(train={**settings, "precision": "bf16"}))["train"]
+    full = runner.train(train=settings)
+    half = runner.train(train={**settings, "precision": "bf16"})
     # Clicks fall on other pixels after some rounds (on some processors at the first step), so that steps drift apart.
     assert np.mean(losses(half)) == pytest.approx(np.mean(losses(full)), rel=0.2)
     assert losses(half) != losses(full)
-    start = runner.run(runner.build(train={**settings, "learning_rate": 1e-30, "warmup_learning_rate": 0.0}))["train"]
+    start = runner.train(train={**settings, "learning_rate": 1e-30, "warmup_learning_rate": 0.0})
     moved = [
         {name for name, value in weights(out).items() if not torch.equal(value, weights(start)[name])}
         for out in (full, half)
