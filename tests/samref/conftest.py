@@ -25,6 +25,7 @@ SETTINGS = {
         "steps": 6,
         "warmup_steps": 2,
         "batch_size": 3,
+        "max_clicks": 4,
         "learning_rate": 3e-3,
     },
     "evaluate": {"data": "shapes", "samples": 5, "max_clicks": 6},

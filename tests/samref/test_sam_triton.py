@@ -44,6 +44,7 @@ def test_attention_equals_the_packages(side, channels):
     torch.testing.assert_close(sam_triton.attention(theirs, x, side), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 @interpreted
 @torch.inference_mode()
 def test_the_encoder_equals_the_plain_one():
@@ -54,6 +55,7 @@ def test_the_encoder_equals_the_plain_one():
     torch.testing.assert_close(found, encoder(images), atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 @interpreted
 def test_the_kernels_are_tried_before_they_are_used(monkeypatch):
     sam_triton.check("cpu", 160, 2, GRID, 6, torch.float32)

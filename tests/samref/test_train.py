@@ -191,7 +191,7 @@ def test_a_summary_says_what_the_training_took(runner):
 
 
 class TestClicks:
-    """Method.md §2, as the trainer does it; the rules themselves are in test_clicks.py."""
+    """InterFormer's simulated clicks (docs/method.md), as the trainer draws them; the rules themselves are in test_clicks.py."""
 
     def test_one_n_for_the_batch_first_the_centre_then_a_click_a_round(self, runner, tmp_path):
         seen = []
@@ -199,7 +199,7 @@ class TestClicks:
         def note(found, interaction):
             seen.append((torch.is_grad_enabled(), [list(own) for own in found]))
 
-        planned = runner.build(train={"gamma": 0.9, "steps": 8, "seed": 3})
+        planned = runner.build(train={"gamma": 0.9, "max_clicks": 20, "steps": 8, "seed": 3})
         runner.train()  # the embeddings
         with watching(note):
             runner.run_stages([planned.stage("train")], root=tmp_path)
