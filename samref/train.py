@@ -100,20 +100,7 @@ def train(
     checkpoint.restore(scratch, state, device)
     if not group.same(state.progress.step):
         raise TrainingError(f"the processes found different checkpoints in {scratch}; it must be one folder for all")
-    dataset = open_dataset(config.data, split="train", data_root=runtime.data_root, samples=config.samples)
-    batches = Batches(
-        dataset,
-        size=network.backbone.image_size,
-        resize=config.resize,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        positions=group.share(config.batch_size),
-        embeddings=embeddings,
-        threads=torch.get_num_threads(),
-        pinned=device.startswith("cuda"),
-        resize_input=network.backbone.resize,
-    )
+    batches = _batches(config, network, embeddings, group, runtime, device)
     with (
         products(config.precision),
         # Threads of their own: what reads ahead must not keep a step waiting for its clicks.
@@ -136,6 +123,30 @@ def _network(model: ModelConfig, config: TrainConfig, init: Path | None, runtime
         model = model.model_copy(update={"refiner": "none"})
     seed, precision = config.seed, config.precision
     return weights.build_model(model, runtime, weights=init, refiner_seed=seed, encoder=encoder, precision=precision)
+
+
+def _batches(
+    config: TrainConfig,
+    network: SamRef,
+    embeddings: Embeddings | None,
+    group: parallel.Group,
+    runtime: Runtime,
+    device: str,
+) -> Batches:
+    """This process's share of all batches."""
+    return Batches(
+        open_dataset(config.data, split="train", data_root=runtime.data_root, samples=config.samples),
+        size=network.backbone.image_size,
+        resize=config.resize,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        positions=group.share(config.batch_size),
+        embeddings=embeddings,
+        threads=torch.get_num_threads(),
+        pinned=device.startswith("cuda"),
+        resize_input=network.backbone.resize,
+    )
 
 
 def _first_state(network: SamRef, config: TrainConfig) -> State:

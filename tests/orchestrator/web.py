@@ -44,10 +44,8 @@ class Web:
         return self.address + path
 
 
-@contextmanager
-def serving() -> Iterator[Web]:
-    """The server, while the block runs; it hears nothing from other machines."""
-    web = Web()
+def answering_for(web: Web) -> type[BaseHTTPRequestHandler]:
+    """What answers a request as `web` says."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -102,7 +100,14 @@ def serving() -> Iterator[Web]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serving() -> Iterator[Web]:
+    """The server, while the block runs; it hears nothing from other machines."""
+    web = Web()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), answering_for(web))
     server.daemon_threads = True
     web.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -1,6 +1,5 @@
 """The trainer: schedule, clicks, resume, determinism, memory, what is trained and what is not."""
 
-import contextlib
 import importlib.util
 import json
 import re
@@ -8,23 +7,20 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
+from trainings import go_on, interrupt, losses, metrics, same, watching, weights
 
 from samref import checkpoint, clicks
 from samref import train as train_module
-from samref.batches import CLICKS, ROUNDS, Batches, resize_truth
+from samref.batches import CLICKS, ROUNDS, Batches
 from samref.config import TrainConfig, TrialConfig
 from samref.data import open_dataset
-from samref.embeddings import Embeddings, EmbeddingWriter
 from samref.measures import MEASURES
-from samref.refiner import SamRef
 from samref.stage import Stopped
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -38,39 +34,6 @@ def test_learning_rate_is_the_papers():
     assert train_module.learning_rate(config, 1500) == 1e-4
     assert train_module.learning_rate(config, 40_750) == pytest.approx(0.5e-4)
     assert 0 < train_module.learning_rate(config, 79_999) < 2e-9
-
-
-def weights(folder):
-    return load_file(folder / "weights.safetensors")
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def losses(folder):
-    """The loss at each recorded step."""
-    lines = (folder / "training.jsonl").read_text().splitlines()
-    return [point["value"] for point in map(json.loads, lines) if point["metric"] == "loss"]
-
-
-def metrics(folder):
-    return json.loads((folder / "summary.json").read_text())["metrics"]
-
-
-@contextlib.contextmanager
-def watching(function):
-    """Calls `function(clicks, interaction)` after each interaction of any SamRef, through torch's own global hook."""
-
-    def hook(module, arguments, output):
-        if isinstance(module, SamRef):
-            function(arguments[1], output)
-
-    handle = nn.modules.module.register_module_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def test_a_training_writes_weights_and_curves(runner):
@@ -191,7 +154,7 @@ def test_a_summary_says_what_the_training_took(runner):
 
 
 class TestClicks:
-    """InterFormer's simulated clicks (docs/method.md), as the trainer draws them; the rules themselves are in test_clicks.py."""
+    """InterFormer's simulated clicks, as the trainer draws them; the rules themselves are in test_clicks.py."""
 
     def test_one_n_for_the_batch_first_the_centre_then_a_click_a_round(self, runner, tmp_path):
         seen = []
@@ -236,116 +199,6 @@ class TestClicks:
         with ThreadPoolExecutor(2) as pool:
             step_module._add_clicks(found, batch, masks, rngs, pool)
         assert [len(own) for own in found] == [1, 2]
-
-
-@pytest.mark.slow
-class TestParts:
-    """A batch worked in parts is the same batch."""
-
-    @pytest.mark.cpu_only("on CUDA rounding moves clicks, and the curve with them")
-    def test_accumulation_gives_the_same_curve(self, runner):
-        whole, halves, singles = (
-            runner.train(train={"batch_size": 4, "gamma": 0.9, "accumulation": parts}) for parts in (1, 2, 4)
-        )
-        assert losses(halves) == pytest.approx(losses(whole), rel=1e-4)
-        assert losses(singles) == pytest.approx(losses(whole), rel=1e-4)
-        assert not same(weights(whole), weights(halves))  # it really was worked otherwise
-
-    def test_accumulation_must_divide_the_batch(self):
-        with pytest.raises(ValueError, match="accumulation is 3, which does not divide batch_size 16; every part"):
-            TrainConfig(accumulation=3)
-
-    @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
-    def test_memory_that_runs_out_gives_smaller_parts_and_the_same_weights(self, runner, tmp_path):
-        """Two samples at a time are too many from the start: all is as with accumulation 4, bit by bit."""
-
-        def full(found, interaction):
-            if len(found) > 1:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
-
-        expected = runner.train(train={"batch_size": 4, "gamma": 0.9, "accumulation": 4})
-        stage = runner.build(train={"batch_size": 4, "gamma": 0.9}).stage("train")
-        with watching(full):
-            (out,) = runner.run_stages([stage], root=tmp_path)
-        assert metrics(out)["accumulation"] == 4
-        assert same(weights(out), weights(expected))
-
-    @pytest.mark.cpu_only("on CUDA rounding moves clicks, and the curve with them")
-    def test_a_step_that_runs_out_in_its_last_backward_is_made_again(self, runner, tmp_path, caplog):
-        """Gradients of the first part were there already; nothing of them is left in the step that counts."""
-        backwards = []
-
-        def full(found, interaction):
-            def fail(gradient):
-                backwards.append(len(found))
-                if len(backwards) == 6:  # step 2, its second part of two
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-
-            if torch.is_grad_enabled():
-                interaction.result_B1MM.register_hook(fail)
-
-        settings = {"batch_size": 4, "gamma": 0.9, "accumulation": 2}
-        expected = runner.train(train=settings)
-        with watching(full):
-            (out,) = runner.run_stages([runner.build(train=settings).stage("train")], root=tmp_path)
-        assert backwards == [2, 2, 2, 2, 2, 2] + [1, 1, 1, 1] * 4
-        assert metrics(out)["accumulation"] == 4
-        assert losses(out)[:2] == losses(expected)[:2]
-        assert losses(out) == pytest.approx(losses(expected), rel=1e-4)
-        assert "out of memory at step 2: CUDA out of memory" in caplog.text
-        assert "step 2 again, and on, with accumulation 4" in caplog.text
-
-    @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
-    def test_a_killed_training_goes_on_with_the_parts_that_fitted(self, tmp_path, runner):
-        def full(found, interaction):
-            if len(found) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-
-        settings = {"batch_size": 4, "steps": 8}
-        expected = runner.train(train={**settings, "accumulation": 2})
-        with watching(full):
-            interrupt(runner, runner.build(train=settings), tmp_path, at=4)
-        out = go_on(runner, runner.build(train=settings), tmp_path)
-        assert metrics(out)["accumulation"] == 2
-        assert same(weights(out), weights(expected))
-
-    @pytest.mark.parametrize(("batch_size", "tried"), [(16, [16, 8, 4, 2]), (3, [3, 1, 1])])
-    def test_it_gives_up_after_three_halvings_or_at_one_sample(self, runner, tmp_path, batch_size, tried):
-        sizes = []
-
-        def full(found, interaction):
-            sizes.append(len(found))
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-        planned = runner.build(train={"batch_size": batch_size})
-        runner.train()  # the embeddings
-        message = r"out of memory at step 0 with \d of \d+ samples at a time, after train.accumulation 1 became"
-        with watching(full), pytest.raises(train_module.TrainingError, match=message):
-            runner.run_stages([planned.stage("train")], root=tmp_path)
-        assert sizes == tried
-
-
-class InterruptedTrainingError(Exception):
-    pass
-
-
-def interrupt(runner, planned, root, *, at):
-    """Run the training until it reports step `at`; its last checkpoint is of the step before."""
-
-    def report(step, metrics):
-        if step == at:
-            raise InterruptedTrainingError
-
-    always = type(runner)(runner.root, replace(runner.runtime, checkpoint_seconds=0))
-    stage = planned.stage("train")
-    with pytest.raises(InterruptedTrainingError):
-        always.run_stages([stage], report, root=root)
-    assert [path.name for path in (root / f"{stage.id}.scratch").iterdir()] == [f"step-{at - 1:09d}"]
-    (root / stage.id).rmdir()  # nothing was written
-
-
-def go_on(runner, planned, root):
-    return runner.run_stages([planned.stage("train")], root=root)[0]
 
 
 class TestStopped:
@@ -469,64 +322,3 @@ def test_the_loss_curve_is_the_golden_one():
         assert curve == pytest.approx(golden, rel=1e-4)
     else:
         assert np.mean(curve) == pytest.approx(np.mean(golden), rel=0.02), f"torch {torch.__version__}, not {written}"
-
-
-class TestBatches:
-    def batches(self, **changes):
-        dataset = open_dataset("shapes", split="train", data_root=Path(), samples=7)
-        settings = {"size": 64, "resize": "pad", "batch_size": 3, "seed": 0, "augment": False, **changes}
-        return Batches(dataset, **settings)
-
-    def test_every_epoch_sees_every_sample_once(self):
-        order = [index for step in range(7) for index in self.batches().indices(step)]
-        assert sorted(order[:7]) == sorted(order[7:14]) == sorted(order[14:]) == list(range(7))
-        assert order[:7] != order[7:14]
-
-    def test_reading_ahead_gives_the_batches_of_their_steps(self, tmp_path):
-        """In one thread and in several, with the features of the images."""
-        images = open_dataset("shapes", split="train", data_root=Path(), samples=7).samples
-        writer = EmbeddingWriter(tmp_path, [sample.image_key for sample in images], {"embedding": (2, 4)}, "bf16")
-        for position in range(7):
-            writer.write(position, {"embedding": torch.full((2, 4, 4), position / 3)})
-        writer.close()
-        embeddings = Embeddings(tmp_path)
-        for threads in (1, 4):
-            ahead = list(self.batches(embeddings=embeddings, threads=threads).iterate(2, 6))
-            assert len(ahead) == 4
-            for step, batch in enumerate(ahead, start=2):
-                alone = self.batches().read(step)
-                assert batch.samples == alone.samples
-                assert torch.equal(batch.images_B3SS, alone.images_B3SS)
-                assert (batch.truth_BSS == alone.truth_BSS).all()
-                assert batch.centers == alone.centers
-                features = embeddings.read([sample.image_key for sample in batch.samples], "cpu")
-                assert torch.equal(batch.features["embedding"].float(), features["embedding"])
-
-    def test_augmentation_is_drawn_from_seed_and_step(self):
-        first, again = (self.batches(augment=True).read(3) for _ in range(2))
-        assert torch.equal(first.images_B3SS, again.images_B3SS)
-        assert not torch.equal(first.images_B3SS, self.batches().read(3).images_B3SS)
-        assert all((truth == 1).any() for truth in first.truth_BSS)
-
-    def test_shares_and_parts_are_the_batch(self):
-        whole = self.batches(batch_size=5, augment=True).read(2)
-        for cut in (
-            whole.split(2),
-            whole.split(9),
-            [self.batches(batch_size=5, augment=True, positions=p).read(2) for p in (range(2), range(2, 5))],
-        ):
-            assert [position for part in cut for position in part.positions] == list(range(5))
-            assert tuple(sample for part in cut for sample in part.samples) == whole.samples
-            assert torch.equal(torch.cat([part.images_B3SS for part in cut]), whole.images_B3SS)
-            assert (np.concatenate([part.truth_BSS for part in cut]) == whole.truth_BSS).all()
-        assert [len(part.samples) for part in whole.split(2)] == [2, 3]
-        assert len(whole.split(9)) == 5
-
-    def test_padding_is_ignored_and_no_object_vanishes(self):
-        truth = np.zeros((100, 400), np.int8)
-        truth[51, 203] = 1
-        padded = resize_truth(truth, 64, "pad")
-        assert (padded[16:] == -1).all()
-        assert (padded == 1).sum() == 1
-        assert abs(np.argwhere(padded == 1)[0] - [8, 32]).max() <= 1
-        assert (resize_truth(truth, 64, "stretch") >= 0).all()
