@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,11 @@ def test_what_cannot_be_run_is_refused_in_one_line(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
 def test_the_notebook_of_the_documentation_runs_a_sweep_and_gets_its_tables(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], new_database: Callable[[Path], None]
 ) -> None:
+    new_database(folder / "runs" / "mlflow.db")
     names: dict[str, Any] = {}
     for block in CODE:
         exec(block, names)
