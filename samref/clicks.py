@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from samref import pixel_loops
 from samref.pixel_loops import HIGHEST_IMAGE, MISSING, RIGHT
 
-Clicker = Literal["ritm", "interformer"]
 Truth = NDArray[np.int8]
 Mask = NDArray[Any]
 """H×W; what is not zero (or not False) is predicted object."""
@@ -55,7 +54,7 @@ def next_click(
     mask_HW: Mask,
     clicks: Sequence[Click],
     *,
-    clicker: Clicker = "ritm",
+    clicker: str = "ritm",
     rng: np.random.Generator | None = None,
 ) -> Click | None:
     """The evaluation's next click: the deepest pixel of the larger error, missing object or extra background.
@@ -87,7 +86,7 @@ def errors(truth_HW: Truth, mask_HW: Mask) -> Errors:
 
 
 def click_on(
-    wrong: Errors, clicks: Sequence[Click], *, clicker: Clicker = "ritm", rng: np.random.Generator | None = None
+    wrong: Errors, clicks: Sequence[Click], *, clicker: str = "ritm", rng: np.random.Generator | None = None
 ) -> Click | None:
     """`next_click`, given the errors; `interformer` cuts the clicks out of them in place."""
     if clicker not in ("ritm", "interformer"):

@@ -197,14 +197,38 @@ class EvaluateConfig(Part):
     every θ that far from the one before, where the paths of all would be too many. null: `theta` alone."""
     max_clicks: int = Field(20, ge=1, le=100)
     """Clicks per sample."""
-    clicker: Literal["ritm", "interformer"] = "ritm"
-    """Whose rule places the next click."""
+    clicker: Literal["ritm", "interformer", "jitter", "uniform", "distance"] = "ritm"
+    """Whose rule places the next click: a published one, on the deepest pixel of the larger error; or a stress test:
+    that pixel moved by noise, or any pixel of that error, with equal chances or by its depth."""
+    click_noise_px: Annotated[Number, Field(ge=0), Added(as_before=0.0)] = 0.0
+    """Standard deviation of the noise of `clicker: jitter`, in x and in y, in px of the original image."""
+    click_slice: Annotated[tuple[Number, Number] | None, Field(strict=False), Added(as_before=None)] = None
+    """`[0.9, 1.0]` lets `clicker: distance` draw only the deepest pixels that hold a tenth of all chances together,
+    `[0.0, 0.1]` the shallowest (RClicks' groups of clicks); null: all."""
     stop_at: Number | None = Field(None, gt=0, le=1)
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
     precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
     """Arithmetic of the clicks: decoder and refiner."""
     seed: Whole = Field(0, ge=0)
-    """Seed of the random ties of `clicker: interformer`."""
+    """Seed of the clicks, where the clicker draws them; one stream of chance for each sample and click."""
+
+    @model_validator(mode="after")
+    def _check_clicker(self) -> Self:
+        if self.click_noise_px and self.clicker != "jitter":
+            raise ValueError(
+                f"click_noise_px is {self.click_noise_px:g}, and clicker is {self.clicker}, which has no noise; set "
+                "clicker: jitter, or click_noise_px: 0"
+            )
+        if self.click_slice is None:
+            return self
+        if self.clicker != "distance":
+            raise ValueError(
+                f"click_slice is {list(self.click_slice)}, and clicker is {self.clicker}, which has no slices; set "
+                "clicker: distance, or leave click_slice out"
+            )
+        if not 0 <= self.click_slice[0] < self.click_slice[1] <= 1:
+            raise ValueError(f"click_slice is {list(self.click_slice)}; it should rise within 0 to 1, as [0.9, 1.0]")
+        return self
 
     @model_validator(mode="after")
     def _check_curve(self) -> Self:

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samref import metrics, pixel_loops, run_lengths
-from samref.clicks import Click, click_on, errors, next_click
+from samref import drawn_clicks, metrics, pixel_loops, run_lengths
+from samref.clicks import Click, Errors, click_on, errors
 from samref.config import EvaluateConfig
 from samref.refiner import SamRef
 from samref.refiner.model import Context, Interaction
@@ -182,7 +182,7 @@ class OneByOne:
             click = None
             if len(node.records) < self._config.max_clicks:
                 rng = _generator(self._wave, node, self._config)
-                click = click_on(wrong, node.clicks, clicker=self._config.clicker, rng=rng)
+                click = _next_click(self._config, wrong, node.clicks, rng)
             found.append(_verdict(self._wave, node, self._config, iou, click, mask))
         return found
 
@@ -250,7 +250,7 @@ class Together:
             if drawn and click is not None:
                 assert mask is not None
                 rng = _generator(wave, node, config)
-                click = next_click(truth, mask, node.clicks, clicker=config.clicker, rng=rng)
+                click = _next_click(config, errors(truth, mask), node.clicks, rng)
             return _verdict(wave, node, config, ious[i], click, mask)
 
         return list(self._each(verdict, range(len(nodes))))
@@ -286,8 +286,18 @@ def _verdict(
     return Verdict(iou, boundary, following, last)
 
 
+def _next_click(
+    config: EvaluateConfig, wrong: Errors, clicks: Sequence[Click], rng: np.random.Generator | None
+) -> Click | None:
+    if config.clicker not in drawn_clicks.DRAWN:
+        return click_on(wrong, clicks, clicker=config.clicker, rng=rng)
+    assert rng is not None
+    mass = config.click_slice or (0.0, 1.0)
+    return drawn_clicks.draw(wrong, clicks, config.clicker, rng, noise_px=config.click_noise_px, mass=mass)
+
+
 def _generator(wave: Wave, node: Node, config: EvaluateConfig) -> np.random.Generator | None:
     if config.clicker == "ritm":
         return None
-    # Drawn ties depend on the sample and the click alone, not on the order of the work.
+    # What is drawn depends on the sample and the click alone, not on the order of the work.
     return np.random.default_rng([config.seed, wave.first + node.sample, len(node.records)])

@@ -55,7 +55,7 @@ def protocol(
         "dataset": evaluate.data,
         "contents": contents,
         "objects": objects,
-        "clicker": evaluate.clicker,
+        "clicker": _clicker(evaluate),
         "most_clicks": evaluate.max_clicks,
         "stop_at": "none" if evaluate.stop_at is None else evaluate.stop_at,
         "multimask": model.multimask,
@@ -66,6 +66,12 @@ def protocol(
         "precision": f"{model.precision}, {evaluate.precision}",
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _clicker(evaluate: EvaluateConfig) -> str:
+    noise = f" {evaluate.click_noise_px:g} px" if evaluate.clicker == "jitter" else ""
+    mass = " {:g} to {:g}".format(*evaluate.click_slice) if evaluate.click_slice else ""
+    return f"{evaluate.clicker}{noise}{mass}"
 
 
 def short_hash(keys: Mapping[str, Any]) -> str:

@@ -80,6 +80,20 @@ def test_the_first_word_of_a_setting_says_what_it_reruns(settings, reruns):
     assert changed(ids(train={}), ids(**{"train": {}, **settings})) == reruns
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"click_noise_px": 2}, "click_noise_px is 2, and clicker is ritm, which has no noise; set clicker: jitter"),
+        ({"click_slice": [0, 1], "clicker": "uniform"}, "and clicker is uniform, which has no slices"),
+        ({"click_slice": [0.5, 0.5], "clicker": "distance"}, r"click_slice is \[0.5, 0.5\]; it should rise"),
+        ({"click_slice": [0.5, 1.1], "clicker": "distance"}, "it should rise within 0 to 1"),
+    ],
+)
+def test_noise_and_slices_are_of_the_clickers_that_have_them(settings, message):
+    with pytest.raises(ValueError, match=message):
+        trial(evaluate=settings)
+
+
 def test_every_trial_is_its_own_row_even_where_all_its_work_is_shared():
     first, second = (trial(model={"refiner": "none"}, evaluate={"theta": theta}) for theta in (1.1, 1.2))
     assert first.stages == second.stages  # no selector: θ changes nothing
@@ -184,7 +198,12 @@ IDLE = {
 
 
 # What a number or a list of them may be, where its type does not say.
-CHOSEN = {"evaluate.curve": (1.0, 1.5)}
+CHOSEN = {"evaluate.curve": (1.0, 1.5), "evaluate.click_slice": (0.5, 1.0), "evaluate.click_noise_px": 2.0}
+# Settings that another one must allow.
+ALLOWED = {
+    "evaluate.click_slice": {"evaluate.clicker": "distance"},
+    "evaluate.click_noise_px": {"evaluate.clicker": "jitter"},
+}
 
 
 def other_value(annotation, constraints, value):
@@ -244,6 +263,8 @@ class Official(NamesAsFingerprints):
 
 def differing(settings, name, value, fingerprints=None):
     """Stages of a trial that another value of a setting made, and whether the trial's own id is another."""
+    for other, allowing in ALLOWED.get(name, {}).items():
+        settings = with_setting(settings, other, allowing)
     first, second = (trial(fingerprints, **each) for each in (settings, with_setting(settings, name, value)))
     return [stage for stage in second.stages if stage not in first.stages], first.id != second.id
 
