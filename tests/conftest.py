@@ -89,13 +89,10 @@ def _no_ray_is_left() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ray_head(_no_ray_is_left: None) -> None:
     """One Ray for all tests of this process: a sweep that is given no address joins it instead of starting its own."""
-    import ray
+    from samref_sweep.execution.ray import cluster  # sets the variables that Ray reads when it is imported
 
-    from samref_sweep.execution.ray import ENVIRONMENT
-
-    assert ENVIRONMENT.keys() <= os.environ.keys(), "Ray's processes have the variables that ours have"
-    if not ray.is_initialized():
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if not cluster.ray.is_initialized():
+        cluster.ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @pytest.fixture
