@@ -163,8 +163,7 @@ MISTAKES = {
     "{trial: {train: {seed: 9223372036854775808}}}": "{file}: train.seed is 9223372036854775808: it should be less "
     "than or equal to 9223372036854775807",
     "{parameters: {evaluate.theta: [.nan]}}": "{file}: evaluate.theta is nan: it should be greater than 0",
-    "{parameters: {train.gamma: [2020-01-01]}}": "{file}: train.gamma is datetime.date(2020, 1, 1): it should be a "
-    "valid number",
+    "{parameters: {train.gamma: [2020-01-01]}}": "{file}: train.gamma is '2020-01-01': it should be a valid number",
     "{seeds: 10000000000000000000000}": "{file}: seeds is 10000000000000000000000: it should be less than or equal to "
     "100000",
     'purpose: "caf\\udce9"\n': "{file}: 'caf\\udce9' is no text that a file can hold",

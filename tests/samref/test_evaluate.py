@@ -173,6 +173,7 @@ def test_headline_counts_success_at_the_last_click_as_failure():
     assert "clicks_on_global" not in found
 
 
+@pytest.mark.slow
 def test_an_early_stop_gives_the_same_noc_for_less_work(runner, evaluated):
     planned = runner.build(model=SUSPICIOUS, evaluate={"theta": 1.1, "stop_at": 0.3})
     out = runner.run(planned)["evaluate"]
@@ -379,6 +380,7 @@ def test_the_judges_of_host_and_device_agree(undecided):
         assert repr(together.judge(nodes, padded)) == repr(expected)
 
 
+@pytest.mark.slow
 def test_stopping_at_95_gives_every_noc_for_less_work(runner):
     """The packaged weights, which do reach 95 % of some shapes; all 20 clicks else."""
     metrics, calls = {}, {}

@@ -29,6 +29,7 @@ def test_an_evaluations_precision_is_in_its_id_and_in_no_other(runner):
     assert differing == {"evaluate"}
 
 
+@pytest.mark.slow
 def test_clicks_in_bf16_are_near_those_in_fp32(runner):
     """The decoder really runs in bf16, and what it finds is about as good."""
     seen, ious = set(), {}

@@ -7,6 +7,8 @@ from samref.config import ModelConfig, ProfileConfig, Runtime
 from samref.measures import MEASURES
 from samref.profile import profile
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {each.name for each in MEASURES.values() if each.kind == "profile"}
 SMALL = {"backbone": "tiny", "refiner_width": 16, "refiner_blocks": 1, "patch_size_px": 32}
 
@@ -28,7 +30,6 @@ def refined(tmp_path_factory, device):
     return found if "refine_seconds" in found else measure(tmp_path_factory.mktemp("again"), device, repeats=9)
 
 
-@pytest.mark.slow
 def test_every_column_is_measured_and_consistent(refined):
     assert set(refined) == COLUMNS
     assert all(np.isfinite(value) and value > 0 for name, value in refined.items() if name != "fps_spread")
@@ -67,7 +68,6 @@ def test_flops_are_those_of_the_formula(refined):
     assert refined["encode_gflops"] == pytest.approx(2 * expected / 1e9)
 
 
-@pytest.mark.slow
 def test_memory_is_not_that_of_earlier_work(tmp_path, device):
     """A worker of a sweep profiles after other stages: their peak, and what glibc kept of it, are not the model's."""
     first = measure(tmp_path, device, repeats=1)["memory_gb"]

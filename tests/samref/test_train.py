@@ -203,6 +203,7 @@ class TestClicks:
 
 class TestStopped:
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
+    @pytest.mark.slow
     def test_it_keeps_the_step_that_it_was_told_at(self, runner, tmp_path):
         planned = runner.build(train={"steps": 8})
         expected = runner.train(planned)
@@ -248,6 +249,7 @@ class TestAverages:
         assert (weights(averaged)[name] - weights(plain)[name]).abs().max() < 6 * 3e-3  # six steps of AdamW
 
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
+    @pytest.mark.slow
     def test_a_killed_training_keeps_them(self, runner, tmp_path):
         planned = runner.build(train={"ema": 0.9, "steps": 8})
         expected = runner.train(planned)

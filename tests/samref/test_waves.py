@@ -45,6 +45,7 @@ def play(small, clicks=2):
     return [sample for paths, _ in played for (sample,) in paths], [calls for _, calls in played]
 
 
+@pytest.mark.slow
 def test_samples_come_in_order_and_in_waves(small, monkeypatch):
     paths, calls = play(small)
     assert calls == [6, 4]  # two in play, so the five make two waves; two clicks each
@@ -55,6 +56,7 @@ def test_samples_come_in_order_and_in_waves(small, monkeypatch):
     assert [sample.records[0].click for sample in alone] == [sample.records[0].click for sample in paths]
 
 
+@pytest.mark.slow
 def test_a_wave_that_does_not_fit_is_played_in_halves(small, monkeypatch, caplog):
     network = small[0]
     decode, asked = network.backbone.decode, []

@@ -29,7 +29,7 @@ from samref_sweep.spec.file import read_layers
 from samref_sweep.store.store import Store
 
 FORMAT = 1
-"""Of bundles; samref-dashboard refuses a newer one by name."""
+"""The version of a bundle's format; samref-dashboard refuses a newer one by name."""
 MANIFEST, CRATE = "bundle.json", "ro-crate-metadata.json"
 _FIXED = (1980, 1, 1, 0, 0, 0)
 """The time of every file: equal contents make an equal bundle."""
@@ -143,7 +143,7 @@ def _licences(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
 
 
 def _crate(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """The same as an RO-Crate 1.1."""
+    """Describe a bundle as an RO-Crate 1.1."""
     names = [*sizes, MANIFEST]
     root = {
         "@id": "./",

@@ -15,7 +15,7 @@ import yaml
 from samref_sweep.errors import SpecError
 
 NOISE_DIGITS = 14
-"""Of a number's 17 digits, those that are more than the noise of a few additions."""
+"""The digits, of a number's 17, that are more than the noise of a few additions."""
 WRITTEN_DIGITS = 8
 """A person writes no more digits than so many."""
 
