@@ -211,6 +211,9 @@ class EvaluateConfig(Part):
     """Arithmetic of the clicks: decoder and refiner."""
     seed: Whole = Field(0, ge=0)
     """Seed of the clicks, where the clicker draws them; one stream of chance for each sample and click."""
+    photographs: Annotated[bool, Added(as_before=True)] = True
+    """Keep small photographs and the truths of the hardest samples for the page, about 20 kB each. They change no
+    number, so that true is in no id, and an evaluation of an older version has none."""
 
     @model_validator(mode="after")
     def _check_clicker(self) -> Self:

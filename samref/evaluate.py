@@ -12,9 +12,8 @@ Written into each θ's folder:
     clicks.npz     one entry a click: sample (index), click (from 1), x, y (px, original image), positive, iou,
                    boundary_iou (NaN where not measured), pasted_on (0 no selector, 1 global, 2 previous), error_ratio
                    (R_e, NaN where undefined)
-    masks.npz      the mask after the last click, of the KEPT_MASKS hardest samples: sample (index), height, width (px),
-                   counts (run lengths of all, one after the other; samref.run_lengths), offsets (of each mask's first,
-                   and their end)
+    masks.npz, photographs.npz
+                   the last masks, the photographs and the truths of the hardest samples: see `samref.kept`
     samples.json   the samples' keys, by index
     paths.npz      where all θ of an interval were asked for: see `samref.path_files`
 """
@@ -34,8 +33,8 @@ import cv2
 import numpy as np
 import torch
 
-from samref import metrics, pixel_loops, waves, weights
-from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError, Trajectory
+from samref import kept, metrics, pixel_loops, waves, weights
+from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
@@ -47,8 +46,6 @@ from samref.stage import Report
 from samref.thetas import Thetas, at
 from samref.waves import Paths
 
-KEPT_MASKS = 16
-"""About a kilobyte each; the dashboard draws eight objects."""
 SECONDS = "seconds_per_click_made"
 """Not `seconds_per_click`: by that name earlier versions wrote the time over the decoder's calls, which θ share."""
 Played = TypeVar("Played")
@@ -93,10 +90,10 @@ def evaluate(
     chosen = [[at(pieces, each.theta) for pieces in paths] for each in configs]
     for out, own in zip(outs, chosen, strict=True):
         _write_clicks(out, [trajectory.records for trajectory in own])
-        _write_masks(out, own, config.max_clicks)
         if config.curve:
             PathTable.of(paths, lambda records: headline([records], config)).write(out)
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
+    kept.write(outs, chosen, config.max_clicks, dataset if config.photographs else None)
     clicked = [[trajectory.records for trajectory in own] for own in chosen]
     made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]
     return [{**headline(records, config), SECONDS: per_click(seconds, made)} for records in clicked]
@@ -221,29 +218,6 @@ def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[
             found["clicks_on_global"] = pasted.count(GLOBAL) / len(paths)
             found["clicks_on_previous"] = pasted.count(PREVIOUS) / len(paths)
     return found
-
-
-def hardest(path: Sequence[Trajectory], max_clicks: int) -> list[int]:
-    """Indices of the KEPT_MASKS samples that needed most clicks to IoU 0.9; of equal ones those of lowest last IoU."""
-
-    def ease(index: int) -> tuple[int, float]:
-        ious = [record.iou for record in path[index].records]
-        return -next((click for click, iou in enumerate(ious, start=1) if iou >= 0.9), max_clicks), ious[-1]
-
-    return sorted((index for index, trajectory in enumerate(path) if trajectory.records), key=ease)[:KEPT_MASKS]
-
-
-def _write_masks(out: Path, path: Sequence[Trajectory], max_clicks: int) -> None:
-    kept = [(index, mask) for index in hardest(path, max_clicks) if (mask := path[index].mask) is not None]
-    counts = [mask.counts for _, mask in kept]
-    np.savez_compressed(
-        out / "masks.npz",
-        sample=np.array([index for index, _ in kept], np.int32),
-        height=np.array([mask.height for _, mask in kept], np.int32),
-        width=np.array([mask.width for _, mask in kept], np.int32),
-        counts=np.concatenate([np.zeros(0, np.int32), *counts]),
-        offsets=np.cumsum([0, *map(len, counts)], dtype=np.int32),
-    )
 
 
 def _write_clicks(out: Path, paths: Sequence[Sequence[Record]]) -> None:

@@ -26,7 +26,7 @@ from samref_dashboards.queries import Answers
 from samref_dashboards.tables import Table
 
 HARDEST = 12
-"""Objects in the table of the hardest."""
+"""Objects in the table of the hardest; six of each dataset where there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +66,13 @@ def gather(
     results: Results,
     *,
     baseline: Sequence[str] = (),
-    data_root: Path | None = None,
     more_published: Sequence[Path] = (),
 ) -> Content:
     """Ask all questions about the results; ResultsError if there is no such baseline, or file of published rows."""
     design = find_design(results)
     answers = Answers(results, design.configurations)
     compared = comparisons.compare(answers, design, baseline)
-    hardest = answers.hardest(HARDEST)
+    hardest = answers.hardest(max(6, HARDEST // len(design.datasets or [""])))
     profiles = answers.profiles()
     with charts.unchecked():
         sections = (
@@ -104,6 +103,6 @@ def gather(
         best=overview.best(design),
         same=findings.same_in_all(results, design),
         sections=tuple(filter(None, sections)),
-        pictures=pictures.pictures(results.sql, design, hardest, data_root),
+        pictures=pictures.pictures(results.sql, design, compared, hardest),
         provenance=overview.provenance(results, answers.noc_90()),
     )

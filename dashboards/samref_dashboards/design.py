@@ -13,7 +13,7 @@ from typing import Any
 from samref.repetitions import SEEDS, Repetitions, summarise
 from samref_dashboards.load import Results, Trial
 
-THETA, DATA = "evaluate.theta", "evaluate.data"
+THETA, DATA, PHOTOGRAPHS = "evaluate.theta", "evaluate.data", "evaluate.photographs"
 PARTS = ("model.", "train.", "evaluate.", "profile.")
 """What the names of settings begin with."""
 _CONTENTS = ("data_fingerprint", "checkpoint_fingerprint", "num_samples")
@@ -175,6 +175,7 @@ def find_design(results: Results) -> Design:
     """Find the axes, and group the trials into configurations."""
     trials = results.trials
     settings = list(dict.fromkeys(key for trial in trials for key in trial if key.startswith(PARTS[:3])))
+    settings = [name for name in settings if name != PHOTOGRAPHS]
     declared: dict[str, tuple[Any, ...]] = {}
     for sweep in results.sweeps:
         declared |= {axis: (*declared.get(axis, ()), *values) for axis, values in sweep.axes.items()}

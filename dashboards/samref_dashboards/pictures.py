@@ -1,6 +1,6 @@
-"""The hardest objects, pictured: the clicks and the mask that they led to, over the photograph and the truth's outline.
+"""The hardest objects, pictured: photograph, truth, clicks and mask, of the baseline and of the best side by side.
 
-Predicted masks are in masks.parquet, of the objects that were hardest for their evaluation.
+Masks, photographs and truths are those that evaluations keep of the objects that were hardest for them.
 """
 
 from __future__ import annotations
@@ -8,23 +8,24 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from samref_dashboards.design import Configuration, Design
+from samref_dashboards.comparisons import Comparisons
+from samref_dashboards.design import DATA, Configuration, Design
 from samref_dashboards.load import ResultsError
-from samref_dashboards.photographs import Files, find, photograph, truth
 from samref_dashboards.queries import HardObject
 
 SHOWN = 8
-"""Objects with a picture; each is about 10 kB."""
-SIDE_PX = 360
-"""The longer side of a picture."""
+"""Objects with a picture, of all datasets; each is about 30 kB."""
+SIDE_PX = 400
+"""The longer side of a picture; outlines need no more points."""
+
+Key = tuple[str, str]
 
 
 class Mark(NamedTuple):
@@ -38,23 +39,40 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Side:
+    """What one trial made of an object."""
+
+    role: str
+    """`baseline` and `best`, or `next` and `alike` where the baseline is the best; empty where there is but one."""
+    trial: str
+    configuration: str
+    clicks: tuple[Mark, ...]
+    prediction: str | None
+    """SVG path of the mask after the last click, empty where nothing was predicted; None where none was kept."""
+
+    @property
+    def reached(self) -> str:
+        """How many clicks it took to IoU 0.9."""
+        first = next((mark.number for mark in self.clicks if mark.iou >= 0.9), None)
+        return (
+            f"90 % at click {first}" if first else f"{100 * self.clicks[-1].iou:.0f} % after {len(self.clicks)} clicks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One object with the clicks and the mask of one trial."""
+    """One object, under one or two configurations."""
 
     dataset: str
     sample: str
-    trial: str
-    configuration: str
     width: int
     height: int
     """px of the original image; of the smallest frame that holds every click where neither it nor a mask is known."""
-    clicks: tuple[Mark, ...]
     image: str
-    """Data URI of a JPEG; empty where no photograph was found."""
+    """Data URI of a JPEG; empty where no photograph was kept."""
     outline: str
-    """SVG path of the truth in px of the original image; empty where there is none."""
-    prediction: str | None
-    """SVG path of the mask after the last click, empty where nothing was predicted; None where none was kept."""
+    """SVG path of the truth in px of the original image; empty where none was kept."""
+    sides: tuple[Side, ...]
 
     @property
     def radius(self) -> float:
@@ -63,103 +81,109 @@ class Picture:
 
 
 def pictures(
-    sql: duckdb.DuckDBPyConnection, design: Design, hardest: Sequence[HardObject], data_root: Path | None
+    sql: duckdb.DuckDBPyConnection, design: Design, comparisons: Comparisons, hardest: Sequence[HardObject]
 ) -> list[Picture]:
-    """Picture each of the first hardest objects, under the best trial of its dataset."""
-    found = []
-    files: dict[str, Files] = {}
-    shown = [(hard, best) for hard in hardest[:SHOWN] if (best := _best(design, hard.dataset)) is not None]
-    samples = {hard.sample for hard, _ in shown}
-    clicks = _clicks(sql, {str(each.done[0]["trial"]) for _, each in shown}, samples)
-    masks = _masks(sql, {str(each.done[0].get("stage_evaluate")) for _, each in shown}, samples)
-    for hard, configuration in shown:
-        trial, stage = (str(configuration.done[0].get(name)) for name in ("trial", "stage_evaluate"))
-        marks = clicks.get((trial, hard.dataset, hard.sample), ())
-        if not marks:
-            continue
-        if data_root is not None and hard.dataset not in files:
-            files[hard.dataset] = find(data_root, hard.dataset)
-        image, outline, size = _read(files.get(hard.dataset, {}), hard.dataset, hard.sample)
-        mask = masks.get((stage, hard.sample))
-        if size is None and mask is not None:
-            size = mask.shape[1], mask.shape[0]
-        width, height = size or (int(max(m.x for m in marks)) + 20, int(max(m.y for m in marks)) + 20)
-        found.append(
-            Picture(
-                dataset=hard.dataset,
-                sample=hard.sample,
-                trial=trial,
-                configuration=design.describe(configuration.values, leave_out=["evaluate.data"]),
-                width=width,
-                height=height,
-                clicks=tuple(marks),
-                image=image,
-                outline=outline,
-                prediction=None if mask is None or mask.shape != (height, width) else _outline(mask),
-            )
-        )
+    """Picture the hardest objects of each dataset, those first whose masks both configurations have."""
+    found: list[Picture] = []
+    for data in design.datasets:
+        sides = _sides(design, comparisons, data)
+        trials = [each.done[0] for _, each in sides]
+        samples = [hard.sample for hard in hardest if hard.dataset == data]
+        clicks = _clicks(sql, [trial["trial"] for trial in trials], samples)
+        masks = _masks(sql, [str(trial.get("stage_evaluate")) for trial in trials], samples)
+        photographs = _photographs(sql, [str(trial.get("evaluate_data_fingerprint")) for trial in trials[:1]], samples)
+        samples = [sample for sample in samples if all((trial["trial"], sample) in clicks for trial in trials)]
+        samples.sort(key=lambda sample: sum((str(t.get("stage_evaluate")), sample) not in masks for t in trials))
+        for sample in samples[: max(2, SHOWN // len(design.datasets))] if sides else ():
+            about = [(role, each, clicks[each.done[0]["trial"], sample]) for role, each in sides]
+            kept = [masks.get((str(trial.get("stage_evaluate")), sample)) for trial in trials]
+            jpeg, truth = photographs.get(sample, (b"", None))
+            known = [mask.shape for mask in (truth, *kept) if mask is not None]
+            marks = [mark for *_, own in about for mark in own]
+            frame = int(max(mark.y for mark in marks)) + 20, int(max(mark.x for mark in marks)) + 20
+            height, width = known[0] if known else frame
+            made = [
+                Side(
+                    role=role,
+                    trial=each.done[0]["trial"],
+                    configuration=design.describe(each.values, leave_out=[DATA]),
+                    clicks=tuple(own),
+                    prediction=None if mask is None or mask.shape != (height, width) else _outline(mask),
+                )
+                for (role, each, own), mask in zip(about, kept, strict=True)
+            ]
+            image = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
+            outline = "" if truth is None else _outline(truth)
+            size = {"width": width, "height": height}
+            found.append(Picture(dataset=data, sample=sample, image=image, outline=outline, sides=tuple(made), **size))
     return found
 
 
-def _clicks(
-    sql: duckdb.DuckDBPyConnection, trials: set[str], samples: set[str]
-) -> dict[tuple[str, str, str], list[Mark]]:
-    """(trial, dataset, sample) -> its clicks in order."""
+def _sides(design: Design, comparisons: Comparisons, data: str) -> list[tuple[str, Configuration]]:
+    """(role, configuration) of a dataset's baseline and its best, or the next where the baseline is the best."""
+    ranked = [
+        (each.random_weights, summary.n < summary.planned, round(summary.mean, 2), index)
+        for index, each in enumerate(design.configurations)
+        if each.data == data and (summary := each.summary("noc_at_90")).mean is not None
+    ]
+    (random, *lowest, _), *others = sorted(ranked) or [(True, False, 0.0, 0)]
+    order = [design.configurations[index] for *_, index in sorted(ranked)]
+    own = [one for one in comparisons.differences if one.configuration.data == data]
+    own.sort(key=lambda one: one.configuration is not order[0])  # the best's own baseline first
+    if random or not others or not own:
+        return [("", each) for each in order[:1]]
+    base = own[0].baseline
+    best = next(each for each in order if each is not base)
+    alike = others[0][1:3] == tuple(lowest)
+    return [("baseline", base), ("alike" if alike else "next" if order[0] is base else "best", best)]
+
+
+def _clicks(sql: duckdb.DuckDBPyConnection, trials: Sequence[str], samples: Sequence[str]) -> dict[Key, list[Mark]]:
+    """(trial, sample) -> its clicks in order."""
     rows = sql.execute(
-        "SELECT trial, dataset, sample, click, x, y, positive, iou FROM clicks "
+        "SELECT trial, sample, click, x, y, positive, iou FROM clicks "
         "WHERE list_contains(?, trial) AND list_contains(?, sample) ORDER BY click",
-        [sorted(trials), sorted(samples)],
+        [list(trials), list(samples)],
     ).fetchall()
-    found: dict[tuple[str, str, str], list[Mark]] = {}
-    for trial, dataset, sample, *mark in rows:
-        found.setdefault((trial, dataset, sample), []).append(Mark(*mark))
+    found: dict[Key, list[Mark]] = {}
+    for trial, sample, *mark in rows:
+        found.setdefault((trial, sample), []).append(Mark(*mark))
     return found
 
 
 def _masks(
-    sql: duckdb.DuckDBPyConnection, stages: set[str], samples: set[str]
-) -> dict[tuple[str, str], NDArray[np.bool_]]:
+    sql: duckdb.DuckDBPyConnection, stages: Sequence[str], samples: Sequence[str]
+) -> dict[Key, NDArray[np.bool_]]:
     """(stage of the evaluation, sample) -> its last mask H×W."""
     rows = sql.execute(
         # IN, and not list_contains: the masks of the other evaluations are not decoded to rows first.
         "SELECT stage, sample, height, width, counts FROM masks WHERE stage IN ? AND sample IN ?",
-        [sorted(stages), sorted(samples)],
+        [list(stages), list(samples)],
     ).fetchall()
-    found = {}
-    for stage, sample, height, width, counts in rows:
-        if min(counts, default=0) < 0 or sum(counts) != width * height:
-            raise ResultsError(
-                f"masks.parquet: the run lengths of {sample} ({stage}) are not those of {width}×{height} px; "
-                "run the sweep's command again"
-            )
-        # Runs of 0 and 1 in turn, down the columns (COCO's).
-        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        found[stage, sample] = flat.reshape(width, height).T
-    return found
+    return {(stage, sample): _decoded("masks", f"{sample} ({stage})", *run) for stage, sample, *run in rows}
 
 
-def _best(design: Design, data: str) -> Configuration | None:
-    """The configuration of lowest NoC90 on this dataset; random weights, or a missing seed, only if all have them."""
-    measured = [
-        (each.random_weights, summary.n < summary.planned, summary.mean, index)
-        for index, each in enumerate(design.configurations)
-        if each.data == data and (summary := each.summary("noc_at_90")).mean is not None
-    ]
-    return design.configurations[min(measured)[-1]] if measured else None
+def _photographs(
+    sql: duckdb.DuckDBPyConnection, data: Sequence[str], samples: Sequence[str]
+) -> dict[str, tuple[bytes, NDArray[np.bool_]]]:
+    """Sample -> its photograph as JPEG, and its truth H×W."""
+    rows = sql.execute(
+        "SELECT sample, jpeg, height, width, counts FROM photographs WHERE data IN ? AND sample IN ?",
+        [list(data), list(samples)],
+    ).fetchall()
+    return {sample: (jpeg, _decoded("photographs", sample, *run)) for sample, jpeg, *run in rows}
 
 
-def _read(files: Files, dataset: str, sample: str) -> tuple[str, str, tuple[int, int] | None]:
-    """(data URI, outline, (width, height)) of a sample; what is not found is empty."""
-    pixels = photograph(files, dataset, sample)
-    if pixels is None:
-        return "", "", None
-    height, width = pixels.shape[:2]
-    scale = SIDE_PX / max(height, width)
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 70])
-    inside = truth(files, dataset, sample)
-    outline = "" if inside is None or inside.shape != (height, width) else _outline(inside)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode(), outline, (width, height)
+def _decoded(table: str, what: str, height: int, width: int, counts: Sequence[int]) -> NDArray[np.bool_]:
+    """The mask of COCO's run lengths: runs of 0 and 1 in turn, down the columns; `what` they are of, for a message."""
+    if min(counts, default=0) < 0 or sum(counts) != width * height:
+        raise ResultsError(
+            f"{table}.parquet: the run lengths of {what} are not those of {width}×{height} px; "
+            "run the sweep's command again"
+        )
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    mask: NDArray[np.bool_] = flat.reshape(width, height).T
+    return mask
 
 
 def _outline(inside: NDArray[np.bool_]) -> str:
@@ -168,7 +192,7 @@ def _outline(inside: NDArray[np.bool_]) -> str:
     tolerance = max(inside.shape) / SIDE_PX
     path = []
     for contour in sorted(contours, key=len, reverse=True)[:20]:
-        points = cv2.approxPolyDP(contour, tolerance, True)[:, 0]
+        points: Any = cv2.approxPolyDP(contour, tolerance, True)[:, 0]
         if len(points) > 2:
             path.append("M" + "L".join(f"{x} {y}" for x, y in points.tolist()) + "Z")
     return "".join(path)

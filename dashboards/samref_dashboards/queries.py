@@ -138,7 +138,7 @@ class Answers:
         return curves
 
     def hardest(self, limit: int) -> list[HardObject]:
-        """Find the objects that need most clicks; random weights count only where there are no others."""
+        """Find each dataset's objects that need most clicks; random weights count only where there are no others."""
         rows = self._sql.execute(
             f"""
             WITH counted AS (
@@ -147,7 +147,8 @@ class Answers:
                  hard AS (
                     SELECT dataset, sample, avg(coalesce(first_90, max_clicks)) AS noc, avg(final_iou) AS final,
                            min(final_iou) AS worst, count(first_90) AS reached, count(*) AS trials
-                    FROM counted GROUP BY dataset, sample ORDER BY noc DESC, final, dataset, sample LIMIT ?),
+                    FROM counted GROUP BY dataset, sample
+                    QUALIFY row_number() OVER (PARTITION BY dataset ORDER BY noc DESC, final, sample) <= ?),
                  curve AS (
                     SELECT dataset, sample, click, avg(iou) AS iou
                     FROM clicks JOIN (SELECT trial, dataset, sample FROM counted) USING (trial, dataset, sample)

@@ -81,9 +81,6 @@ def parser() -> argparse.ArgumentParser:
         "(default: the first axis' first value)",
     )
     made.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="datasets' folder: shows the hardest objects' photographs"
-    )
-    made.add_argument(
         "--published",
         type=Path,
         metavar="FILE",
@@ -162,8 +159,6 @@ def _write_page(options: argparse.Namespace) -> int:
     out: Path = options.out or options.results[0] / "dashboard.html"
     if out.is_dir():
         raise ResultsError(f"{out}: is a folder; --out names the page")
-    if options.data_root is not None and not options.data_root.is_dir():
-        raise ResultsError(f"--data-root {options.data_root}: no such folder; photographs are read below it")
     if options.watch:
         return _watch(options, out)
     _write(options, out, None)
@@ -175,8 +170,7 @@ def _write_page(options: argparse.Namespace) -> int:
 def _write(options: argparse.Namespace, out: Path, refresh_seconds: float | None) -> None:
     results = load(options.results)
     _bundling()
-    about = {"data_root": options.data_root, "more_published": options.published}
-    content = gather(results, baseline=options.baseline, **about)
+    content = gather(results, baseline=options.baseline, more_published=options.published)
     text = build(content, refresh_seconds=refresh_seconds)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}")

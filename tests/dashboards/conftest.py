@@ -11,6 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -84,6 +86,7 @@ def _write_results(
     objects = dict.fromkeys((stage_of[click["trial"]], click["sample"]) for click in clicks)
     masks = [{"stage": stage, "sample": sample, **_box(sample)} for stage, sample in objects]
     _write(folder, "masks", masks)
+    _write(folder, "photographs", _photographs(trials, clicks))
     stages = dict.fromkeys(trial["stage_train"] for trial in trials if trial["stage_train"])
     _write(folder, "training", _training(list(stages)))
     _write(folder, "profile", _profile(trials))
@@ -122,6 +125,7 @@ def _trial(
         "commit": "3f2a9c1d0b7e",
         "versions": json.dumps({"torch": "2.15.0", "ray": "2.60.0", "samref-sweep": "0.1.0"}),
         "random_weights": random_weights,
+        "evaluate_data_fingerprint": f"contents of {values['evaluate.data']}",
         "started": datetime(2026, 11, 21, 14, 3, 9, tzinfo=UTC),
         **values,
         **(_headline(clicks, num_samples, values["evaluate.max_clicks"]) if clicks else {}),
@@ -167,6 +171,15 @@ def _box(sample: str) -> dict[str, Any]:
     x, y = (random.Random(sample).randrange(end) for end in (654, 380))
     runs = [480 * x + y, *[100, 380] * 199, 100]
     return {"height": 480, "width": 854, "counts": [*runs, 480 * 854 - sum(runs)]}
+
+
+def _photographs(trials: list[dict[str, Any]], clicks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A photograph of 400×225 px for each object, and a truth like its mask."""
+    contents = {trial["trial"]: trial["evaluate_data_fingerprint"] for trial in trials}
+    shade = np.linspace(0, 255, 400, dtype=np.uint8)[None].repeat(225, axis=0)
+    jpeg = cv2.imencode(".jpg", shade)[1].tobytes()
+    objects = dict.fromkeys((contents[click["trial"]], click["sample"]) for click in clicks)
+    return [{"data": data, "sample": sample, **_box(sample), "jpeg": jpeg} for data, sample in objects]
 
 
 def _headline(clicks: list[dict[str, Any]], num_samples: int, max_clicks: int) -> dict[str, Any]:

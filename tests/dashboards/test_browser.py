@@ -64,7 +64,7 @@ def test_draws_everything_and_asks_nobody(
           return inner.width > 20 && inner.left >= outer.left && inner.right <= outer.right;
         })"""
     )
-    assert masks == [True] * 8
+    assert masks == [True] * 16
     places, drawn = tab.run("['.chart', '.chart svg.marks'].map((s) => document.querySelectorAll(s).length)")
     assert drawn == places > 10
     assert tab.run("innerWidth") == width
@@ -141,6 +141,22 @@ def test_the_mouse_over_a_chart_tells_its_numbers(tab: chromium.Tab, page: Path)
     text = tab.wait("document.querySelector('#vg-tooltip-element.visible')?.textContent")
     assert "NoC90" in text
     assert re.search(r"n[12]", text)
+
+
+def test_a_picture_is_enlarged_by_the_mouse_and_by_the_keyboard(tab: chromium.Tab, page: Path) -> None:
+    open_page(tab, page)
+    wide = "document.querySelector('#enlarged[open] image')?.getBoundingClientRect().width ?? 0"
+    assert tab.run(wide) == 0
+    small = tab.run("document.querySelector('.pictures image').getBoundingClientRect().width")
+    tab.run("document.querySelector('.pictures figure').click()")
+    assert tab.wait(wide) > 1.5 * small
+    assert tab.run("document.querySelectorAll('#photograph-1').length") == 1  # the copy draws the same one
+    tab.run("document.getElementById('enlarged').click()")
+    assert tab.run(wide) == 0
+    tab.run("""document.querySelector('.pictures figure').focus();
+      document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))""")
+    assert tab.wait(wide) > 1.5 * small
+    assert tab.problems == []
 
 
 def test_every_section_is_reached_by_its_link(tab: chromium.Tab, page: Path) -> None:

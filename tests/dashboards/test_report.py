@@ -183,7 +183,7 @@ def test_newer_schema_is_refused_by_name(
     assert "trials.parquet: has schema 2, this samref-dashboard reads up to 1" in refusal(capsys, str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["trials", "clicks", "masks", "training", "profile"])
+@pytest.mark.parametrize("kind", ["trials", "clicks", "masks", "photographs", "training", "profile"])
 def test_truncated_file_is_named(
     write_results: Writer, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,13 +222,6 @@ def test_several_folders_need_a_name_for_the_page(
 ) -> None:
     write_results(tmp_path / "a")
     assert "--out FILE" in refusal(capsys, str(tmp_path / "a"), str(tmp_path / "a"))
-
-
-def test_a_data_root_that_does_not_exist_is_named(
-    write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_results(tmp_path)
-    assert "nowhere: no such folder" in refusal(capsys, str(tmp_path), "--data-root", str(tmp_path / "nowhere"))
 
 
 def test_tables_are_not_watched(write_results: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

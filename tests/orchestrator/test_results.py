@@ -164,6 +164,13 @@ def test_masks_stand_once_an_evaluation(tables: Path) -> None:
     ]  # fmt: skip
 
 
+def test_photographs_stand_once_however_many_evaluations_kept_them(tables: Path) -> None:
+    rows = pq.read_table(tables / "photographs.parquet").to_pylist()
+    assert [(row["data"], row["sample"], row["height"], row["width"], row["counts"], row["jpeg"]) for row in rows] == [
+        ("shapes/val/None", "b", 2, 4, [6, 1, 1], b"JPEG b"), ("shapes/val/None", "a", 3, 3, [0, 9], b"JPEG a..."),
+    ]  # fmt: skip
+
+
 def test_trainings_and_profiles_stand_once(tables: Path) -> None:
     training = pq.read_table(tables / "training.parquet").to_pylist()
     assert len(training) == 2 * 500

@@ -93,6 +93,16 @@ def write_toy_stage(job: Job, report: Report) -> None:
                 counts=np.array([5, 1, 2, 0, 9], np.int32),
                 offsets=np.array([0, 3, 5], np.int32),
             )
+            np.savez(
+                out / "photographs.npz",
+                sample=np.array([1, 0], np.int32),
+                height=np.array([2, 3], np.int32),
+                width=np.array([4, 3], np.int32),
+                counts=np.array([6, 1, 1, 0, 9], np.int32),
+                offsets=np.array([0, 3, 5], np.int32),
+                jpeg=np.frombuffer(b"JPEG bJPEG a...", np.uint8),
+                jpeg_offsets=np.array([0, 6, 15], np.int64),
+            )
         elif stage.kind == "profile":
             metrics = {
                 "parameters": 7,

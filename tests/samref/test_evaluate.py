@@ -4,13 +4,14 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from samref import clickloop, path_files, theta_curves
+from samref import clickloop, kept, path_files, theta_curves
 from samref import evaluate as module
 from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop, Trajectory
@@ -203,8 +204,32 @@ def test_the_masks_that_are_kept_have_the_last_iou(evaluated):
         assert_masks_are_the_last_ones(out, 5)
 
 
+def test_photographs_and_truths_are_kept_beside_the_masks_and_a_setting_leaves_them_out(evaluated, runner):
+    trials, outs = evaluated
+    dataset = open_dataset(trials[0].config.evaluate.data, split="val", data_root=Path(), samples=5)
+    with np.load(outs[0] / "photographs.npz") as file, np.load(outs[0] / "masks.npz") as masks:
+        arrays = dict(file)
+        assert arrays["sample"].tolist() == masks["sample"].tolist()
+        assert arrays["height"].tolist() == masks["height"].tolist()
+    for place, index in enumerate(arrays["sample"]):
+        sample = dataset.samples[index]
+        start, end = arrays["offsets"][place : place + 2]
+        truth = decode(arrays["height"][place], arrays["width"][place], arrays["counts"][start:end])
+        assert (truth == (dataset.truth(sample.key) == 1)).all()
+        start, end = arrays["jpeg_offsets"][place : place + 2]
+        shown = cv2.cvtColor(cv2.imdecode(arrays["jpeg"][start:end], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = dataset.image(sample.image_key)
+        assert max(shown.shape) == min(kept.SIDE_PX, max(image.shape))
+        assert np.abs(shown.mean(axis=(0, 1)) - image.mean(axis=(0, 1))).max() < 3
+        assert end - start < 40_000
+    without = runner.build(model=SUSPICIOUS, evaluate={"theta": THETAS[0], "photographs": False})
+    (out,) = runner.run_stages([without.stage("evaluate")], root=runner.root / "without")
+    assert not (out / "photographs.npz").exists()
+    assert (clicks_of(out)["iou"] == clicks_of(outs[0])["iou"]).all()
+
+
 def test_masks_are_those_of_the_hardest_samples_also_after_an_early_stop(runner, monkeypatch):
-    monkeypatch.setattr(module, "KEPT_MASKS", 3)
+    monkeypatch.setattr(kept, "KEPT", 3)
     planned = runner.build(model=SUSPICIOUS, evaluate={"theta": 1.1, "stop_at": 0.35})
     (out,) = runner.run_stages([planned.stage("evaluate")], root=runner.root / "three")
     assert_masks_are_the_last_ones(out, 3)
@@ -217,7 +242,7 @@ def test_hardest_are_most_clicks_then_the_lowest_last_iou():
         return Trajectory(tuple(records), mask)
 
     paths = [path(0.95), path(0.1, 0.5), path(0.2, 0.91), path(0.6, 0.4), Trajectory((), None), path(0.2, 0.3, 0.9)]
-    assert module.hardest(paths, 3) == [3, 1, 5, 2, 0]
+    assert kept.hardest(paths, 3) == [3, 1, 5, 2, 0]
 
 
 def draw_wave(network, seed, num_samples, sides=(40, 130)):

@@ -42,4 +42,18 @@ if (filter) {
   filter.addEventListener("change", () => filterBy(filter.value));
   filterBy(filter.value); // a reloaded page keeps what was chosen
 }
+// Pictures: a click, or Enter, enlarges one; a click, or Escape, closes it.
+const enlarged = document.getElementById("enlarged");
+for (const picture of document.querySelectorAll(".pictures figure")) {
+  const enlarge = () => {
+    const copy = picture.cloneNode(true);
+    for (const attribute of ["tabindex", "role", "aria-label"]) copy.removeAttribute(attribute);
+    for (const image of copy.querySelectorAll("image")) image.removeAttribute("id");
+    enlarged.replaceChildren(copy);
+    enlarged.showModal();
+  };
+  picture.addEventListener("click", enlarge);
+  picture.addEventListener("keydown", (event) => event.key === "Enter" && enlarge());
+}
+enlarged?.addEventListener("click", () => enlarged.close());
 document.documentElement.dataset.ready = "yes";

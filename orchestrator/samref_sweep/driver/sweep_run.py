@@ -41,7 +41,8 @@ class Result:
     """Folder or URI of the Parquet tables."""
 
     def table(self, name: str = "trials") -> Table:
-        """One of the sweep's tables (docs/results.md): trials, clicks, masks, curves, training, profile or stages.
+        """One of the sweep's tables (docs/results.md): trials, clicks, masks, curves, photographs, training, profile
+        or stages.
 
         Its `.to_pandas()` makes a data frame of it.
         """

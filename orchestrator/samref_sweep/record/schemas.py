@@ -110,6 +110,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         column("excess_low", "of NoC: such an interval of how much more clicks these are than at the best θ", NUMBER),
         column("excess_high", "of NoC: its upper end", NUMBER),
     ]),
+    "photographs": pa.schema([
+        column("data", "contents of the evaluated samples (`evaluate_data_fingerprint` in trials.parquet)"),
+        column("sample", "name of the sample"),
+        column("height", "height of the original image", pa.int32(), "px"),
+        column("width", "width of the original image", pa.int32(), "px"),
+        column("counts", "run lengths of the truth, as COCO's; ignored pixels count as 0", pa.list_(pa.int32()), "px"),
+        column("jpeg", "the photograph, at most 400 px wide and high", pa.binary()),
+    ]),
     "training": pa.schema([
         column("stage", "id of the training"),
         column("step", "optimiser steps made", pa.int32(), "steps"),

@@ -4,6 +4,8 @@
     clicks.parquet     one row per click of every trial: keep the trajectory, metrics are queries
     masks.parquet      the last masks of each evaluation's hardest objects
     curves.parquet     metrics over every θ of an interval, where a trial asked for them
+    photographs.parquet
+                       those objects' photographs and truths, each once
     training.parquet   what each training reported while it ran
     profile.parquet    what each model costs
     stages.parquet     what each stage took: time, rate, memory
@@ -17,7 +19,7 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     _write(folder, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
     _write(folder, "masks", (table for stage in stages for table in _masks(stage, reader)))
     _write(folder, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
+    _write(folder, "photographs", _photographs(stages, reader))
     _write(folder, "training", (table for stage in stages for table in _training(stage, reader)))
     _write(folder, "profile", _batches("profile", profile_rows(stages, reader)))
     _write(folder, "stages", _batches("stages", stage_rows(stages, reader)))
@@ -186,6 +189,32 @@ def _curves(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
         yield pa.table(
             {each.name: columns.get(each.name, empty) for each in SCHEMAS["curves"]}, schema=SCHEMAS["curves"]
         )
+
+
+def _photographs(stages: Iterable[Stage], reader: Reader) -> Iterator[pa.Table]:
+    """The photographs and truths that evaluations kept, each object of a dataset once."""
+    seen: set[tuple[str, str]] = set()
+    for stage in stages:
+        if stage.kind != "evaluate" or reader.summary(stage) is None:
+            continue
+        try:
+            file = reader.store.file(stage.id, "photographs.npz")
+        except FileNotFoundError:  # the sweep wanted none, or an older version ran it
+            continue
+        samples = json.loads(reader.store.file(stage.id, "samples.json").read_text())
+        data, rows = stage.key["data"], []
+        with np.load(file) as arrays:
+            jpeg, counts = arrays["jpeg"], arrays["counts"]
+            ends, jpeg_ends = arrays["offsets"], arrays["jpeg_offsets"]
+            for place, (sample, height, width) in enumerate(
+                zip(arrays["sample"], arrays["height"], arrays["width"], strict=True)
+            ):
+                if (key := (data, samples[sample])) not in seen:
+                    seen.add(key)
+                    row = {"data": data, "sample": samples[sample], "height": height, "width": width}
+                    row["counts"] = counts[ends[place] : ends[place + 1]]
+                    rows.append({**row, "jpeg": jpeg[jpeg_ends[place] : jpeg_ends[place + 1]].tobytes()})
+        yield pa.Table.from_pylist(rows, schema=SCHEMAS["photographs"])
 
 
 def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
