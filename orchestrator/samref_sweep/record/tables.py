@@ -1,4 +1,4 @@
-"""The record of a sweep: seven Parquet tables, rebuilt from the store whenever they are written.
+"""The record of a sweep: eight Parquet tables, rebuilt from the store whenever they are written.
 
     trials.parquet     one row per trial: status, every setting, every headline metric
     clicks.parquet     one row per click of every trial: keep the trajectory, metrics are queries
