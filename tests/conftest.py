@@ -19,11 +19,12 @@ if os.environ.get("SAMREF_TEST_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels, in numpy
 
 DEAREST = (
-    "test_workers", "test_end_to_end", "test_cli", "test_cluster", "test_faults", "test_killed_drivers", "test_search",
+    "test_slurm", "test_workers", "test_end_to_end", "test_cli", "test_cluster", "test_faults", "test_killed_drivers",
+    "test_search",
     "test_execute", "test_track_server", "test_object_store", "test_jobs", "test_train", "test_mlflow_ui",
 )  # fmt: skip
 """Files of a minute and more, which are begun first: the last file to end is then a short one."""
-ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers"}
+ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers", "test_slurm"}
 """Files whose tests start commands that start Ray; a test that takes `ray_head` or `private_ray` is known by that."""
 IN_A_BROWSER = {"test_browser", "test_mlflow_ui", "test_watch", "test_explore"}
 

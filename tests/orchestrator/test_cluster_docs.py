@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
-SCRIPTS = [text for kind, text in BLOCKS if kind == "bash"]
+SCRIPTS = [*(text for kind, text in BLOCKS if kind == "bash"), (ROOT / "docs" / "slurm" / "sweep.sbatch").read_text()]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=["start.sh", "job", "sweep.sbatch"])
