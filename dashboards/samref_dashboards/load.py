@@ -62,6 +62,8 @@ class Sweep:
     """Rows in trials.parquet."""
     place: str
     """The folder of its results, or the URI that they were copied from."""
+    decisions: tuple[str, ...] = ()
+    """A sentence for each difference that `seeds: {until: …}` was to decide."""
     other_code: str = ""
     """A sentence on stages that were reused though other code made them; empty where there are none."""
 
@@ -152,6 +154,7 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
     sweep = Sweep(
         name=about.get("name") or folder.name,
         **{key: about.get(key) or "" for key in ("purpose", "file", "command", "other_code")},
+        decisions=tuple(about.get("decisions") or ()),
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),

@@ -62,7 +62,11 @@ def write_toy_stage(job: Job, report: Report) -> None:
             lines = [{"step": step, "metric": "loss", "value": 1 / step} for step in range(1, 501)]
             (out / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         elif stage.kind == "evaluate":
-            metrics = {"num_samples": 2, "noc_at_90": min(stage.config["evaluate"]["theta"], 20.0), "miou_at_1": 0.5}
+            metrics = {
+                "num_samples": 2,
+                "noc_at_90": min(stage.config["evaluate"].get("theta", 1.1), 20.0),
+                "miou_at_1": 0.5,
+            }
             metrics["seconds_per_click_made"] = 0.25
             (out / "samples.json").write_text(json.dumps(["a", "b"]))
             np.savez(

@@ -23,6 +23,7 @@ from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.execution import allotment
+from samref_sweep.planning.decisions import decided
 from samref_sweep.planning.redo import other_code
 from samref_sweep.screen import display as show
 from samref_sweep.store.opening import is_uri, open_store
@@ -147,6 +148,8 @@ def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
 def _say_end(result: Result, store: Store, uri: str) -> None:
     show.result_table(result.plan, tuple(result.outcomes.values()), store)
     show.curve_lines(result.plan, result.curve_sentences())
+    for decision in decided(result.plan, store.done(), store):
+        print(decision.text)
     for failure, stage_id in {failure: stage_id for stage_id, failure in result.failures.items()}.items():
         # Evaluations that ran in one go fail for one reason.
         print(f"{stage_id}: {failure}" if failure.kind == "stopped" else f"failed: {failure}")

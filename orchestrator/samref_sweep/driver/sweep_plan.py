@@ -15,6 +15,7 @@ from samref.progress import readable_size
 from samref.trial import build
 from samref_sweep.errors import SpecError
 from samref_sweep.execution.allotment import this_machine
+from samref_sweep.execution.repetitions import Repetitions, begin
 from samref_sweep.execution.requests import resolve
 from samref_sweep.execution.search import Search
 from samref_sweep.failures import Failure
@@ -22,6 +23,7 @@ from samref_sweep.planning.cost import Cost, estimate
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.plan import plan as plan_trials
 from samref_sweep.planning.redo import OtherCode, other_code, superseded
+from samref_sweep.spec.policy import FIRST_LOOK
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.opening import existing_store
 from samref_sweep.store.store import Store
@@ -40,7 +42,7 @@ class SweepPlan:
     """The opened store; None where there is none yet, which `run` then makes."""
     runtime: Runtime
     contents: Contents
-    search: Search | None = None
+    search: Search | Repetitions | None = None
     """What suggests trials of an adaptive sweep; it goes on where it was, so a plan is for one run."""
     other_code: OtherCode = field(default_factory=lambda: OtherCode({}, ()))
     """The finished stages that are reused though other code made them."""
@@ -60,6 +62,8 @@ class SweepPlan:
         """How many trials an adaptive method may still suggest."""
         if self.search:
             return self.search.num_left
+        if self.sweep.until:
+            return self.sweep.until.up_to - FIRST_LOOK
         return self.sweep.search.trials if self.sweep.search else 0
 
     @cached_property
@@ -161,12 +165,15 @@ def plan(
     # Workers have their own working folders: every path is settled here.
     runtime = Runtime(data_root=Path(data_root).absolute(), device=device)
     contents = Contents(runtime, opened.node.fingerprints if opened else None)
-    search = None
+    search: Search | Repetitions | None = None
+    if sweep.until:
+        search = Repetitions(sweep, contents, opened) if opened else None
     if sweep.search:
         for config in sweep.search.probes:
             build(config, contents)  # opens what may be suggested, so that it is checked like all else
         search = Search(sweep, contents, opened) if opened else None
-    whole = search.plan if search else plan_trials(sweep, contents, opened.done() if opened else ())
+    make = begin if sweep.until else plan_trials
+    whole = search.plan if search else make(sweep, contents, opened.done() if opened else ())
     made = opened.codes.all() if opened else {}
     other = other_code(whole.stages.values(), whole.done, made)
     if anew := superseded(whole.stages.values(), whole.done, redo, other.stages):
@@ -207,5 +214,5 @@ def again(planned: SweepPlan, store: Store, redo: Collection[str] = ()) -> Sweep
 def plan_trial(planned: SweepPlan, number: int, store: Store, redo: Collection[str] = ()) -> SweepPlan:
     """Plan the trial of that number of a planned sweep alone, in a store that may be another; `redo` as for `plan`."""
     trial, point = planned.plan.trials[number], planned.plan.points[number]
-    alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None)
+    alone = replace(planned.sweep, configs=(trial.config,), points=(point,), search=None, until=None)
     return again(replace(planned, sweep=alone, remembered=None), store, redo)

@@ -16,6 +16,7 @@ from samref.stage import Kind
 from samref_sweep.errors import StoreError
 from samref_sweep.execution.halving import Halving
 from samref_sweep.execution.queue import Queue
+from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import Request
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.spending import Clock, spent
@@ -80,7 +81,7 @@ class Dispatcher:
         on_event: Callable[[Event], None],
         stop: Callable[[int | None], object],
         jobs: int | None = None,
-        search: Search | None = None,
+        search: Search | Repetitions | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.failures: dict[str, Failure] = {}

@@ -35,6 +35,7 @@ from samref.path_files import PathTable
 from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
+from samref_sweep.planning.decisions import decided
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
@@ -70,6 +71,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
             reader.summary(leaf)
     done, stages = store.done(), plan.stages.values()
     outcomes = plan.outcomes(done, {**failures, **reader.damaged})
+    sweep["decisions"] = [each.text for each in decided(plan, done, store)]
     sweep["other_code"] = other_code(stages, done, store.codes.all()).text
     rows = (
         trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)

@@ -44,6 +44,8 @@ def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_
     if sweep.search:
         metrics = ", ".join(f"{metric.direction} {metric.name}" for metric in sweep.metrics)
         lines[0] += f", {suggestions_left} more to suggest: {metrics}"
+    if sweep.until:
+        lines[0] += f"; from three seeds on, until {sweep.until.until.metric} is decided"
     for kind, count in plan.counts().items():
         factor = f" ({count.asked / count.total:.3g} × shared)" if count.asked > count.total else ""
         shared = f" instead of {count.asked}{factor}" if factor else ""

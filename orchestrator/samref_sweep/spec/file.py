@@ -12,7 +12,7 @@ from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.metric import Metrics
-from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry
+from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry, SeedsUntil
 from samref_sweep.spec.settings import Keys, model_in
 from samref_sweep.spec.yaml_text import parse
 
@@ -41,8 +41,10 @@ class SweepFile(Keys):
     """The axes: a dotted setting → its values, as `{values: […]}` or as the list alone; and `zip`."""
     exclude: list[dict[str, Any]] = Field([])
     """Trials to leave out: each entry names settings with a value (or a list of values), and all must fit."""
-    seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0)]] | None = None
-    """Repeats every training for so many values of `train.seed` (from 0), or for those listed; tables give means."""
+    seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0)]] | SeedsUntil | None = None
+    """Repeats every training for so many values of `train.seed` (from 0), or for those listed; tables give means.
+    `{up_to: 10, until: {metric: noc_at_95, baseline: {model.refiner: none}, width: 0.2}}` adds seed after seed until
+    every difference to the baseline is known (docs/citing.md)."""
     scheduler: SchedulerEntry | None = None
     """`asha`: stop trainings early whose loss falls behind; their trials stay in the tables as `stopped`."""
     budget: Budget = Budget()

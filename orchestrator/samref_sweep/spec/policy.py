@@ -76,6 +76,32 @@ class Resources(Keys):
 Attempts = Annotated[int, Field(ge=0, le=100)]
 
 
+FIRST_LOOK = 3
+"""Seeds before the first look at what they say: two say too little of how much seeds differ."""
+
+
+class Until(Keys):
+    """What is to be known before seeds end."""
+
+    metric: str = Field(pattern=r"^(noc_at_(8[5-9]|9[0-9]|[1-7][0-9])|miou_at_([1-9]|[1-9][0-9]))$")
+    """Whose difference: `noc_at_PERCENT` or `miou_at_CLICK`."""
+    baseline: dict[str, Any] = Field(min_length=1)
+    """What every configuration is compared with: settings of axes, such as `{model.refiner: none}`."""
+    width: Positive | None = None
+    """A difference is known once its interval excludes zero, or is this narrow, in the metric's unit."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Of all the intervals of one difference together, however often they were looked at."""
+
+
+class SeedsUntil(Keys):
+    """Repetitions that end when every difference is known (samref.sequential)."""
+
+    up_to: int = Field(ge=FIRST_LOOK, le=1000)
+    """At most so many seeds, from 0; the first look is after three."""
+    until: Until
+    """What is to be known."""
+
+
 class Retry(Keys):
     """How often a stage is started again in the same run, for each kind of failure."""
 

@@ -19,7 +19,7 @@ from samref_sweep.spec.axes import overlap
 from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
 from samref_sweep.spec.metric import Metric
-from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
+from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler, SeedsUntil
 from samref_sweep.spec.settings import part_of, setting
 from samref_sweep.spec.space import SEEDS, Space
 from samref_sweep.spec.yaml_text import parse
@@ -64,6 +64,8 @@ class Sweep:
     metrics: tuple[Metric, ...] = ()
     search: Suggestions | None = None
     """What an adaptive method suggests; such a sweep has no points at first."""
+    until: SeedsUntil | None = None
+    """What is to be known before seeds end; `points` then has all seeds that there may be."""
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler | None = None
     budget: Budget = field(default_factory=Budget)
@@ -106,10 +108,30 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
         if search
         else None,
+        until=_until(spec, axes, path),
         retry=spec.retry,
         scheduler=spec.scheduler,
         budget=spec.budget,
     )
+
+
+def _until(spec: SweepFile, axes: Mapping[str, tuple[Any, ...]], path: Path) -> SeedsUntil | None:
+    """What is to be known before seeds end, if anything; refused where it can never be."""
+    if not isinstance(spec.seeds, SeedsUntil):
+        return None
+    if spec.method == "optuna":
+        raise SpecError(f"{path}: seeds has until, and method: optuna suggests trials by itself; give one of them")
+    for key, value in spec.seeds.until.baseline.items():
+        if key not in axes:
+            raise SpecError(
+                f"{path}: seeds.until.baseline names {key}, which is no axis.{did_you_mean(key, list(axes))} "
+                f"There are: {', '.join(axes) or 'none'}"
+            )
+        if value not in axes[key]:
+            raise SpecError(
+                f"{path}: seeds.until.baseline has {key}: {value}; the axis has {', '.join(map(str, axes[key]))}"
+            )
+    return spec.seeds
 
 
 def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
@@ -174,9 +196,11 @@ def _apply(layer: SweepFile, place: str, layers: Layers, merged: dict[str, Any])
     for key, axis in layer.parameters.axes.items():
         layers.sweep(key, axis, place)
     if layer.seeds is not None:
-        layers.repeat(layer.seeds, place)
+        layers.repeat(layer.seeds.up_to if isinstance(layer.seeds, SeedsUntil) else layer.seeds, place)
+        merged["seeds"] = layer.seeds.model_dump() if isinstance(layer.seeds, SeedsUntil) else None
     elif "seeds" in layer.model_fields_set:
         layers.forget(SEEDS)
+        merged["seeds"] = None
     if "exclude" in layer.model_fields_set:
         layers.exclude(layer.exclude, place)
     _merge(merged, layer.model_dump(exclude_unset=True, exclude=_LAYERED))

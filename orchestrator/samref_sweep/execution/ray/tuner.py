@@ -26,6 +26,7 @@ from samref_sweep.execution.ray.cluster import check_store, connected
 from samref_sweep.execution.ray.messages import StopSign, order_in
 from samref_sweep.execution.ray.searcher import DrainStopper, OrderSearcher, StartCallback
 from samref_sweep.execution.ray.worker import trainable
+from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import Runner, run_watched
@@ -44,7 +45,7 @@ def execute(
     runner: Runner = run_watched,
     address: str | None = None,
     jobs: int | None = None,
-    search: Search | None = None,
+    search: Search | Repetitions | None = None,
 ) -> Ending:
     """Do a plan's work on Ray.
 
