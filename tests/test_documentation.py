@@ -4,6 +4,7 @@ import argparse
 import pydoc
 import re
 import runpy
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from samref.data.command import parser as data_parser
 from samref_dashboards.report import parser as dashboard_parser
+from samref_sweep.cli.bundle import bundle_parser, prune_parser
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.spec.sweep import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PARSERS = (sweep_parser(), trial_parser(), data_parser(), dashboard_parser())
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
@@ -55,8 +58,7 @@ def test_the_columns_of_the_results_page_are_the_codes():
 
 def test_every_option_in_the_readme_exists():
     """The options of our four commands are looked up; those of other programs in the same lines are not."""
-    parsers = [sweep_parser(), trial_parser(), data_parser(), dashboard_parser()]
-    for parser in parsers:
+    for parser in PARSERS:
         lines = re.findall(rf"{parser.prog}(?: [^`\n#|]*)?", README)
         used = {option for line in lines for option in re.findall(r"(?<=\s)--[a-z-]+", line)}
         assert used or parser.prog == "samref-data" or parser.prog == "samref-trial", parser.prog
@@ -78,10 +80,65 @@ def test_commands_are_installed():
     assert used <= scripts.keys()
 
 
-@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_to_headings(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+            assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    found, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop().resolve()
+        if page not in found:
+            found.add(page)
+            linked = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text())
+            todo += [page.parent / each for each in linked if not each.startswith("http")]
+    assert found == {page.resolve() for page in PAGES}
+
+
+def commands():
+    """Every line of a block of code in README and docs that calls one of our commands: (page, words)."""
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
+        for block in re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                text = re.sub(
+                    r"^.*?(?=\bsamref-)|(\s#|\s*[>|&]).*$",
+                    "",
+                    re.sub(r"'[^']*'", lambda m: m[0].replace("&", "+"), line),
+                )
+                if re.match(r"samref-(sweep|trial|data|dashboard)\s", text):
+                    yield page.name, shlex.split(text)
+
+
+def test_every_command_in_the_documentation_can_be_parsed():
+    parsers = {parser.prog: parser for parser in (*PARSERS, bundle_parser(), prune_parser())}
+    seen = list(commands())
+    assert len(seen) > 15
+    for page, words in seen:
+        name, rest = words[0], words[1:]
+        if " ".join(words[:2]) in parsers:
+            name, rest = " ".join(words[:2]), words[2:]
+        if not {"--schema", "--print-completion"} & {*rest}:  # which end the command, as --help does
+            assert parsers[name].parse_args(rest), f"{page}: {' '.join(words)}"
+
+
+def test_every_option_stands_in_the_documentation():
+    text = "".join(page.read_text() for page in PAGES)
+    for parser in (*PARSERS, bundle_parser(), prune_parser()):
+        missing = {option for option in options_of(parser) if option.startswith("--") and option not in text}
+        assert missing <= {"--help"}, parser.prog
 
 
 def test_the_sweep_file_in_the_readme_is_valid(tmp_path):
@@ -97,7 +154,7 @@ def test_committed_sweeps_expand_and_are_listed(path):
     assert sweep.purpose
     assert path.read_text().startswith("# "), "a sweep opens with its purpose and command"
     assert f"samref-sweep sweeps/{path.name}" in path.read_text()
-    assert f"(sweeps/{path.name})" in README
+    assert f"(../sweeps/{path.name})" in (ROOT / "docs" / "sweeps.md").read_text()
 
 
 MODULES = {

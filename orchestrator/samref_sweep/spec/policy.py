@@ -90,7 +90,7 @@ class Until(Keys):
     width: Positive | None = None
     """A difference is known once its interval excludes zero, or is this narrow, in the metric's unit."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """Of all the intervals of one difference together, however often they were looked at."""
+    """The probability with which all intervals of one difference hold it together, however often they are looked at."""
 
 
 class SeedsUntil(Keys):

@@ -1,0 +1,45 @@
+"""The wheel holds all that the commands need: they work in an empty folder, from the wheel alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("train.steps=4", "train.warmup_steps=1", "train.samples=4", "evaluate.samples=2", "evaluate.max_clicks=3")
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_runs_a_trial_of_the_quick_start_and_draws_a_page(tmp_path):
+    build = ["uv", "build", "--wheel", "--out-dir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    shutil.copy(ROOT / "sweeps" / "quickstart.yaml", folder)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+
+    def run(module: str, function: str, *arguments: str) -> str:
+        code = f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    small = [word for setting in SMALL for word in ("--set", setting)]
+    plan = run("samref_sweep.cli", "main", "quickstart.yaml", "--plan", *small)
+    trial = next(word for word in plan.split() if word.startswith("trial-"))
+    assert "noc_at_90" in run("samref_sweep.cli", "trial_main", "quickstart.yaml", "--trial", trial, *small)
+    assert "grabcut" in run("samref.data.command", "main")
+    where = "import samref_dashboards, samref; print(samref_dashboards.__path__, samref.__file__)"
+    said = subprocess.run([sys.executable, "-c", where], cwd=folder, env=environment, capture_output=True, text=True)
+    assert said.stdout.count(str(tmp_path / "site")) == 2
+    shipped = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*")}
+    assert {"samref_dashboards/published.yaml", "samref_dashboards/page/page.html"} <= shipped
