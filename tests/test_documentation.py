@@ -118,7 +118,7 @@ def commands():
                     "",
                     re.sub(r"'[^']*'", lambda m: m[0].replace("&", "+"), line),
                 )
-                if re.match(r"samref-(sweep|trial|data|dashboard)\s", text):
+                if re.match(r"samref-(sweep|trial|data|dashboard)\s", text) and "usage:" not in line:
                     yield page.name, shlex.split(text)
 
 
