@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from samref.folder_name import leak
+from samref.user_paths import absolute, home
 
 
 def number_from_text(value: Any) -> Any:
@@ -308,25 +308,9 @@ class TrialConfig(Part):
         return self
 
 
-def home() -> Path:
-    """The user's home folder; where there is none, as in some containers, the folder of temporary files."""
-    path = _expanded("~")
-    return path if path.is_absolute() else Path(tempfile.gettempdir())
-
-
 def _checkpoints() -> Path:
     named = os.environ.get("SAMREF_CHECKPOINTS")
     return absolute(named) if named else home() / ".cache" / "samref" / "checkpoints"
-
-
-def absolute(path: str) -> Path:
-    """A path as this process means it: workers on a cluster have working folders of their own."""
-    return _expanded(path).absolute()
-
-
-def _expanded(path: str) -> Path:
-    # Unlike Path's own, this one leaves the ~ of a user who is not known, whom a message then shows.
-    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 @dataclass(frozen=True, kw_only=True)

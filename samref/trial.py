@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from samref.backbones import revision
-from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig, absolute
+from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
 from samref.stage import MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
+from samref.user_paths import absolute
 
 
 class Fingerprints(Protocol):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from samref.backbones.official import OFFICIAL, Official
-from samref.config import ModelConfig, absolute, home
+from samref.config import ModelConfig
 from samref.download import DownloadError, download, sha256
 from samref.errors import UserError
 from samref.progress import Progress, silent
+from samref.user_paths import absolute, home
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
 PACKAGED = {"tiny": Path(__file__).with_name("tiny.safetensors")}

@@ -16,74 +16,7 @@ from samref.clicks import Click, next_click
 from samref.config import ModelConfig
 from samref.refiner import Interaction, SamRef
 
-# Names and shapes in the released checkpoints; those of a transformer block stand once.
-NAMES = """
-backbone.pos_embed 1 4097 768
-backbone.patch_embed.proj.weight 768 3 16 16
-backbone.patch_embed.proj.bias 768
-backbone.fc_norm.weight 768
-backbone.fc_norm.bias 768
-neck.down_4.0.weight 768 384 2 2
-neck.down_4.0.bias 384
-neck.down_4.1.weight 384
-neck.down_4.1.bias 384
-neck.down_4.3.weight 384 192 2 2
-neck.down_4.3.bias 192
-neck.down_4.4.weight 192
-neck.down_4.4.bias 192
-neck.down_4.5.weight 128 192 1 1
-neck.down_4.5.bias 128
-neck.down_4.6.weight 128
-neck.down_4.6.bias 128
-neck.down_8.0.weight 768 384 2 2
-neck.down_8.0.bias 384
-neck.down_8.1.weight 384
-neck.down_8.1.bias 384
-neck.down_8.2.weight 256 384 1 1
-neck.down_8.2.bias 256
-neck.down_8.3.weight 256
-neck.down_8.3.bias 256
-neck.down_16.0.weight 512 768 1 1
-neck.down_16.0.bias 512
-neck.down_16.1.weight 512
-neck.down_16.1.bias 512
-neck.down_32.0.weight 1536 768 2 2
-neck.down_32.0.bias 1536
-neck.down_32.1.weight 1536
-neck.down_32.1.bias 1536
-neck.down_32.2.weight 1024 1536 1 1
-neck.down_32.2.bias 1024
-neck.down_32.3.weight 1024
-neck.down_32.3.bias 1024
-head.convs.0.conv.weight 256 128 1 1
-head.convs.0.conv.bias 256
-head.convs.1.conv.weight 256 256 1 1
-head.convs.1.conv.bias 256
-head.convs.2.conv.weight 256 512 1 1
-head.convs.2.conv.bias 256
-head.convs.3.conv.weight 256 1024 1 1
-head.convs.3.conv.bias 256
-head.fusion_conv.conv.weight 256 1024 1 1
-head.fusion_conv.conv.bias 256
-head.seg_conv.weight 1 256 1 1
-head.seg_conv.bias 1
-visual_prompts_encoder.proj.weight 768 3 16 16
-visual_prompts_encoder.proj.bias 768
-"""
-BLOCK_NAMES = """
-norm1.weight 768
-norm1.bias 768
-norm2.weight 768
-norm2.bias 768
-attn.qkv.weight 2304 768
-attn.qkv.bias 2304
-attn.proj.weight 768 768
-attn.proj.bias 768
-mlp.fc1.weight 3072 768
-mlp.fc1.bias 3072
-mlp.fc2.weight 768 3072
-mlp.fc2.bias 768
-"""
+NAMES = Path(__file__).parents[1] / "golden" / "segnext_names.txt"
 SIZE, SIDE, WINDOW, WIDTH, DEPTH, HEADS = 128, 8, 4, 48, 5, 3
 
 
@@ -107,12 +40,13 @@ def backbone():
 
 
 def released_names(fusion_blocks):
-    def parse(text, prefix=""):
-        rows = (line.split() for line in text.split("\n") if line)
-        return {prefix + name: tuple(map(int, shape)) for name, *shape in rows}
-
-    prefixes = [f"backbone.blocks.{i}." for i in range(12)] + [f"fusion_blocks.{i}." for i in range(fusion_blocks)]
-    return parse(NAMES) | {name: shape for prefix in prefixes for name, shape in parse(BLOCK_NAMES, prefix).items()}
+    rows = [line.split() for line in NAMES.read_text().splitlines() if line[0] != "#"]
+    blocks = [f"backbone.blocks.{i}." for i in range(12)] + [f"fusion_blocks.{i}." for i in range(fusion_blocks)]
+    return {
+        prefix + name.removeprefix("*."): tuple(map(int, shape))
+        for name, *shape in rows
+        for prefix in (blocks if name.startswith("*.") else [""])
+    }
 
 
 @pytest.mark.parametrize(
