@@ -81,6 +81,8 @@ def _profile() -> Iterator[Measure]:
     yield profiled("fps_spread", "1/s", "lower", meaning)
     meaning = "the weights, and the most that one encode and one click take beside them, on the GPU or in the process"
     yield both("memory_gb", "GB", "lower", meaning)
+    meaning = "processes that ran on its machine or waited to, mean of a minute: before or after, whichever is more"
+    yield profiled("load_average", "", None, meaning)
     yield profiled("encode_seconds", "s", "lower", "encoding one image")
     yield profiled("prepare_seconds", "s", "lower", "what the refiner computes once an image")
     yield profiled("decode_seconds", "s", "lower", "the backbone's decoder at one click")

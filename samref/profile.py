@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -69,10 +70,12 @@ def profile(
         Those of a profile's measures (`samref.measures`) that apply to the model and could be measured.
     """
     device = runtime.resolve_device()
+    busy = os.getloadavg()[0]
     random = model.model_copy(update={"checkpoint": "none"})
     network = weights.build_model(random, runtime, weights=None, precision=model.precision)
     with products(model.precision), autocast(device, model.precision):
-        return _measure(network, model, config, device, report)
+        found = _measure(network, model, config, device, report)
+    return {**found, "load_average": max(busy, os.getloadavg()[0])}
 
 
 def _measure(

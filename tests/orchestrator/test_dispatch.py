@@ -124,6 +124,18 @@ def test_everything_is_done_after_what_it_needs_and_then_it_is_over(store: Store
     assert toy_plan(store).works == ()
 
 
+def test_a_profile_starts_when_nothing_else_runs_or_can(store: Store) -> None:
+    table = Table(toy_plan(store), store)
+    running = list(table.orders())
+    while running:
+        kinds = {order.work.kind for order in running}
+        assert kinds == {"profile"} or "profile" not in kinds
+        table.do(running.pop(0))
+        running += table.orders()
+    assert table.dispatcher.over
+    assert toy_plan(store).works == ()
+
+
 def test_jobs_bound_what_runs_and_processes_of_a_training_what_they_would_fill(store: Store) -> None:
     table = Table(toy_plan(store), store, jobs=2)
     first = table.start()

@@ -202,6 +202,8 @@ class Dispatcher:
             search.settle(self.failures)
 
     def _fits(self, work: Work) -> bool:
+        if work.kind == "profile" and any(other.kind != "profile" for other in self._queue.running):
+            return False  # it comes last, and what runs may make other work ready
         # Nobody else holds resources for a training of several processes, so all of them would start at once.
         request = self._requests[work.kind]
         return request.workers == 1 or sum(w.kind == work.kind for w in self._queue.running) < request.at_once

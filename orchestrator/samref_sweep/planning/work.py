@@ -52,10 +52,10 @@ class Event:
 def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
     """Put stages together that run in one go: evaluations that differ in θ alone share most of their clicks.
 
-    Profiles come first: each waits for a whole machine, and would wait for ever behind a stream of small stages.
+    Profiles come last: a clock on a machine that does something else measures that.
     """
     together: dict[str, list[Stage]] = {}
-    for stage in sorted(stages, key=lambda stage: stage.kind != "profile"):
+    for stage in sorted(stages, key=lambda stage: stage.kind == "profile"):
         key = stage.id
         if stage.kind == "evaluate":
             key = repr([{**stage.key, "theta": None}, stage.needs])
