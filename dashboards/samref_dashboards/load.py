@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from samref.errors import masked
+
 SCHEMA = 1
 """The newest `samref.schema` that this package reads."""
 
@@ -153,12 +155,12 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         raise ResultsError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
     sweep = Sweep(
         name=about.get("name") or folder.name,
-        **{key: about.get(key) or "" for key in ("purpose", "file", "command", "other_code")},
+        **{key: masked(about.get(key) or "") for key in ("purpose", "file", "command", "other_code")},
         decisions=tuple(about.get("decisions") or ()),
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),
-        place=(folder / COPIED).read_text() if (folder / COPIED).exists() else str(folder),
+        place=masked((folder / COPIED).read_text()) if (folder / COPIED).exists() else str(folder),
     )
     return sweep, rows
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import duckdb
 
+from samref.errors import masked
 from samref_dashboards import bundles, claims, explore, exports, html
 from samref_dashboards.content import Content, gather
 from samref_dashboards.fetch import fetch
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Its footer is whole, or load() would have named it; DuckDB says `clicks_0` for the first folder's.
         folders = ", ".join(map(str, options.results))
         reason = f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})"
-    print(f"samref-dashboard: {reason}", file=sys.stderr)
+    print(f"samref-dashboard: {masked(reason)}", file=sys.stderr)
     return 2
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from samref.errors import masked
 from samref_sweep.errors import StoreError, WorkerLostError
 
 FailureKind = Literal["node_lost", "out_of_memory", "time_limit", "storage", "error", "stopped"]
@@ -26,6 +27,10 @@ class Failure:
     log: str | None = None
     """The file that holds the whole story."""
     kind: FailureKind = "error"
+
+    def __post_init__(self) -> None:
+        """Take secrets out: the reason may be in the words of any library, and goes into tables and pages."""
+        object.__setattr__(self, "reason", masked(self.reason))
 
     def __str__(self) -> str:
         return f"{self.reason} (log: {self.log})" if self.log else self.reason

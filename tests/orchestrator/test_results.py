@@ -26,7 +26,7 @@ from samref_sweep.store.store import Store
 @pytest.fixture
 def tables(finished: tuple[Plan, Store], tmp_path: Path) -> Path:
     planned, store = finished
-    results.write(planned, store, {}, tmp_path / "results", "samref-sweep toy.yaml")
+    results.write(planned, store, {}, tmp_path / "results", "samref-sweep toy.yaml --mlflow http://ann:pa55@host")
     return tmp_path / "results"
 
 
@@ -107,7 +107,7 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "purpose": "a toy",
         "file": "toy.yaml",
         "overrides": [],
-        "command": "samref-sweep toy.yaml",
+        "command": "samref-sweep toy.yaml --mlflow http://ann:***@host",
         "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
         "planned": 4,
         "other_code": None,
@@ -206,10 +206,10 @@ def test_what_failed_and_what_did_not_run_are_rows_with_a_reason(store: Store, t
     planned = toy_plan(store, thetas=(1.1,))
     train = planned.trials[0].stage("train")
     assert train is not None
-    results.write(planned, store, {train.id: Failure("boom", "x.log")}, tmp_path, "")
+    results.write(planned, store, {train.id: Failure("boom at s3://b?secret_key=x", "x.log")}, tmp_path, "")
     rows = pq.read_table(tmp_path / "trials.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["failed", "not run"]
-    assert rows[0]["reason"] == "train: boom (log: x.log)"
+    assert rows[0]["reason"] == "train: boom at s3://b?secret_key=*** (log: x.log)"
     assert rows[0]["noc_at_90"] is None
     assert rows[0]["device_seconds"] is None
     assert pq.read_table(tmp_path / "clicks.parquet").num_rows == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
 from samref.data import DataError
+from samref.errors import masked
 from samref_sweep import driver
 from samref_sweep.cli.bundle import bundle, prune
 from samref_sweep.cli.options import sweep_parser, trial_parser
@@ -112,13 +113,13 @@ def _sync(planned: SweepPlan, uri: str) -> int:
         return FAILED
     print(
         f"mlflow: {sum(outcome.status == 'done' for outcome in outcomes)} of {len(outcomes)} trials are done; all of "
-        f"them are logged to {uri}"
+        f"them are logged to {masked(uri)}"
     )
     return DONE
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {masked(text)}", file=sys.stderr, flush=True)
 
 
 def _show_plan(planned: SweepPlan, options: argparse.Namespace) -> int:
@@ -158,10 +159,10 @@ def _say_end(result: Result, store: Store, uri: str) -> None:
     stages = result.plan.stages.values()
     if reused := other_code(stages, store.done(), store.codes.all()).text:
         print(reused)
-    where = result.where if is_uri(result.where) else _short(Path(result.where))
+    where = masked(result.where) if is_uri(result.where) else _short(Path(result.where))
     print(f"tables:    {where}")
     print(f"dashboard: samref-dashboard {shlex.quote(where)}")
-    print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(uri)}")
+    print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(masked(uri))}")
 
 
 def _short(path: Path) -> str:

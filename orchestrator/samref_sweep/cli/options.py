@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import shtab
 
+from samref.errors import masked
 from samref_sweep.planning.redo import REDO
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong without the secrets of a mistyped option."""
+        super().error(masked(message))
+
+
 def _common(program: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser = _Parser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

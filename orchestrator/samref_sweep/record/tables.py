@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from samref import path_files, theta_curves
 from samref.config import as_json
+from samref.errors import masked
 from samref.measures import MEASURES
 from samref.path_files import PathTable
 from samref.stage import Stage
@@ -61,7 +62,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
         "purpose": plan.sweep.purpose,
         "file": str(plan.sweep.file),
         "overrides": list(plan.sweep.overrides),
-        "command": command,
+        "command": masked(command),
         "axes": as_json(plan.sweep.axes),
         "planned": len(plan.trials),
     }

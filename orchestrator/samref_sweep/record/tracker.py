@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from samref.errors import masked
 from samref.trial import Trial
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.work import Event
@@ -34,7 +35,7 @@ class Tracker:
         self._plan = plan
         self._store = store
         self._uri = uri
-        self._warn = warn
+        self._warn = lambda text: warn(masked(text))  # MLflow's errors have its URI in many forms
         self._by_leaf: defaultdict[str, list[Trial]] = defaultdict(list)
         self._index(plan.trials)
         self._tasks: queue.SimpleQueue[Callable[[SweepRuns], None] | None] = queue.SimpleQueue()

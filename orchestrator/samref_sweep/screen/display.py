@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from samref.config import as_json
+from samref.errors import masked
 from samref.measures import MEASURES, measured_of
 from samref.progress import readable_size
 from samref.stage import Kind, Stage
@@ -109,7 +110,7 @@ def _json() -> Iterator[Display]:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One event as a line."""
-    print(json.dumps(as_json(value)), flush=True)
+    print(masked(json.dumps(as_json(value))), flush=True)
 
 
 @contextmanager
