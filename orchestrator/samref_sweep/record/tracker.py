@@ -35,7 +35,8 @@ class Tracker:
         self._plan = plan
         self._store = store
         self._uri = uri
-        self._warn = lambda text: warn(masked(text))  # MLflow's errors have its URI in many forms
+        # MLflow's errors have its URI in many forms.
+        self._warn: Callable[[str], None] = lambda text: warn(masked(text))
         self._by_leaf: defaultdict[str, list[Trial]] = defaultdict(list)
         self._index(plan.trials)
         self._tasks: queue.SimpleQueue[Callable[[SweepRuns], None] | None] = queue.SimpleQueue()
