@@ -13,6 +13,7 @@ up to distances of 1448 px are farther apart than one last bit).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from math import sqrt
 from typing import Any, NamedTuple
@@ -21,8 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samref import pixel_loops
+from samref import pixel_loops, plugins
 from samref.pixel_loops import HIGHEST_IMAGE, MISSING, RIGHT
+from samref.plugins import is_plugin
 
 Truth = NDArray[np.int8]
 Mask = NDArray[Any]
@@ -100,6 +102,46 @@ def click_on(
     _cut_out(wrong, clicks)
     kind, peak, _ = _deepest(wrong)
     return _drawn(wrong, kind, peak - 1, rng) if peak else None
+
+
+def check(clicker: str) -> None:
+    """Refuse a clicker of a person's own that cannot be called: it makes a first click on a small square."""
+    if is_plugin(clicker):
+        truth_HW = np.zeros((32, 32), np.int8)
+        truth_HW[8:24, 8:24] = 1
+        plugins.bind(clicker, truth_HW, truth_HW < 0, (), np.random.default_rng(0))
+        own_click(clicker, truth_HW, truth_HW < 0, (), np.random.default_rng(0))
+
+
+def own_click(
+    name: str, truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: np.random.Generator | None
+) -> Click | None:
+    """The next click by a person's own rule: `next_click(truth_HW, mask_HW, clicks, rng)`.
+
+    It is called from several threads with the arrays as in `next_click` (the mask of bools), which it must not change,
+    and a generator that depends on the seed, the sample and the number of clicks alone. It returns (x, y, positive), or
+    None where it makes no further click.
+
+    Raises:
+        PluginError: it fails, or what it returns is no click within the image.
+    """
+    function, options = plugins.ready(name)
+    with plugins.told(name):
+        found = function(truth_HW, mask_HW, clicks, rng, **options)
+    if found is None:
+        return None
+    height, width = truth_HW.shape
+    try:
+        x, y, positive = found
+        click = Click(operator.index(x), operator.index(y), bool(positive))
+    except (TypeError, ValueError):
+        click = Click(-1, -1, False)
+    if not (0 <= click.x < width and 0 <= click.y < height):
+        raise plugins.PluginError(
+            f"{name}: {plugins.place_of(function)}: it returned {found!r} on an image of {width}×{height} px; return "
+            "(x, y, positive) in whole pixels within it, or None"
+        )
+    return click
 
 
 def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: np.random.Generator) -> Click | None:

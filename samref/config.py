@@ -7,6 +7,7 @@ folders, threads) and is in no id. Knows nothing of YAML, stages or sweeps.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -15,8 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
+from samref import plugins
 from samref.folder_name import leak
 from samref.user_paths import absolute, home
 
@@ -84,15 +94,27 @@ class Part(BaseModel):
         return values
 
 
+class Options(dict[str, Any]):
+    """Plain JSON values by name, which nobody changes, so that they can be hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True))
+
+
 class ModelConfig(Part):
     """Which network: the backbone, its weights, and SAM-REF's refiner on top."""
 
     backbone: str = "sam_vit_h"
-    """Name of the backbone; `samref.backbones.names()` lists them."""
+    """Name of the backbone; `samref.backbones.names()` lists them. One of your own: `mylab.nets:build`, or
+    `./nets.py:build` beside the sweep file (docs/extending.md)."""
+    options: Annotated[dict[str, JsonValue], AfterValidator(Options), Added(as_before={})] = Field(
+        default_factory=dict, validate_default=True
+    )
+    """Keyword arguments of a backbone of your own, of which each is a setting: `model.options.width: [32, 64]`."""
     checkpoint: str = "auto"
-    """`auto`: the official weights, downloaded where they are not there; `none`: random weights (marked in every
-    table); else the path of a file with a state dict. Entries that wrap it (`model`, `state_dict`) and prefixes of all
-    its names (`module.`) are taken off, and said."""
+    """`auto`: the official weights, downloaded where they are not there, or those with which a backbone of your own is
+    built; `none`: random weights (marked in every table); else the path of a file with a state dict. Entries that wrap
+    it (`model`, `state_dict`) and prefixes of all its names (`module.`) are taken off, and said."""
     freeze_backbone: bool = True
     """Keep the image encoder as it is and train from cached embeddings; false also trains the encoder."""
     refiner: Literal["none", "gfr", "gfr+lfr"] = "gfr+lfr"
@@ -122,7 +144,8 @@ class TrainConfig(Part):
 
     data: str = "coco_lvis"
     """Dataset to train on; `folder:NAME` takes any pair of folders NAME/images, NAME/masks below the data root, and
-    `folder:NAME?split=0.8` four fifths of it (docs/data.md)."""
+    `folder:NAME?split=0.8` four fifths of it (docs/data.md); `mylab.data:open` is one of your own
+    (docs/extending.md)."""
     samples: Whole | None = Field(None, ge=1)
     """Use at most this many samples, evenly spaced over the dataset; null: all."""
     resize: Literal["pad", "stretch"] = "pad"
@@ -181,6 +204,16 @@ class TrainConfig(Part):
         return self
 
 
+CLICKERS = ("ritm", "interformer", "jitter", "uniform", "distance")
+"""The clickers that come with this package."""
+
+
+def _known_clicker(name: Any) -> Any:
+    if name not in CLICKERS and not (isinstance(name, str) and plugins.is_plugin(name)):
+        raise ValueError(f"it should be {', '.join(CLICKERS)}, or a function of your own, as mylab.clicks:next_click")
+    return name
+
+
 class EvaluateConfig(Part):
     """One click-loop evaluation; defaults are the published protocol."""
 
@@ -197,9 +230,13 @@ class EvaluateConfig(Part):
     every θ that far from the one before, where the paths of all would be too many. null: `theta` alone."""
     max_clicks: int = Field(20, ge=1, le=100)
     """Clicks per sample."""
-    clicker: Literal["ritm", "interformer", "jitter", "uniform", "distance"] = "ritm"
+    clicker: Annotated[
+        Literal["ritm", "interformer", "jitter", "uniform", "distance"] | Annotated[str, Field(pattern=":")],
+        BeforeValidator(_known_clicker),
+    ] = "ritm"
     """Whose rule places the next click: a published one, on the deepest pixel of the larger error; or a stress test:
-    that pixel moved by noise, or any pixel of that error, with equal chances or by its depth."""
+    that pixel moved by noise, or any pixel of that error, with equal chances or by its depth; or a function of your
+    own, as `./clicks.py:next_click` beside the sweep file (docs/extending.md)."""
     click_noise_px: Annotated[Number, Field(ge=0), Added(as_before=0.0)] = 0.0
     """Standard deviation of the noise of `clicker: jitter`, in x and in y, in px of the original image."""
     click_slice: Annotated[tuple[Number, Number] | None, Field(strict=False), Added(as_before=None)] = None
@@ -328,6 +365,8 @@ class Runtime:
     """A training saves a checkpoint this often."""
     checkpoints: Path = field(default_factory=_checkpoints)
     """Folder of downloaded checkpoints."""
+    code: tuple[Path, ...] = field(default_factory=plugins.folders)
+    """Folders that plug-ins are imported from beside Python's own path."""
 
     def resolve_device(self) -> str:
         """The device's name with `auto` settled."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 import samref.backbones
 import samref.data
+from samref import plugins
 from samref.backbones import checkpoints
 from samref.config import ModelConfig, Runtime, TrialConfig
 from samref.data import DataError, Dataset, MissingDataError
@@ -111,17 +112,17 @@ class Contents:
         if model not in self._checkpoints:
             found = checkpoints.fingerprint(model, self._runtime.checkpoints)
             if path := checkpoints.given(model):
-                self._compare(model.backbone, path, found)
+                self._compare(model, path, found)
             self._checkpoints[model] = found
         return self._checkpoints[model]
 
-    def _compare(self, backbone: str, path: Path, fingerprint: str) -> None:
+    def _compare(self, model: ModelConfig, path: Path, fingerprint: str) -> None:
         def compare() -> str:
             from samref.backbones import state_dicts  # of torch, which most plans do without
 
-            return state_dicts.compare(backbone, path)
+            return state_dicts.compare(model.backbone, model.options, path)
 
-        if said := self._once(f"names {backbone} {fingerprint}", compare):
+        if said := self._once(f"names {_identity(model)} {fingerprint}", compare):
             self.said[path] = f"{path}: {said}"
 
     def downloads(self, models: Iterable[ModelConfig]) -> list[str]:
@@ -156,9 +157,10 @@ class Contents:
         for model in sorted(dict.fromkeys(models), key=lambda model: checkpoints.downloadable(model, folder)):
             with ProgressLine(model.backbone) as progress:
                 path = checkpoints.obtain(model, folder, progress)
+            if plugins.is_plugin(model.backbone):
+                self._once(f"builds {_identity(model)} {model.refiner}", partial(_build, model))
             if path is not None:
-                load = partial(_load, model.backbone, path)
-                self._once(f"values {model.backbone} {self.checkpoint(model)}", load)
+                self._once(f"values {_identity(model)} {self.checkpoint(model)}", partial(_load, model, path))
 
     def _once(self, key: str, check: Callable[[], str | None]) -> str:
         """What a check says that raises what is wrong; where it went well before, the cache has it."""
@@ -173,8 +175,24 @@ class Contents:
         return said
 
 
-def _load(backbone: str, path: Path) -> None:
+def _identity(model: ModelConfig) -> str:
+    """A backbone's name, and of one of a person's own what else it is."""
+    own = plugins.is_plugin(model.backbone)
+    return f"{model.backbone} {samref.backbones.revision(model.backbone)} {model.options}" if own else model.backbone
+
+
+def _build(model: ModelConfig) -> None:
+    """Build a backbone of a person's own, and the refiner on it where it is to have one; raises what is wrong."""
+    from samref.refiner import SamRef  # of torch, which most plans do without
+
+    try:
+        SamRef(samref.backbones.build(model.backbone, model.options), model)
+    except ValueError as error:
+        raise plugins.PluginError(str(error)) from None
+
+
+def _load(model: ModelConfig, path: Path) -> None:
     """Load a checkpoint into its backbone; raises what is wrong with it."""
     from samref.backbones import state_dicts  # of torch, which most plans do without
 
-    state_dicts.load(samref.backbones.build(backbone), path, backbone)
+    state_dicts.load(samref.backbones.build(model.backbone, model.options), path, model.backbone)

@@ -89,6 +89,9 @@ def encode_all(
     """
     device = runtime.resolve_device()
     keys = list(dict.fromkeys(sample.image_key for sample in dataset.samples))
+    if backbone.features_are_images:  # there is nothing to keep that is not there already
+        EmbeddingWriter(out, keys, {}, model.embedding_precision).close()
+        return {}
     writer = EmbeddingWriter(out, keys, backbone.feature_channels, model.embedding_precision)
     on_cuda = device.startswith("cuda")
     at_once = _BATCH if on_cuda else max(1, _PIXELS_ON_CPU // backbone.image_size**2)

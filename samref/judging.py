@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref import drawn_clicks, metrics, pixel_loops, run_lengths
-from samref.clicks import Click, Errors, click_on, errors
+from samref.clicks import Click, Errors, click_on, errors, own_click
 from samref.config import EvaluateConfig
+from samref.plugins import is_plugin
 from samref.refiner import SamRef
 from samref.refiner.model import Context, Interaction
 from samref.refiner.resample import Frames
@@ -182,7 +183,7 @@ class OneByOne:
             click = None
             if len(node.records) < self._config.max_clicks:
                 rng = _generator(self._wave, node, self._config)
-                click = _next_click(self._config, wrong, node.clicks, rng)
+                click = _next_click(self._config, truth, mask, node.clicks, rng, wrong)
             found.append(_verdict(self._wave, node, self._config, iou, click, mask))
         return found
 
@@ -228,7 +229,7 @@ class Together:
         samples = to_device(torch.tensor([node.sample for node in nodes]), device)
         leaders = device_clicks.judge(self._truth_SHW, samples, masks_BHW, to_device(clicked, device))
         # Ties that are drawn are drawn from a list of pixels, on the host.
-        drawn = config.clicker != "ritm"
+        drawn, own = config.clicker != "ritm", is_plugin(config.clicker)
         all_masks = drawn or made == config.max_clicks or made in BOUNDARY_CLICKS
         found, *masks = to_host(leaders, *([masks_BHW] if all_masks else []))
         clicks = device_clicks.clicks(found[:, 0].tolist(), self._all_frames.largest[1])
@@ -247,10 +248,10 @@ class Together:
             node, click = nodes[i], clicks[i]
             truth = wave.truths[node.sample]
             mask = of[i][: truth.shape[0], : truth.shape[1]] if i in of else None
-            if drawn and click is not None:
+            if drawn and (click is not None or (own and made < config.max_clicks)):
                 assert mask is not None
                 rng = _generator(wave, node, config)
-                click = _next_click(config, errors(truth, mask), node.clicks, rng)
+                click = _next_click(config, truth, mask, node.clicks, rng)
             return _verdict(wave, node, config, ious[i], click, mask)
 
         return list(self._each(verdict, range(len(nodes))))
@@ -287,8 +288,17 @@ def _verdict(
 
 
 def _next_click(
-    config: EvaluateConfig, wrong: Errors, clicks: Sequence[Click], rng: np.random.Generator | None
+    config: EvaluateConfig,
+    truth_HW: NDArray[np.int8],
+    mask_HW: NDArray[np.bool_],
+    clicks: Sequence[Click],
+    rng: np.random.Generator | None,
+    wrong: Errors | None = None,
 ) -> Click | None:
+    """The clicker's next click; `wrong` are the mask's errors, where they are known."""
+    if is_plugin(config.clicker):
+        return own_click(config.clicker, truth_HW, mask_HW, clicks, rng)
+    wrong = wrong or errors(truth_HW, mask_HW)
     if config.clicker not in drawn_clicks.DRAWN:
         return click_on(wrong, clicks, clicker=config.clicker, rng=rng)
     assert rng is not None

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from samref import memory, parallel
+from samref import memory, parallel, plugins
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
 from samref.embed import DataSource, embed
 from samref.evaluate import evaluate
@@ -27,6 +27,7 @@ from samref.stage import Job, Report
 from samref.summary import FILE, Summary
 from samref.threads import on_threads
 from samref.train import train
+from samref.trial import check_code
 
 Metrics = Mapping[str, float | int]
 
@@ -38,6 +39,10 @@ def run_job(job: Job, report: Report) -> list[Summary]:
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
+    for folder in job.runtime.code:
+        plugins.look_in(folder)
+    for stage in job.stages:
+        check_code(stage)
     device = job.runtime.resolve_device()
     memory.reset(device)
     with on_threads(job.runtime.threads):

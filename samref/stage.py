@@ -95,9 +95,9 @@ def digest_text(prefix: str, text: str) -> str:
 
 REFINER = ("refiner", "refiner_blocks", "refiner_width", "patch_size_px", "click_radius_px", "error_threshold")
 """The settings of the model that make its refiner; without a refiner none but the first counts."""
-_WHOLE = {name: name for name in ("backbone", "multimask", *REFINER)}
+_WHOLE = {name: name for name in ("backbone", "options", "multimask", *REFINER)}
 MODEL_SETTINGS: Mapping[Kind, Mapping[str, str]] = {
-    "embed": {"backbone": "backbone", "precision": "precision", "storage": "embedding_precision"},
+    "embed": {"backbone": "backbone", "options": "options", "precision": "precision", "storage": "embedding_precision"},
     "train": {**_WHOLE, "encoder_precision": "precision"},
     "evaluate": _WHOLE,
     "profile": {**_WHOLE, "precision": "precision"},
@@ -120,8 +120,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 CONTENTS = ("checkpoint", "data")
 """The entries of a key that are such fingerprints."""
 REVISION = "backbone_revision"
-"""The entry of a key that says which revision of its backbone's code computes (`samref.backbones.revision`); the first
-one is left out."""
+"""The entry of a key that says which code its backbone is (`samref.backbones.revision`); the first revision is left
+out."""
+CLICKER_SOURCE = "clicker_source"
+"""The entry of a key that says which code a clicker of a person's own is (`samref.plugins.source`)."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Stage:
         for name, value in self.key.items():
             if name in of_model:
                 parts["model"][of_model[name]] = value
-            elif name not in (*CONTENTS, REVISION):
+            elif name not in (*CONTENTS, REVISION, CLICKER_SOURCE):
                 parts[self.kind][name] = value
         for part, names in self.names.items():
             parts[part] = {**parts.get(part, {}), **names}

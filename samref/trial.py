@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from samref import plugins
 from samref.backbones import revision
 from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
-from samref.stage import MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
+from samref.stage import CLICKER_SOURCE, MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 from samref.user_paths import absolute
 
 
@@ -91,7 +92,8 @@ def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any
         stages.append(base.profile)
     # Canonical JSON, put together of its parts'. Every setting counts, also those that no stage depends on: each row
     # that was asked for is a row.
-    texts = {**base.texts, "evaluate": canonical({**evaluate.identity(), "data": base.data})}
+    own = {**evaluate.identity(), **clicker_source(evaluate), "data": base.data}
+    texts = {**base.texts, "evaluate": canonical(own)}
     before = config.as_before()
     parts = (name for name in sorted(texts) if name not in before or getattr(config, name) != before[name])
     text = ",".join(f'"{name}":{texts[name]}' for name in parts)
@@ -122,6 +124,7 @@ class _Base:
         if self.key["refiner"] != "gfr+lfr":
             for name in ("theta", "curve"):  # no selector: every θ is the same evaluation
                 settings.pop(name, None)
+        settings |= clicker_source(evaluate)
         if evaluate.clicker == "ritm":
             del settings["seed"]  # nothing is drawn
         named = {name: getattr(evaluate, name) for name in NAMES["evaluate"]}
@@ -212,6 +215,8 @@ class _Builder:
         values = part.identity()
         if isinstance(part, ModelConfig):
             values |= self._checkpoint
+            if isinstance(source := revision(part.backbone), str):
+                values[REVISION] = source
         if isinstance(part, TrainConfig):
             values["data"] = self._fingerprints.data(part.data, "train", part.samples)
             values["init"] = self._identity(part.init)
@@ -227,9 +232,32 @@ def model_settings(kind: Kind, model: ModelConfig) -> dict[str, Any]:
             model.refiner != "none" or setting not in REFINER[1:]
         ):
             settings[name] = value
-    if (number := revision(model.backbone)) > 1:
-        settings[REVISION] = number
+    if (code := revision(model.backbone)) != 1:
+        settings[REVISION] = code
     return settings
+
+
+def clicker_source(evaluate: EvaluateConfig) -> dict[str, str]:
+    """What a key says of the clicker beside its name: of a plug-in its source."""
+    own = plugins.is_plugin(evaluate.clicker)
+    return {CLICKER_SOURCE: plugins.source(evaluate.clicker)} if own else {}
+
+
+def check_code(stage: Stage) -> None:
+    """Refuse a stage that was planned with other code of its backbone or clicker than is found here.
+
+    Raises:
+        PluginError: says of which, and what to do.
+    """
+    clicker = EvaluateConfig(**stage.config["evaluate"]) if stage.kind == "evaluate" else EvaluateConfig()
+    here = {REVISION: revision(stage.backbone), CLICKER_SOURCE: clicker_source(clicker).get(CLICKER_SOURCE)}
+    for entry, name in ((REVISION, stage.backbone), (CLICKER_SOURCE, clicker.clicker)):
+        planned = stage.key.get(entry, 1 if entry == REVISION else None)
+        if planned != here[entry]:
+            raise plugins.PluginError(
+                f"{name}: its code here ({here[entry]}) is not that of the plan ({planned}): it changed since, or this "
+                "machine has another; give the same command again"
+            )
 
 
 def own_settings(kind: Kind, part: Part) -> dict[str, Any]:

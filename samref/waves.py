@@ -57,12 +57,14 @@ class Read(NamedTuple):
 def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings) -> Read:
     """Read the sample at a position of the dataset; may be called from several threads at once."""
     sample = dataset.samples[position]
-    # Only the refiner looks at images. Read before the truth, which is checked against their size.
+    # Only a refiner and a network without an encoder look at images. Read before the truth, which is checked against
+    # their size.
     image = image_3SS = torch.zeros(3, 1, 1, dtype=torch.uint8)
-    if network.gfr is not None:
+    if network.gfr is not None or network.backbone.features_are_images:
         image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
         image_3SS = network.backbone.resize(image, "stretch")
-    return Read(dataset.truth(sample.key), embeddings.read([sample.image_key], "cpu"), image, image_3SS)
+    features = embeddings.read([sample.image_key], "cpu") or network.backbone.encode(image_3SS[None])
+    return Read(dataset.truth(sample.key), features, image, image_3SS)
 
 
 def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *, together: bool = False) -> Wave:

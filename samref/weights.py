@@ -35,7 +35,8 @@ def build_model(
         encoder: false leaves the image encoder out of memory, where embeddings are cached.
         precision: that the refiner will be called in; decides how a GPU's memory holds its weights.
     """
-    backbone = build(config.backbone, checkpoint=locate(config, runtime.checkpoints), seed=config.seed)
+    first = locate(config, runtime.checkpoints)
+    backbone = build(config.backbone, config.options, checkpoint=first, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(refiner_seed)
         model = SamRef(backbone, config)

@@ -1,81 +1,136 @@
 """Backbones by name: an image encoder with a promptable mask decoder, behind one protocol (backbone.py).
 
-Adding one is one file with a builder and one line in `_BUILDERS`. Importing this package does not import torch.
+Each is what the `build` of some module returns: of those below, or of a plug-in (`mylab.nets:build`). Adding one to
+those below is one file and one line in `_BUILTIN`. Importing this package does not import torch.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from samref import plugins
 
 if TYPE_CHECKING:
     from samref.backbones.backbone import Backbone
 
 _LOG = logging.getLogger(__name__)
 
-# name → (module, argument of its `build`)
-_BUILDERS: dict[str, tuple[str, str]] = {
-    "tiny": ("samref.backbones.tiny", "tiny"),
-    "sam_vit_b": ("samref.backbones.sam", "vit_b"),
-    "sam_vit_l": ("samref.backbones.sam", "vit_l"),
-    "sam_vit_h": ("samref.backbones.sam", "vit_h"),
-    "sam2_hiera_t": ("samref.backbones.sam2", "sam2_hiera_t"),
-    "sam2_hiera_s": ("samref.backbones.sam2", "sam2_hiera_s"),
-    "sam2_hiera_b+": ("samref.backbones.sam2", "sam2_hiera_b+"),
-    "sam2_hiera_l": ("samref.backbones.sam2", "sam2_hiera_l"),
-    "sam2.1_hiera_t": ("samref.backbones.sam2", "sam2.1_hiera_t"),
-    "sam2.1_hiera_s": ("samref.backbones.sam2", "sam2.1_hiera_s"),
-    "sam2.1_hiera_b+": ("samref.backbones.sam2", "sam2.1_hiera_b+"),
-    "sam2.1_hiera_l": ("samref.backbones.sam2", "sam2.1_hiera_l"),
-    "segnext_vit_b_sax1": ("samref.backbones.segnext", "sax1"),
-    "segnext_vit_b_sax2": ("samref.backbones.segnext", "sax2"),
-}
 
-# Raised by hand when a change of code changes what one backbone computes: the stages of that backbone alone get other
-# ids, where `samref.stage.VERSION` gives them to all. Those that are not named here are at 1.
-_REVISIONS = {"segnext_vit_b_sax1": 2, "segnext_vit_b_sax2": 2}
+class Builtin(NamedTuple):
+    """A backbone that comes with this package."""
+
+    target: str
+    """Where its `build` is, as a plug-in's name says it."""
+    size: str
+    """What `build` is called with."""
+    values_per_image: int
+    """Values of one image's features (`Backbone.feature_channels`), by which a plan knows what embeddings take."""
+    revision: int = 1
+    """Raised by hand when a change of code changes what it computes: its stages alone get other ids, where
+    `samref.stage.VERSION` gives them to all."""
+
+
+_SAM, _SAM2, _SEGNEXT = (f"samref.backbones.{module}:build" for module in ("sam", "sam2", "segnext"))
+# One image's features: SAM's 256×64×64; SAM2's with two maps of higher resolution, 32×256×256 and 64×128×128;
+# SegNext's 768×64×64; tiny's 64×16×16.
+_BUILTIN: dict[str, Builtin] = {
+    "tiny": Builtin("samref.backbones.tiny:build", "tiny", 2**14),
+    "sam_vit_b": Builtin(_SAM, "vit_b", 2**20),
+    "sam_vit_l": Builtin(_SAM, "vit_l", 2**20),
+    "sam_vit_h": Builtin(_SAM, "vit_h", 2**20),
+    "sam2_hiera_t": Builtin(_SAM2, "sam2_hiera_t", 2**22),
+    "sam2_hiera_s": Builtin(_SAM2, "sam2_hiera_s", 2**22),
+    "sam2_hiera_b+": Builtin(_SAM2, "sam2_hiera_b+", 2**22),
+    "sam2_hiera_l": Builtin(_SAM2, "sam2_hiera_l", 2**22),
+    "sam2.1_hiera_t": Builtin(_SAM2, "sam2.1_hiera_t", 2**22),
+    "sam2.1_hiera_s": Builtin(_SAM2, "sam2.1_hiera_s", 2**22),
+    "sam2.1_hiera_b+": Builtin(_SAM2, "sam2.1_hiera_b+", 2**22),
+    "sam2.1_hiera_l": Builtin(_SAM2, "sam2.1_hiera_l", 2**22),
+    "segnext_vit_b_sax1": Builtin(_SEGNEXT, "sax1", 3 * 2**20, revision=2),
+    "segnext_vit_b_sax2": Builtin(_SEGNEXT, "sax2", 3 * 2**20, revision=2),
+}
 
 
 def names() -> list[str]:
-    """The names that `build` knows."""
-    return list(_BUILDERS)
+    """The names of the backbones that come with this package."""
+    return list(_BUILTIN)
 
 
 def module_of(name: str) -> str:
     """The module that holds the builder of a backbone, by its dotted name."""
-    return _BUILDERS[name][0]
+    return _target(name, {})[0].partition(":")[0]
 
 
-def revision(name: str) -> int:
-    """How often, from 1, the code of a backbone came to compute other numbers than before."""
-    return _REVISIONS.get(name, 1)
+def values_per_image(name: str) -> int:
+    """How many values one image's features have; 0 of a plug-in, of which it is not known before it is built."""
+    return _BUILTIN[name].values_per_image if name in _BUILTIN else 0
 
 
-def build(name: str, *, checkpoint: Path | None = None, seed: int = 0) -> Backbone:
+def revision(name: str) -> int | str:
+    """Which code a backbone is: of those of this package how often, from 1, it came to compute other numbers than
+    before; of a plug-in its source (`samref.plugins.source`)."""
+    if name in _BUILTIN or not plugins.is_plugin(name):
+        return _BUILTIN[name].revision if name in _BUILTIN else 1  # `build` refuses what there is not
+    return plugins.source(name)
+
+
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse, without building it, a backbone that cannot be imported, or does not take these options.
+
+    Raises:
+        PluginError: in one line with the plug-in's own file and line.
+        ValueError: no such backbone.
+    """
+    target, arguments = _target(name, options)
+    if name not in _BUILTIN:
+        plugins.bind(target, **arguments)
+
+
+def build(
+    name: str, options: Mapping[str, Any] | None = None, *, checkpoint: Path | None = None, seed: int = 0
+) -> Backbone:
     """A backbone on the CPU, in evaluation mode.
 
     Args:
-        name: one of `names()`.
-        checkpoint: file with a state dict under the public checkpoint's names; None: random weights.
+        name: one of `names()`, or a plug-in's, whose `build` returns a `samref.backbones.backbone.Backbone`.
+        options: keyword arguments for a plug-in's `build`.
+        checkpoint: file with a state dict under the public checkpoint's names; None: random weights, or of a plug-in
+            those with which its `build` returns.
         seed: of the random weights; the global generator is left as it was.
 
     Raises:
         CheckpointError: the file cannot be read, or is not this backbone's.
+        PluginError: the plug-in fails, or what it returns is no backbone.
         ValueError: no such backbone.
     """
     import torch
 
     from samref.backbones.official import is_official
+    from samref.backbones.own import guarded
     from samref.backbones.state_dicts import load
 
-    if name not in _BUILDERS:
-        raise ValueError(f"there is no backbone {name!r}; there are {', '.join(_BUILDERS)}")
-    module, argument = _BUILDERS[name]
+    target, arguments = _target(name, options or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone: Backbone = importlib.import_module(module).build(argument)
+        backbone: Backbone = plugins.call(target, **arguments)
+    if name not in _BUILTIN:
+        guarded(backbone, name)
     if checkpoint is not None and (said := load(backbone, checkpoint, name)) and not is_official(name, checkpoint):
         _LOG.warning("%s: %s", checkpoint, said)
     return backbone.eval()
+
+
+def _target(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The function that builds a backbone, as a plug-in's name, and what it is called with."""
+    if name in _BUILTIN:
+        if options:
+            raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
+        return _BUILTIN[name].target, {"size": _BUILTIN[name].size}
+    if plugins.is_plugin(name):
+        return name, dict(options)
+    raise ValueError(
+        f"there is no backbone {name!r}; there are {', '.join(_BUILTIN)}, and your own, as mylab.nets:build"
+    )

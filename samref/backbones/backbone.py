@@ -27,6 +27,8 @@ class Backbone(nn.Module):
     """Feature name → (channels, side). `embedding` is always there; SAM2 adds high-resolution maps."""
     threshold: float = 0.0
     """A pixel belongs to the object if its logit is above this."""
+    features_are_images: bool = False
+    """Whether `encode` gives the images themselves: then no cache keeps them, and there is no grid for a refiner."""
     only_for_video: tuple[str, ...] = ()
     """Modules kept for the checkpoint's names that say nothing about a still image; the paper's count has none."""
 

@@ -12,6 +12,7 @@ from samref.backbones.official import OFFICIAL, Official
 from samref.config import ModelConfig
 from samref.download import DownloadError, download, sha256
 from samref.errors import UserError
+from samref.plugins import is_plugin
 from samref.progress import Progress, silent
 from samref.user_paths import absolute, home
 
@@ -29,7 +30,7 @@ def given(model: ModelConfig) -> Path | None:
 
 
 def locate(model: ModelConfig, folder: Path) -> Path | None:
-    """The file of a model's first weights; None: random weights.
+    """The file of a model's first weights; None: random weights, or those with which a plug-in builds itself.
 
     Raises:
         CheckpointError: the file is not there, or not the one that its name promises.
@@ -44,7 +45,13 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
         return path
     if model.backbone in PACKAGED:
         return PACKAGED[model.backbone]
-    official = OFFICIAL[model.backbone]
+    if is_plugin(model.backbone):
+        return None
+    official = OFFICIAL.get(model.backbone)
+    if official is None:
+        raise CheckpointError(
+            f"{model.backbone} has no official weights: set model.checkpoint to a file, or to none for random weights"
+        )
     path = folder / official.file
     if not path.is_file():
         get = f"samref-data download {model.backbone} fetches it" if official.source else f"get it at {official.page}"
@@ -58,10 +65,8 @@ def locate(model: ModelConfig, folder: Path) -> Path | None:
 
 def missing(model: ModelConfig, folder: Path) -> Official | None:
     """The official checkpoint that a model needs and `folder` has not; None: nothing is missing."""
-    if model.checkpoint != "auto" or model.backbone in PACKAGED:
-        return None
-    official = OFFICIAL[model.backbone]
-    return None if (folder / official.file).is_file() else official
+    official = OFFICIAL.get(model.backbone) if model.checkpoint == "auto" else None
+    return None if official is None or (folder / official.file).is_file() else official
 
 
 def downloadable(model: ModelConfig, folder: Path) -> bool:
@@ -92,7 +97,8 @@ def obtain(model: ModelConfig, folder: Path, progress: Progress = silent) -> Pat
 
 
 def fingerprint(model: ModelConfig, folder: Path) -> str:
-    """What a model's first weights are: `random:SEED`, an official file's name, or a file's SHA-256.
+    """What a model's first weights are: `random:SEED`, an official file's name, a file's SHA-256, or of a plug-in those
+    with which its `build` returns, `built:SEED`.
 
     Raises:
         CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read.
@@ -101,7 +107,8 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
         return OFFICIAL[model.backbone].file  # the same whether it is here yet or not
     path = locate(model, folder)
     try:
-        return f"random:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
+        how = "random" if model.checkpoint == "none" else "built"
+        return f"{how}:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
     except OSError as error:
         raise CheckpointError(
             f"model.checkpoint: {path} cannot be read ({error.strerror}); make it readable"

@@ -137,14 +137,14 @@ def _positions_as_tokens(transformer: nn.Module, arguments: tuple[Tensor, Tensor
     return source, position, tokens
 
 
-def build(name: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
+def build(size: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
     """One of sam2's own configurations, random weights.
 
     Args:
-        name: `sam2_hiera_t`, `sam2.1_hiera_b+` and so on: the configuration file's name.
+        size: `sam2_hiera_t`, `sam2.1_hiera_b+` and so on: the configuration file's name.
         overrides: of its values, in hydra's notation (`model.image_size=256`); tests build small networks with them.
     """
-    config = f"configs/{name.partition('_')[0]}/{name}.yaml"
+    config = f"configs/{size.partition('_')[0]}/{size}.yaml"
     device = torch.get_default_device()  # the CPU, unless a caller counts parameters on `meta`
     if device.type == "meta":  # of the video's part, which is dropped anyway, sam2 sends a table to CUDA where that is
         overrides = [*overrides, "model.memory_attention=null"]

@@ -14,16 +14,15 @@ Legend: B objects, N clicks, S side of the network's input, G side of the token 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samref.backbones.backbone import Backbone, Multimask, Resize, resize_image
+from samref.backbones.backbone import Multimask
+from samref.backbones.dense import DensePromptBackbone
 from samref.click_disks import click_disks
 
 _PATCH_SIZE = 16
@@ -33,13 +32,11 @@ _GLOBAL_EVERY = 3
 _PYRAMID_CHANNELS = (128, 256, 512, 1024)
 _HEAD_CHANNELS = 256
 _CLICK_RADIUS_PX = 5
-# A pixel belongs to the object if its probability is above this (SegNext's evaluation, after RITM's).
-_PROBABILITY = 0.49
 # ImageNet's, for colours in 0..1.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class SegNextBackbone(Backbone):
+class SegNextBackbone(DensePromptBackbone):
     """The whole network. Its one mask has no alternatives: `decode` takes `multimask` and does not use it.
 
     Args:
@@ -74,14 +71,9 @@ class SegNextBackbone(Backbone):
         self.image_size = image_size
         self.mask_size = image_size // 4
         self.feature_channels = {"embedding": (width, image_size // _PATCH_SIZE)}
-        self.threshold = math.log(_PROBABILITY / (1 - _PROBABILITY))
         # Not persistent: released checkpoints do not have them.
         self.register_buffer("pixel_mean", torch.tensor(_MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(_STD).view(-1, 1, 1), persistent=False)
-
-    def resize(self, image_3HW: Tensor, resize: Resize) -> Tensor:
-        """In floats, and without antialiasing: what is over 1024 px is sampled, not averaged."""
-        return resize_image(image_3HW.float(), self.image_size, resize, antialias=False)
 
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:
         """One `embedding`, B×768×64×64 at 1024 px; float32 also under autocast."""
@@ -101,32 +93,12 @@ class SegNextBackbone(Backbone):
         The previous mask enters as a probability, B×1×S×S; at the first click it is all 0.
         """
         disks_B2SS = click_disks(points_BN2, labels_BN, self.image_size, _CLICK_RADIUS_PX)
-        if previous is None:
-            previous = disks_B2SS.new_zeros(len(disks_B2SS), 1, self.image_size, self.image_size)
+        previous = self.no_mask(features) if previous is None else previous
         prompt_BTC = self.visual_prompts_encoder(torch.cat([previous, disks_B2SS], dim=1))
         embedding_BCGG = features["embedding"]
         fused_BTC = self.fusion_blocks(embedding_BCGG.flatten(2).transpose(1, 2) + prompt_BTC)
         logits_B1MM: Tensor = self.head(self.neck(fused_BTC.transpose(1, 2).reshape(embedding_BCGG.shape)))
         return logits_B1MM
-
-    def feedback(self, logits_B1MM: Tensor, frames: Sequence[tuple[int, int]]) -> Tensor:
-        """The mask's probability in its frame, not thresholded, brought to S×S: B×1×S×S."""
-        upscaled_B1SS = self.upscale(logits_B1MM)
-        previous_B1SS = torch.empty_like(upscaled_B1SS)
-        for frame in set(frames):  # in a training all objects have one
-            objects = [i for i, each in enumerate(frames) if each == frame]
-            probability_B1HW = _resized(upscaled_B1SS[objects], frame).sigmoid()
-            previous_B1SS[objects] = _resized(probability_B1HW, (self.image_size, self.image_size))
-        return previous_B1SS
-
-    @property
-    def upscaled_size(self) -> int:
-        """S."""
-        return self.image_size
-
-    def upscale(self, logits_B1MM: Tensor) -> Tensor:
-        """To S×S with aligned corners, as the network was trained: B×1×S×S; float32 also under autocast."""
-        return F.interpolate(logits_B1MM.float(), self.image_size, mode="bilinear", align_corners=True)
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt's convolution is the decoder's: as in SegNext's own training, nothing of it stays frozen."""
@@ -300,10 +272,6 @@ def _layer(channels_in: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(conv=nn.Conv2d(channels_in, _HEAD_CHANNELS, 1), relu=nn.ReLU()))
 
 
-def _resized(maps_BChw: Tensor, frame: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps_BChw, frame, mode="bilinear", align_corners=False)
-
-
-def build(name: str) -> SegNextBackbone:
+def build(size: str) -> SegNextBackbone:
     """`sax1` or `sax2`, random weights."""
-    return SegNextBackbone({"sax1": 1, "sax2": 2}[name])
+    return SegNextBackbone({"sax1": 1, "sax2": 2}[size])

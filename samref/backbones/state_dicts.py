@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from samref.backbones.checkpoints import CheckpointError
 from samref.backbones.families import backbones_of
 from samref.backbones.pickles import SAVE, read
+from samref.plugins import is_plugin
 
 if TYPE_CHECKING:
     from samref.backbones.backbone import Backbone
@@ -48,12 +49,12 @@ def load(backbone: Backbone, path: Path, name: str = "") -> str:
     return said
 
 
-def compare(name: str, path: Path) -> str:
+def compare(name: str, options: Mapping[str, Any], path: Path) -> str:
     """Say what `load` would say of a file, by names, shapes and types alone: the values are left on disk."""
     from samref.backbones import build
 
     with torch.device("meta"), _RealRates():
-        backbone = build(name)
+        backbone = build(name, options)
     return _fitting(backbone, path, read(path, lazily=True), name)[1]
 
 
@@ -77,7 +78,7 @@ def _fitting(backbone: Backbone, path: Path, content: Any, name: str) -> tuple[d
     own: dict[str, Tensor] = backbone.state_dict()
     found, wrappers = _unwrapped(path, content)
     state, prefix = _without_prefix(found, own)
-    if (known := backbones_of(_tensors(state))) and name and name not in known:
+    if (known := backbones_of(_tensors(state))) and name and not is_plugin(name) and name not in known:
         raise CheckpointError(
             f"{path} holds {' or '.join(known)}, not {name}: set model.backbone to {known[0]}, or give a file of {name}"
         )

@@ -4,8 +4,8 @@ on.
 Knows nothing of models, embeddings, clicks or sweeps.
 """
 
-from samref.data.registry import check, names, open_dataset
-from samref.data.sample import DataError, Dataset, Image, MissingDataError, Pixels, Sample, Split, Truth
+from samref.data.registry import check, check_name, names, open_dataset
+from samref.data.sample import DataError, Dataset, Image, MissingDataError, Pixels, Request, Sample, Split, Truth
 
 __all__ = [
     "DataError",
@@ -13,10 +13,12 @@ __all__ = [
     "Image",
     "MissingDataError",
     "Pixels",
+    "Request",
     "Sample",
     "Split",
     "Truth",
     "check",
+    "check_name",
     "names",
     "open_dataset",
 ]

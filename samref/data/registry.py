@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from samref.data import coco, davis585, hqseg, ritm_masks, sbd, voc
+from samref import plugins
+from samref.data import coco, davis585, hqseg, own, ritm_masks, sbd, voc
 from samref.data.pairs import BERKELEY, COCO_MVAL, DAVIS, ECSSD, GRABCUT, open_folder
 from samref.data.sample import DataError, Dataset, Family, Request, Sample, Split
 from samref.data.shapes import open_shapes
@@ -61,10 +62,18 @@ def open_dataset(
         raise DataError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); restore it") from None
 
 
+def check_name(name: str) -> None:
+    """Refuse a dataset that there is not, or one of a person's own that cannot be called; nothing is opened."""
+    if family_of(name).open is own.open_own:
+        plugins.bind(name, Request(name=name, argument="", split="val", data_root=Path(), samples=None, cache=None))
+
+
 def family_of(name: str) -> Family:
     """The family of a dataset's name; DataError, with the nearest name, where there is none."""
     family, colon, _ = name.partition(":")
     key = f"{family}:NAME" if colon else family
+    if key not in FAMILIES and plugins.is_plugin(name):
+        return Family(open=own.open_own, source="a plug-in", published={})
     if key not in FAMILIES:
         near = difflib.get_close_matches(key, FAMILIES, n=1)
         suggestion = f" Did you mean {near[0]}?" if near else ""

@@ -87,13 +87,14 @@ class _HighResolution(nn.Module):
 
     def forward(self, maps: Iterable[Tensor], grid: tuple[int, int]) -> Tensor:
         """Summed over the maps, which may have any side: B×sums×C×h×w."""
-        first, *others = (_to_grid(level(x), grid) for level, x in zip(self.levels, maps, strict=True))
+        first, *others = (to_grid(level(x), grid) for level, x in zip(self.levels, maps, strict=True))
         for other in others:
             first = first + other
         return first.view(len(first), -1, self.width, *grid)
 
 
-def _to_grid(x_BChw: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_grid(x_BChw: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps at another side, bilinear; as they are where they have it already."""
     if x_BChw.shape[-2:] == grid:
         return x_BChw
     return F.interpolate(x_BChw, grid, mode="bilinear", align_corners=False)
@@ -142,7 +143,7 @@ class Fusion(nn.Module):
     def lateral(self, image_B3HW: Tensor, features: Mapping[str, Tensor]) -> Lateral:
         """The part that clicks do not change; image RGB 0..255, features (or crops of them) at any side."""
         image = self.image_stem(image_B3HW.float() / 127.5 - 1)
-        up = _to_grid(self.upsampler(features["embedding"]), image.shape[-2:])
+        up = to_grid(self.upsampler(features["embedding"]), image.shape[-2:])
         if self.high_res is None:
             return Lateral(image + up, up[:, None])
         own = self.high_res([features[name] for name in self.high_res_names], image.shape[-2:]) + up[:, None]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samref.click_disks import click_disks
-from samref.refiner.fusion import Fusion, Lateral
+from samref.refiner.fusion import Fusion, Lateral, to_grid
 
 
 class GlobalFusionRefiner(nn.Module):
@@ -31,17 +31,22 @@ class GlobalFusionRefiner(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.radius = radius
-        self.fusion = Fusion(feature_channels, width=width, blocks=blocks, stride=image_size // mask_size)
+        # A power of two: where S is another multiple of M, the refiner sees all at the side M × stride.
+        stride = max(2, 1 << (image_size // mask_size).bit_length() - 1)
+        self.side = mask_size * stride
+        self.fusion = Fusion(feature_channels, width=width, blocks=blocks, stride=stride)
 
     def lateral(self, image_B3SS: Tensor, features: Mapping[str, Tensor]) -> Lateral:
         """What does not depend on the clicks."""
-        return self.fusion.lateral(image_B3SS, features)
+        return self.fusion.lateral(to_grid(image_B3SS.float(), (self.side, self.side)), features)
 
     def forward(
         self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Refined logits G and error logits E, both B×1×M×M."""
-        disks = click_disks(points_BN2, labels_BN, self.image_size, self.radius)
-        coarse = F.interpolate(coarse_B1MM.sigmoid(), self.image_size, mode="bilinear", align_corners=False)
+        if self.side != self.image_size:
+            points_BN2 = points_BN2 * (self.side / self.image_size)
+        disks = click_disks(points_BN2, labels_BN, self.side, self.radius)
+        coarse = F.interpolate(coarse_B1MM.sigmoid(), self.side, mode="bilinear", align_corners=False)
         error, detail = self.fusion(lateral, torch.cat([disks, coarse], dim=1))
         return coarse_B1MM + self.fusion.change(error, detail, coarse_B1MM), error

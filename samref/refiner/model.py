@@ -79,6 +79,11 @@ class SamRef(nn.Module):
         }
         size = backbone.image_size
         self.gfr = self.lfr = None
+        if config.refiner != "none" and backbone.features_are_images:
+            raise ValueError(
+                f"{type(backbone).__name__} encodes nothing that a refiner could read, only the image itself: set "
+                "model.refiner: none"
+            )
         if config.refiner != "none":
             self.gfr = GlobalFusionRefiner(channels, image_size=size, mask_size=backbone.mask_size, **shape)
         if config.refiner == "gfr+lfr":

@@ -132,7 +132,7 @@ class SweepPlan:
 
 def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Stages of a plan share their models, and validating ten thousand takes a second."""
-    return {frozenset(model.items()): model for model in models}.values()
+    return {repr(model): model for model in models}.values()
 
 
 def plan(

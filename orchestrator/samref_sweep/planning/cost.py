@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from samref.backbones import values_per_image
 from samref.stage import Kind, Stage
 from samref.summary import Summary
 from samref_sweep.store.store import Store
 
-# Values of one image's features (`Backbone.feature_channels`), by how the backbone's name begins: SAM's 256×64×64;
-# SAM2's with two maps of higher resolution, 32×256×256 and 64×128×128; SegNext's 768×64×64; tiny's 64×16×16.
-VALUES_PER_IMAGE = {"sam_": 2**20, "sam2": 2**22, "segnext": 3 * 2**20, "tiny": 2**14}
 BYTES_PER_VALUE = {"fp32": 4, "fp16": 2, "bf16": 2}
 LOOKED_AT = 20
 """Earlier stages of each kind that are read, the newest ones."""
@@ -48,10 +46,8 @@ class Cost:
 
 
 def embedding_bytes(model: Mapping[str, Any], images: int) -> int:
-    """Disk that the embeddings of some images take, less a few kilobytes of headers."""
-    name: str = model["backbone"]
-    values = next((count for start, count in VALUES_PER_IMAGE.items() if name.startswith(start)), 0)
-    return images * values * BYTES_PER_VALUE[model["embedding_precision"]]
+    """Disk that the embeddings of some images take, less a few kilobytes of headers; 0 for a plug-in's."""
+    return images * values_per_image(model["backbone"]) * BYTES_PER_VALUE[model["embedding_precision"]]
 
 
 def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> Cost:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from samref.config import TrialConfig
+from samref.config import CLICKERS, TrialConfig
 from samref_sweep.errors import SpecError, did_you_mean
 
 
@@ -29,6 +31,8 @@ def setting(key: str, place: str) -> FieldInfo:
     field: FieldInfo | None = None
     above = ""
     for name in key.split("."):
+        if field is not None and typing.get_origin(field.annotation) is dict:  # any name, as of model.options
+            return FieldInfo(annotation=Any, default=None)
         if part is None:
             raise SpecError(f"{place}: {key} is not a setting: {above} is a single value")
         if name not in part.model_fields:
@@ -68,14 +72,33 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(model_in, typing.get_args(annotation))), None)
 
 
-def check_name(key: str, name: str, place: str) -> None:
-    """Refuse a backbone (of the setting `model.backbone`) or a dataset (of any other) that is not built in."""
-    from samref import backbones, data
+def check_names(config: TrialConfig, place: Callable[[str], str]) -> None:
+    """Refuse a backbone, dataset or clicker that there is not; of a person's own also one that cannot be called.
 
-    what, known = ("backbone", backbones.names()) if key == "model.backbone" else ("dataset", data.names())
-    family, colon, argument = name.partition(":")
-    if (f"{family}:NAME" if colon and argument else name) not in known:
-        raise SpecError(
-            f"{place}: {key} is {name!r}: there is no such {what}.{did_you_mean(name, list(known))} "
-            f"There are: {', '.join(known)}"
-        )
+    `place` says where a setting was written.
+    """
+    from samref import backbones, clicks, data, plugins  # of OpenCV, which reading a file does without
+
+    checks: list[tuple[str, str, Sequence[str], Callable[[], None]]] = []
+    model, evaluate, trainings = config.model, config.evaluate, config.train
+    build = partial(backbones.check, model.backbone, model.options)
+    checks.append(("model.backbone", model.backbone, backbones.names(), build))
+    checks.append(("evaluate.clicker", evaluate.clicker, CLICKERS, partial(clicks.check, evaluate.clicker)))
+    checks.append(("evaluate.data", evaluate.data, data.names(), partial(data.check_name, evaluate.data)))
+    key = "train"
+    while trainings is not None:
+        checks.append((f"{key}.data", trainings.data, data.names(), partial(data.check_name, trainings.data)))
+        key, trainings = f"{key}.init", trainings.init
+    for key, name, known, check in checks:
+        family, colon, argument = name.partition(":")
+        there = (f"{family}:NAME" if colon and argument else name) in known
+        if not there and not plugins.is_plugin(name):
+            what = {"backbone": "backbone", "clicker": "clicker"}.get(key.rpartition(".")[2], "dataset")
+            raise SpecError(
+                f"{place(key)}: {key} is {name!r}: there is no such {what}.{did_you_mean(name, known)} "
+                f"There are: {', '.join(known)}, and your own (docs/extending.md)"
+            )
+        try:
+            check()
+        except ValueError as error:
+            raise SpecError(f"{place(key)}: {key}: {error}") from None

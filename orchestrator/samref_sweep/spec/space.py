@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from samref import plugins
 from samref.config import TrialConfig
 from samref.stage import canonical
 from samref_sweep.errors import SpecError, pydantic_message
 from samref_sweep.spec.axes import Condition, Dimension, copy_tree, matches, put, value_at
-from samref_sweep.spec.settings import check_name
+from samref_sweep.spec.settings import check_names
 
 SEEDS = "seeds"
 MISSES = 1000
@@ -148,13 +150,15 @@ class Space:
             }
             try:
                 if not all(key in parts for key in keys.values()):
-                    config = TrialConfig.model_validate(self.tree(point))
+                    config = TrialConfig.model_validate(self._found(self.tree(point)))
                     for part, key in keys.items():
                         parts.setdefault(key, getattr(config, part))
                 configs.append(TrialConfig(**{part: parts[key] for part, key in keys.items()}))
             except ValidationError as error:
                 raise self._explain(error, point) from None
-        self._check_names(configs)
+        named = {tuple(getattr(each, part) for part in ("model", "train", "evaluate")): each for each in configs}
+        for config in named.values():
+            check_names(config, self.place)
         return tuple(configs)
 
     def place(self, key: str) -> str:
@@ -163,16 +167,19 @@ class Space:
         prefixes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         return next((self.places[prefix] for prefix in prefixes if prefix in self.places), self.file)
 
-    def _check_names(self, configs: Sequence[TrialConfig]) -> None:
-        used: set[tuple[str, str]] = set()
-        for config in configs:
-            used |= {("model.backbone", config.model.backbone), ("evaluate.data", config.evaluate.data)}
-            key, train = "train", config.train
-            while train is not None:
-                used.add((f"{key}.data", train.data))
-                key, train = f"{key}.init", train.init
-        for key, name in sorted(used):
-            check_name(key, name, self.place(key))
+    def _found(self, tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+        """The settings with the files of plug-ins found, from the folder of the file that names them."""
+        for name, value in tree.items():
+            key = f"{above}{name}"
+            if isinstance(value, dict):
+                tree[name] = self._found(value, f"{key}.")
+            elif isinstance(value, str) and ".py:" in value:
+                place = Path(self.place(key))
+                try:
+                    tree[name] = plugins.beside(value, place.parent if place.is_file() else Path.cwd())
+                except plugins.PluginError as error:
+                    raise SpecError(f"{place}: {key}: {error}") from None
+        return tree
 
     def _explain(self, error: ValidationError, point: Point) -> SpecError:
         first = error.errors()[0]

@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import samref
+from samref import plugins
 from samref_sweep.errors import ResourceError, StoreError
 from samref_sweep.execution.allotment import this_machine
 from samref_sweep.execution.ray import ENVIRONMENT
@@ -45,7 +46,7 @@ def connected(address: str | None) -> Iterator[Nodes]:
         options |= {"num_cpus": int(here["CPU"]), "num_gpus": int(here["GPU"])}
     else:
         _check_address(address)
-        packages = [str(Path(samref.__file__).parent), str(Path(__file__).parents[2])]
+        packages = [str(path) for path in (Path(samref.__file__).parent, Path(__file__).parents[2], *plugins.roots())]
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
     with explained(address), without_stderr():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
