@@ -16,7 +16,7 @@ from samref.config import EvaluateConfig, ModelConfig, Part, ProfileConfig, Runt
 Kind = Literal["embed", "train", "evaluate", "profile"]
 
 TELEMETRY_FILE = "system.jsonl"
-"""What a training on a GPU did to its machine, one JSON object a reading; no other stage writes it."""
+"""What a training did to its machine, one JSON object a reading; no other stage writes it."""
 
 Report = Callable[[int, Mapping[str, float]], None]
 

@@ -35,6 +35,7 @@ from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
 from samref.refiner import SamRef
+from samref.schedule import learning_rate
 from samref.stage import Report, Stopped
 from samref.step import training_step
 from samref.threads import on_threads
@@ -47,15 +48,6 @@ _HALVINGS = 3  # of a step's parts, where memory runs out
 
 class TrainingError(UserError, RuntimeError):
     """A training that cannot go on; says at which step and on which samples."""
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then polynomial decay to zero at the last step."""
-    if step < config.warmup_steps:
-        share = step / config.warmup_steps
-        return config.warmup_learning_rate + share * (config.learning_rate - config.warmup_learning_rate)
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return float(config.learning_rate * (1 - done) ** config.decay_power)
 
 
 def train(
@@ -77,7 +69,8 @@ def train(
         out: empty folder for the outputs.
         scratch: folder that outlives a killed attempt at this training; the same one for all processes.
         runtime: device and data.
-        report: called after steps with the metrics so far and `total` steps.
+        report: called after steps with the curves' newest points, the step at which they were `recorded`, and `total`
+            steps.
 
     Returns:
         loss (the curve's last point), steps_per_second (of all but the first, which compiles; missing where a
@@ -192,7 +185,7 @@ def _steps(
             state.average(config.ema)
         state.progress.add(losses)
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
-        metrics = state.progress.record() if recorded else metrics
+        metrics = {**state.progress.record(), "recorded": state.progress.step} if recorded else metrics
         if step == first and config.steps > first + 1:
             counted, clock = first + 1, time.perf_counter()
         if work.group.rank > 0:

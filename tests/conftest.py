@@ -66,11 +66,11 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], N
     """Puts an empty SQLite file of MLflow at a path: its migrations take seconds, and are made once a session."""
     import shutil
 
-    from samref_sweep.record.mlflow_runs import _make_database
+    from samref_sweep.record.mlflow_client import make_database
 
     folder = tmp_path_factory.getbasetemp()
     template = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "mlflow.db"
-    _make_database(template)
+    make_database(template)
 
     def put(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="samref-dashboard", description="One HTML page from results folders; several are compared."
     )
+    made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
     made.add_argument("results", nargs="+", metavar="RESULTS", help="folder that samref-sweep wrote, or s3://…")
     made.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
     made.add_argument("--no-open", action="store_true", help="write the page, open no browser")

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError, missing, obtain
@@ -15,7 +16,7 @@ from samref.data.archives import ARCHIVES
 from samref.data.fetch import fetch
 from samref.data.packaging import packaging
 from samref.data.registry import BOTH, FAMILIES, check, family_of, open_dataset
-from samref.data.sample import DataError, Dataset, Split
+from samref.data.sample import DataError, Dataset, MissingDataError, Split
 from samref.progress import ProgressLine, readable_size
 
 
@@ -31,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "download":
             for name in options.names:
                 download(name, splits, root)
+        elif options.command == "show":
+            for name in options.names:
+                show(name, root)
         else:
-            show(root)
+            table(root)
     except (DataError, CheckpointError) as error:
         print(f"samref-data: {error}", file=sys.stderr)
         return 2
@@ -55,10 +59,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made = argparse.ArgumentParser(
         prog="samref-data",
-        description="List every dataset and checkpoint: what is there, what is missing, where to get it.",
+        description="List every dataset and checkpoint: what is there, and what gets or explains the rest.",
         parents=[common],
     )
-    commands = made.add_subparsers(dest="command", metavar="verify|download")
+    made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
+    commands = made.add_subparsers(dest="command", metavar="show|verify|download")
+    showing = commands.add_parser(
+        "show", help="say all about datasets and checkpoints", description=show.__doc__, parents=[common]
+    )
+    showing.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*FAMILIES, *OFFICIAL))}")
     verifying = commands.add_parser(
         "verify", help="read every image and mask of datasets", description=verify.__doc__, parents=[common]
     )
@@ -75,30 +84,59 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def show(root: Path) -> None:
+def table(root: Path) -> None:
     """Print a line for each dataset, split and checkpoint as soon as it is known: large sets take seconds to open."""
+    print(f"{'dataset':<19}{'split':<6}{'objects':>7}  state")
     for name, family in FAMILIES.items():
         if name.endswith(":NAME"):
-            print(f"{name:<14} {family.source}")
+            print(f"{name:<19}{'':<15}{family.source}")
         for split, published in family.published.items():
-            label = f"{name:<14} {split:<5}"
+            size = ""
             try:
-                dataset = open_dataset(name, split=split, data_root=root)
-            except DataError as error:
-                # The error tells what is missing and where to get it.
-                print(f"{label} not usable: {error}", flush=True)
+                samples = len(open_dataset(name, split=split, data_root=root).samples)
+            except MissingDataError:
+                state = f"not here: samref-data {'download' if name in ARCHIVES else 'show'} {name}"
+            except DataError:
+                state = f"not usable: samref-data show {name}"
             else:
-                print(f"{label} present: {_size(dataset, published)}", flush=True)
-    folder = Runtime().checkpoints
+                size, state = str(samples), "present"
+                if published is not None:
+                    state += ", as published" if samples == published else f" (published: {published})"
+            print(f"{name:<19}{split:<6}{size:>7}  {state}", flush=True)
+    print(f"\n{'checkpoint':<19}{'size':>13}  state")
     for name, official in OFFICIAL.items():
+        state, size = "present", readable_size(official.source.size) if official.source and official.source.size else ""
+        if missing(ModelConfig(backbone=name), Runtime().checkpoints) is not None:
+            state = f"not here: samref-data {'download' if official.source else 'show'} {name}"
+        print(f"{name:<19}{size:>13}  {state}", flush=True)
+
+
+def show(name: str, root: Path) -> None:
+    """Print all there is to say of a dataset or a checkpoint: what is there or missing, where it lies or comes from."""
+    if official := OFFICIAL.get(name):
+        folder = Runtime().checkpoints
+        size = f"{readable_size(official.source.size)}, " if official.source and official.source.size else ""
         if missing(ModelConfig(backbone=name), folder) is None:
             state = f"present: {folder / official.file}"
         elif official.source is None:
             state = f"not here: put {official.file} into {folder}; it is at {official.page} ({official.licence})"
         else:
-            size = f"{readable_size(official.source.size)}, " if official.source.size else ""
             state = f"not here: samref-data download {name} ({size}{official.licence})"
-        print(f"{name:<18} {state}", flush=True)
+        print(f"{name:<18} {state}")
+        return
+    family = family_of(name)
+    alone: dict[Split, int | None] = {"val": None}
+    for split, published in (family.published or alone).items():
+        label = f"{name:<14} {split:<5}"
+        try:
+            dataset = open_dataset(name, split=split, data_root=root)
+        except DataError as error:
+            # The error tells what is missing and where to get it.
+            print(f"{label} not usable: {error}", flush=True)
+        else:
+            print(f"{label} present: {_size(dataset, published)}", flush=True)
+            for note in dataset.notes():
+                print(f"  note: {note}", flush=True)
 
 
 def verify(name: str, splits: Sequence[Split] | None, root: Path) -> None:

@@ -66,6 +66,34 @@ def test_a_setting_that_does_not_exist_is_refused(folder: Path, capsys: pytest.C
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("theta=1.2", "train.theta or evaluate.theta"),
+        ("gamma=0.6", "train.gamma"),
+        ("train.clicker=ritm", "evaluate.clicker"),
+    ],
+)
+def test_a_setting_in_the_wrong_place_leads_to_its_place(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str, meant: str
+) -> None:
+    assert f"Did you mean {meant}?" in refused(capsys, "--set", key)
+    name, _, value = key.partition("=")
+    Path("small.yaml").write_text(f"parameters: {{{name}: [{value}]}}")
+    assert f"Did you mean {meant}?" in refused(capsys)
+
+
+def test_every_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from samref.data import command
+    from samref_dashboards import report
+
+    for run in (main, trial_main, command.main, report.main):
+        with pytest.raises(SystemExit) as ended:
+            run(["--version"])
+        assert ended.value.code == 0
+        assert re.fullmatch(r"samref-\S+ \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
 def test_a_missing_dataset_is_refused_but_can_be_planned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "DAVIS" in refused(capsys, "--set", "evaluate.data=davis")
     shutil.rmtree("runs")
@@ -157,11 +185,15 @@ def test_a_trial_of_its_json_is_run_once_and_what_is_missing_is_one_line(
     assert "data/DAVIS: no such folder" in line
 
 
-def test_a_sweep_of_several_trials_asks_which_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert trial_main(["small.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert "2 trials fit; choose one with --trial ID" in said
-    assert said.count("trial-") == 2
+def test_the_trials_of_a_sweep_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial_main(["small.yaml"]) == 0
+    said = capsys.readouterr()
+    assert "2 trials fit; choose one with --trial ID" in said.out
+    assert said.out.count("trial-") == 2
+    assert "theta=1.05" in said.out
+    assert said.err == ""
+    assert trial_main(["small.yaml", "--trial", "x"]) == 2
+    assert "error: small.yaml: no trial's id starts with x" in capsys.readouterr().err
 
 
 def test_a_trial_alone_imports_neither_ray_nor_mlflow(folder: Path) -> None:
@@ -202,7 +234,7 @@ def rows(table: str) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_a_sweep_equals_one_trial_after_the_other_and_grows(folder: Path, sweep: Sweep) -> None:
-    assert "samref-dashboard results/small" in sweep()
+    assert "page:   results/small/dashboard.html" in sweep()
     after = list(Path("runs/stages").iterdir())
     assert [row["status"] for row in rows("trials")] == ["done", "done"]
     clicks = rows("clicks")
@@ -242,8 +274,8 @@ def test_a_plan_refuses_what_this_machine_cannot_serve(folder: Path, capsys: pyt
 def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Sweep) -> None:
     search = "method: optuna\nmetric: miou_at_3\ntrials: 3\nparameters: {evaluate.theta: {min: 1, max: 2}}\n"
     said = sweep(parameters=search)
-    assert "small: 0 trials (3 optuna of evaluate.theta 1…2), 3 more to suggest: maximize miou_at_3" in said
-    assert "best 3-mIoU" in said
+    assert "small: 0 trials (3 optuna of theta 1…2), 3 more to suggest: maximize miou_at_3" in said
+    assert "3-mIoU" in said
     first = rows("trials")
     assert len({row["evaluate.theta"] for row in first}) == 3
     assert {row["status"] for row in first} == {"done"}

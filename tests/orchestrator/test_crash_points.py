@@ -50,5 +50,5 @@ def test_a_process_may_end_at_any_commit_to_mlflow(tmp_path: Path) -> None:
     found = cut_everywhere("mlflow", tmp_path)
     assert len(found["steps"]) > 5
     runs, points = found["wanted"][1]["outcome"]
-    assert sum(run[1:2] == ["FINISHED"] for run in runs if isinstance(run, list)) == 2, "the sweep's and the trial's"
+    assert sum(run[1:2] == ["FINISHED"] for run in runs if isinstance(run, list)) == 3, "sweep, training, trial"
     assert len(points) > 100

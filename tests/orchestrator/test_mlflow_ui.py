@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -68,36 +70,51 @@ def test_a_user_finds_the_sweep_its_trials_and_their_numbers(
 ) -> None:
     planned, store = finished
     tracker = Tracker(planned, store, store.node.mlflow, pytest.fail)
-    tracker.close(planned.outcomes(store.done(), {}), interrupted=False)
+    assert tracker.close(planned.outcomes(store.done(), {}), interrupted=False)
     client = MlflowClient(tracking_uri=store.node.mlflow)
     experiment = client.get_experiment_by_name("samref-sweep")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    child = next(run for run in runs if "theta=1.05" in run.info.run_name)
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    child, other, training = runs["gamma=0.6 theta=1.05"], runs["gamma=0.9 theta=1.1"], runs["training gamma=0.6"]
     log = tmp_path_factory.mktemp("mlflow") / "server.log"
     with served(store.node.mlflow, log) as address, chromium.tab() as tab:
         tab.size(1600, 1200)
         text = "document.body.innerText"
+        all_runs = f"{address}/#/experiments/{experiment.experiment_id}/runs"
+
+        def look(page: str, *words: str) -> str:
+            """Open a page of MLflow's and wait until it shows these words; all of its text."""
+            tab.open(page, f"{text}.length > 0")
+            shown = tab.wait(" && ".join(f"{text}.includes({json.dumps(word)})" for word in words) + f" && {text}")
+            if folder := os.environ.get("SAMREF_SCREENSHOTS"):
+                tab.screenshot(Path(folder, f"mlflow-{re.sub(r'[^a-z]+', '-', page.rpartition('/#')[2])[-40:]}.png"))
+            return str(shown)
+
         # The table of runs: the sweep, and below it, once it is opened, the trials by what sets them apart.
-        tab.open(
-            f"{address}/#/experiments/{experiment.experiment_id}/runs", "!!document.querySelector('.ag-row button')"
-        )
+        tab.open(all_runs, "!!document.querySelector('.ag-row button')")
         assert planned.sweep.name in tab.run(text)
         assert "theta=" not in tab.run(text)
         tab.run("document.querySelector('.ag-row button').click()")
-        tab.wait(f"{text}.includes('gamma=0.6 theta=1.05') && {text}.includes('gamma=0.9 theta=1.1')")
-        if picture := os.environ.get("SAMREF_SCREENSHOTS"):
-            tab.screenshot(Path(picture, "mlflow-runs.png"))
-        # One trial: its parameters and metrics, its parent, its artefacts.
-        run = f"{address}/#/experiments/{experiment.experiment_id}/runs/{child.info.run_id}"
-        tab.open(run, f"{text}.includes('evaluate.theta')")
-        shown = tab.wait(f"{text}.includes('noc_at_90') && {text}")
+        names = [name for name in runs if name != planned.sweep.name]
+        tab.wait(" && ".join(f"{text}.includes('{name}')" for name in names))
+        # The sweep's own run, at the address that the end of the sweep prints: configurations with their means.
+        assert tracker.link
+        parent = look(tracker.link.replace("http://127.0.0.1:5000", address), "NoC90", "gamma=0.6 theta=1.05")
+        assert planned.sweep.purpose in parent
+        assert "noc_at_90 mean/gamma 0.6 theta 1.05" in parent
+        look(f"{all_runs}/{runs[planned.sweep.name]}/artifacts", "configurations.csv")
+        # One trial: its settings, numbers, data, sweep and training, and its files.
+        shown = look(f"{all_runs}/{child}", "evaluate.theta", "noc_at_90", "miou_at_1", "Its training", "shapes")
         assert "1.05" in shown
         assert planned.sweep.name in shown
-        if picture:
-            tab.screenshot(Path(picture, "mlflow-trial.png"))
-        tab.open(f"{run}/artifacts", f"{text}.includes('trial.json')")
-        tab.wait(f"{text}.includes('evaluate.json')")
-        tab.open(f"{run}/model-metrics", f"{text}.includes('miou_at_click')")
+        link = json.dumps(f"a[href*='{training}']")
+        look(str(tab.run(f"document.querySelector({link}).href")), "training gamma=0.6", "train.gamma", "learning_rate")
+        look(f"{all_runs}/{child}/artifacts", "trial.json", "evaluate.json")
+        # Charts of a trial, of its training, and two trials side by side.
+        look(f"{all_runs}/{child}/model-metrics", "miou_at_click")
+        look(f"{all_runs}/{training}/model-metrics", "train/loss", "learning_rate")
+        both = json.dumps([child, other]).replace('"', "%22")
+        page = f"{address}/#/compare-runs?runs={both}&experiments=[%22{experiment.experiment_id}%22]"
+        look(page, "Comparing 2 Runs", "gamma=0.6 theta=1.05", "gamma=0.9 theta=1.1", "evaluate.theta")
         outside = [one for one in tab.requests if not one.startswith((address, "data:", "blob:", "about:"))]
         assert outside == []

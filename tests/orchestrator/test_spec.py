@@ -247,7 +247,7 @@ def test_zipped_settings_vary_together_and_cross_the_other_axes(tmp_path: Path) 
     rows = [("none", 0.6), ("gfr", 0.6), ("gfr", 0.9)]
     assert chosen(path) == [(*row, theta) for row in rows for theta in (1, 2)]
     sweep = read(path)
-    assert sweep.shape == "3 model.refiner+train.gamma × 2 evaluate.theta"
+    assert sweep.shape == "3 refiner+gamma × 2 theta"
     assert sweep.axes == {"model.refiner": ("none", "gfr"), "train.gamma": (0.6, 0.9), "evaluate.theta": (1, 2)}
     assert [config.model.refiner for config in sweep.configs] == ["none"] * 2 + ["gfr"] * 4
 

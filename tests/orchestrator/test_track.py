@@ -1,26 +1,43 @@
 """MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
 
 import json
+import re
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from toys import toy_plan, write_toy_stage
+from toys import NamedContents, toy_plan, toy_sweep, write_toy_stage
 
 from samref.config import Runtime
 from samref.stage import Job, Report
+from samref_sweep.errors import SpecError
 from samref_sweep.execution.telemetry import sampled
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
-from samref_sweep.planning.plan import Plan
-from samref_sweep.record.mlflow_runs import miou_per_click
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import Event, Work
+from samref_sweep.record import tables
+from samref_sweep.record.mlflow_content import miou_per_click
 from samref_sweep.record.tracker import Tracker
+from samref_sweep.record.tracking_uri import tracking_uri
 from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_database")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:
@@ -38,11 +55,11 @@ def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finish
     client = MlflowClient(tracking_uri=store.node.mlflow)
     experiment = client.get_experiment_by_name("samref-sweep")
     runs = client.search_runs([experiment.experiment_id])
-    (parent,) = [run for run in runs if "samref.trial" not in run.data.tags]
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.data.tags["samref.trial"]: run for run in runs if "samref.trial" in run.data.tags}
     assert parent.info.status == "FINISHED"
     assert set(children) == {trial.id for trial in planned.trials}
-    assert len(runs) == 5
+    assert len(runs) == 1 + 4 + 2  # the sweep, its trials, and their trainings
 
     run = children[planned.trials[0].id]
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -123,14 +140,247 @@ def test_what_was_sampled_of_the_machine_is_logged_with_its_time(finished: tuple
     planned, store = finished
     train = planned.trials[0].stage("train")
     assert train is not None
-    with sampled(store.folder(train.id) / "system.jsonl", "cpu"):
-        pass
+    told: list[dict[str, float]] = []
+    with sampled(store.folder(train.id) / "system.jsonl", "cpu", lambda step, metrics: told.append(metrics)) as report:
+        report(7, {"loss": 1.0})
+    assert told[0]["loss"] == 1.0
+    assert told[0]["system/step"] == 0  # the newest reading is older
     (store.folder(train.id) / manifest.FILE).unlink()
     manifest.write(store.folder(train.id))
     assert track(planned, store) == []
+    run = runs_of(store.node.mlflow)[train.id]
     client = MlflowClient(tracking_uri=store.node.mlflow)
-    experiment = client.get_experiment_by_name("samref-sweep").experiment_id
-    runs = client.search_runs([experiment], f"tags.`samref.trial` = '{planned.trials[0].id}'")
-    (point,) = client.get_metric_history(runs[0].info.run_id, "system/system_memory_usage_megabytes")
+    (point,) = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
     assert point.value > 100
-    assert abs(point.timestamp / 1000 - time.time()) < 300
+    assert point.timestamp == int(told[0]["system/time"] * 1000)
+
+
+def runs_of(uri: str) -> dict[str, Any]:
+    """By the id of the trial or training, the sweep's own by "", all runs that are not deleted."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("samref-sweep")
+    found = {}
+    for run in client.search_runs([experiment.experiment_id]) if experiment else ():
+        name = run.data.tags.get("samref.trial") or run.data.tags.get("samref.stage") or ""
+        assert name not in found
+        found[name] = run
+    return found
+
+
+def times(uri: str) -> dict[str, tuple[int, int, str]]:
+    return {name: (run.info.start_time, run.info.end_time, run.info.status) for name, run in runs_of(uri).items()}
+
+
+def test_runs_last_as_long_as_their_stages_and_nothing_to_do_changes_no_times(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    assert track(planned, store) == []
+    first, dated = times(store.node.mlflow), store.dated()
+    started = datetime.fromisoformat("2026-01-02T03:04:05.000006+00:00")  # of all toy stages
+    for trial in planned.trials:
+        end = max(dated[stage.id] for stage in trial.stages)
+        assert first[trial.id] == (int(started.timestamp() * 1000), int(end * 1000), "FINISHED")
+    assert first[""][1] == max(end for _, end, _ in first.values())
+    assert track(planned, store) == []
+    assert times(store.node.mlflow) == first
+
+
+def test_a_trial_shows_its_numbers_data_source_and_training(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    assert track(planned, store) == []
+    runs = runs_of(store.node.mlflow)
+    trial = planned.trials[0]
+    run, train, evaluate = runs[trial.id], trial.stage("train"), trial.stage("evaluate")
+    assert train is not None
+    assert evaluate is not None
+    assert run.data.metrics["miou_at_1"] == 0.5
+    assert run.data.metrics["device_seconds"] == 1.5 * len(trial.stages)
+    data = {each.tags[0].value: (each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs}
+    assert data == {"training": ("shapes", train.key["data"]), "evaluation": ("shapes", evaluate.key["data"])}
+    tags = run.data.tags
+    assert (tags["samref.training"], tags["samref.training_run"]) == (train.id, runs[train.id].info.run_id)
+    assert tags["mlflow.source.name"] == "toy.yaml"
+    assert tags["mlflow.user"]
+    training = runs[train.id]
+    assert training.info.run_name == "training gamma=0.6"
+    assert training.data.params["train.gamma"] == "0.6"
+    assert training.data.metrics["train_steps_per_second"] == 4
+    client = MlflowClient(tracking_uri=store.node.mlflow)
+    curves = {
+        name: client.get_metric_history(training.info.run_id, f"train/{name}") for name in ("loss", "learning_rate")
+    }
+    assert 100 < len(curves["loss"]) == len(curves["learning_rate"]) <= 200
+    assert all(point.value == 1 / point.step for point in curves["loss"])
+    stamps = [point.timestamp for point in sorted(curves["loss"], key=lambda point: point.step)]
+    assert stamps == sorted(stamps)
+    assert training.info.start_time <= stamps[0] < stamps[-1] <= training.info.end_time
+
+
+def test_the_sweeps_run_tells_means_of_seeds_and_has_the_files(store: FolderStore, tmp_path: Path) -> None:
+    sweep = toy_sweep(gammas=[0.6], thetas=[1.05, 1.5])
+    points = [{**point, "train.seed": seed} for point in sweep.points for seed in (0, 1)]
+    model = sweep.configs[0].model.model_copy(update={"checkpoint": "auto"})  # random weights are never the best
+    configs = [
+        config.model_copy(update={"model": model, "train": config.train.model_copy(update={"seed": seed})})
+        for config in sweep.configs
+        if config.train
+        for seed in (0, 1)
+    ]
+    file = tmp_path / "toy.yaml"
+    file.write_text("purpose: a toy\n")
+    axes = {**sweep.axes, "train.seed": (0, 1)}
+    planned = plan(
+        replace(sweep, file=file, axes=axes, points=tuple(points), configs=tuple(configs)), NamedContents(), ()
+    )
+
+    def write(job: Job, report: Report) -> None:
+        write_toy_stage(job, report)
+        for stage, out in zip(job.stages, job.outs, strict=True):
+            if stage.kind == "evaluate":  # the toy's NoC90 is its θ; the second seed needs two clicks more
+                summary = json.loads((out / "summary.json").read_text())
+                second = stage.needs["weights"] == planned.trials[1].stage("train").id  # type: ignore[union-attr]
+                summary["metrics"]["noc_at_90"] += 2 * second
+                (out / "summary.json").write_text(json.dumps(summary))
+
+    for work in planned.works:
+        perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write)
+    results = tmp_path / "results"
+    outcomes = tables.write(planned, store, {}, results, "")
+    (results / "dashboard.html").write_text("<p>")
+    assert Tracker(planned, store, store.node.mlflow, pytest.fail).close(outcomes, interrupted=False, results=results)
+    parent = runs_of(store.node.mlflow)[""]
+    assert parent.data.metrics["noc_at_90 mean/gamma 0.6 theta 1.05"] == pytest.approx(2.05)
+    assert parent.data.metrics["noc_at_90 std/gamma 0.6 theta 1.05"] == pytest.approx(2**0.5)
+    assert parent.data.metrics["best noc_at_90"] == pytest.approx(2.05)
+    assert parent.data.tags["samref.best"] == "gamma=0.6 theta=1.05: noc_at_90 2.05 ± 1.41, n = 2"
+    assert "gamma=0.6 theta=1.5 | 2.50 ± 1.41" in parent.data.tags["mlflow.note.content"]
+    client = MlflowClient(tracking_uri=store.node.mlflow)
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files >= {"toy.yaml", "configurations.csv", "trials.parquet", "dashboard.html"}
+
+
+def test_runs_are_there_when_the_sweep_starts_and_follow_what_runs(store: FolderStore) -> None:
+    planned = toy_plan(store, gammas=[0.6], thetas=[1.05])
+    (trial,) = planned.trials
+    train = trial.stage("train")
+    assert train is not None
+    works = {work.kind: work for work in planned.works if work.stages[0].kind != "embed"}
+    uri = store.node.mlflow
+    tracker = Tracker(planned, store, uri, pytest.fail, live=True)
+
+    def state(*names: str) -> list[str | None]:
+        found = runs_of(uri)
+        return [found[name].info.status if name in found else None for name in names]
+
+    def do(work: Work) -> None:
+        perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
+        tracker.on_event(Event("done", work))
+
+    tracker.start()
+    wait_for(lambda: state("", trial.id, train.id) == ["RUNNING", "SCHEDULED", None])
+    placeholder = runs_of(uri)[trial.id]
+    assert placeholder.data.params["evaluate.theta"] == "1.05"
+    for work in planned.works:
+        if work.kind == "embed":
+            do(work)
+    tracker.on_event(Event("started", works["train"]))
+    wait_for(lambda: state(trial.id, train.id) == ["RUNNING", "RUNNING"])
+    tracker.on_event(Event("progress", works["train"], {"step": 5, "total": 500, "recorded": 4, "loss": 0.25}))
+    tracker.on_event(Event("progress", works["train"], {"step": 6, "total": 500, "recorded": 4, "loss": 0.25}))
+    wait_for(lambda: "train/loss" in runs_of(uri)[train.id].data.metrics)
+    do(works["train"])
+    wait_for(lambda: state(trial.id, train.id) == ["SCHEDULED", "FINISHED"])
+    for kind in ("evaluate", "profile"):
+        tracker.on_event(Event("started", works[kind]))
+        do(works[kind])
+    assert tracker.close(planned.outcomes(store.done(), {}), interrupted=False)
+    assert state("", trial.id, train.id) == ["FINISHED"] * 3
+    run = runs_of(uri)[trial.id]
+    started = datetime.fromisoformat("2026-01-02T03:04:05.000006+00:00")
+    assert run.info.start_time == int(started.timestamp() * 1000) < placeholder.info.start_time
+    client = MlflowClient(tracking_uri=uri)
+    steps = [point.step for point in client.get_metric_history(runs_of(uri)[train.id].info.run_id, "train/loss")]
+    assert len(steps) == len(set(steps)) > 100, "what was logged while it ran is not logged once more"
+
+
+def test_an_interrupted_sweep_leaves_nothing_that_seems_to_run(store: FolderStore) -> None:
+    planned = toy_plan(store)
+    work = next(work for work in planned.works if work.kind == "train")
+    tracker = Tracker(planned, store, store.node.mlflow, pytest.fail, live=True)
+    tracker.on_event(Event("started", work))
+    tracker.__exit__(OSError)
+    found = {name: run.info.status for name, run in runs_of(store.node.mlflow).items()}
+    assert found.pop("") == "KILLED"
+    assert set(found.values()) == {"SCHEDULED"}
+
+
+@pytest.mark.parametrize("name", ["Anna's θ", "both 'kinds' of \"quotes\"", "50 %_; -- 蛙"])
+def test_any_name_of_a_sweep_is_found_again(finished: tuple[Plan, Store], name: str) -> None:
+    planned, store = finished
+    planned = replace(planned, sweep=replace(planned.sweep, name=name))
+    assert track(planned, store) == []
+    first = times(store.node.mlflow)
+    assert track(planned, store) == []
+    assert times(store.node.mlflow) == first
+
+
+def test_what_was_deleted_in_mlflow_is_there_again(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    assert track(planned, store) == []
+    client = MlflowClient(tracking_uri=store.node.mlflow)
+    first = runs_of(store.node.mlflow)
+    for name in ("", planned.trials[0].id):
+        client.delete_run(first[name].info.run_id)
+    assert track(planned, store) == []
+    again = runs_of(store.node.mlflow)
+    assert again.keys() == first.keys()
+    assert {run.data.tags.get("mlflow.parentRunId") for name, run in again.items() if name} == {again[""].info.run_id}
+    client.delete_experiment(client.get_experiment_by_name("samref-sweep").experiment_id)
+    (warning,) = track(planned, store)
+    assert "the experiment samref-sweep was deleted there, and is restored" in warning
+    assert runs_of(store.node.mlflow).keys() == first.keys()
+
+
+def test_a_part_that_is_refused_is_said_once_and_logged_when_it_can_be(finished: tuple[Plan, Store]) -> None:
+    planned, store = finished
+    blocked = store.root / "mlflow-artifacts"
+    blocked.write_text("no folder")
+    (warning,) = track(planned, store)
+    assert "does not take the files: " in warning
+    runs = runs_of(store.node.mlflow)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert all(runs[trial.id].data.metrics["noc_at_90"] for trial in planned.trials)
+    blocked.unlink()
+    assert track(planned, store) == []
+    client = MlflowClient(tracking_uri=store.node.mlflow)
+    for name, run in runs_of(store.node.mlflow).items():
+        assert "samref.lacks" not in run.data.tags
+        if name.startswith("trial"):
+            assert client.list_artifacts(run.info.run_id)
+
+
+@pytest.mark.parametrize(
+    ("uri", "instead"),
+    [
+        ("./mlruns", "sqlite:///./mlruns/mlflow.db"),
+        ("file:///data/mlruns/", "sqlite:////data/mlruns/mlflow.db"),
+        ("runs/own.db", "sqlite:///runs/own.db"),
+        ("sqlite://x.db", "sqlite:///x.db"),
+        ("ftp://there", "http, https, sqlite"),
+    ],
+)
+def test_a_place_that_mlflow_cannot_use_is_refused_with_one_that_it_can(uri: str, instead: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(instead)) as refused:
+        tracking_uri(uri, "sqlite:///default.db")
+    assert str(refused.value).startswith(f"--mlflow {uri}: ")
+
+
+def test_the_option_goes_before_the_environment_and_that_before_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = "sqlite:///store.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(None, default) == default
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
+    assert tracking_uri(None, default) == "http://there:5000"
+    assert tracking_uri("sqlite:///own.db", default) == "sqlite:///own.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(SpecError, match="MLFLOW_TRACKING_URI mlruns: MLflow keeps runs in a database"):
+        tracking_uri(None, default)

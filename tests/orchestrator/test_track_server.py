@@ -20,7 +20,7 @@ from toys import toy_plan
 
 from samref_sweep.planning.plan import Plan
 from samref_sweep.record import tracker as track
-from samref_sweep.record.mlflow_runs import EXPERIMENT
+from samref_sweep.record.mlflow_client import EXPERIMENT
 from samref_sweep.record.tracker import Tracker
 from samref_sweep.store.store import Store
 
@@ -87,17 +87,19 @@ def close(tracker: Tracker, planned: Plan, store: Store, **options: float) -> bo
 
 
 def runs(uri: str) -> dict[str, list[str]]:
-    """Trial's id ("" for the sweep) → the states of its runs."""
+    """Id of the trial or training ("" for the sweep) → the states of its runs."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     found: dict[str, list[str]] = {}
     for run in client.search_runs([experiment.experiment_id]) if experiment else ():
-        found.setdefault(run.data.tags.get("samref.trial", ""), []).append(run.info.status)
+        tags = run.data.tags
+        found.setdefault(tags.get("samref.trial") or tags.get("samref.stage") or "", []).append(run.info.status)
     return found
 
 
 def complete(planned: Plan) -> dict[str, list[str]]:
-    return {"": ["FINISHED"], **{trial.id: ["FINISHED"] for trial in planned.trials}}
+    trainings = [stage.id for stage in planned.stages.values() if stage.kind == "train"]
+    return {name: ["FINISHED"] for name in ("", *trainings, *(trial.id for trial in planned.trials))}
 
 
 def test_a_server_that_is_absent_broken_or_silent_is_a_warning(finished: tuple[Plan, Store], port: int) -> None:
@@ -143,7 +145,7 @@ def test_a_server_that_was_killed_and_is_back_has_each_trial_once(
         assert close(second, planned, store)
         assert runs(uri) == complete(planned)
     assert len(warnings) <= 2  # one for each time that it was away, however often it was tried
-    assert all("does not answer" in warning for warning in warnings)
+    assert all("does not take what happens" in warning for warning in warnings)
 
 
 @pytest.mark.usefixtures("mlflow_database")

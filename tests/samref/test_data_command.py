@@ -43,11 +43,21 @@ def root(tmp_path: Path) -> Path:
 def test_the_list_names_all_and_what_is_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data-root", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} == {*names(), *OFFICIAL}
-    (grabcut,) = (line for line in lines if line.startswith("grabcut"))
+    assert {line.split()[0] for line in lines if line} == {"dataset", "checkpoint", *names(), *OFFICIAL}
+    assert all(len(line) <= 80 for line in lines)
+    (grabcut,) = (line.split() for line in lines if line.startswith("grabcut"))
+    assert grabcut == ["grabcut", "val", "2", "present", "(published:", "50)"]
+    sbd = [line.split() for line in lines if line.startswith("sbd")]
+    assert [(split, " ".join(state)) for _, split, *state in sbd] == [
+        ("train", "not here: samref-data download sbd"), ("val", "not here: samref-data download sbd"),
+    ]  # fmt: skip
+
+
+def test_details_say_where_it_is_or_what_is_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "grabcut", "sbd", "--data-root", str(root)]) == 0
+    grabcut, *sbd = capsys.readouterr().out.splitlines()
     assert "present: 2 samples (published: 50) of 2 images" in grabcut
-    sbd = [line for line in lines if line.startswith("sbd")]
-    assert [line.split()[1] for line in sbd] == ["train", "val"]
+    assert len(sbd) == 2
     assert all("not usable: " in line and str(root / "SBD" / "img") in line and "https://" in line for line in sbd)
 
 
@@ -259,6 +269,10 @@ class TestDownload:
         assert capsys.readouterr().out == f"sam_vit_b: {file}, SHA-256 as published\n"
         assert file.read_bytes() == b"weights"
         assert main(["--data-root", str(tmp_path)]) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["sam_vit_b", "7", "bytes", "present"] in rows
+        assert ["sam_vit_h", "2.56", "GB", *["not", "here:", "samref-data", "download", "sam_vit_h"]] in rows
+        assert main(["show", "sam_vit_b", "sam_vit_h"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert f"sam_vit_b          present: {file}" in lines
         assert "sam_vit_h          not here: samref-data download sam_vit_h (2.56 GB, Apache-2.0)" in lines

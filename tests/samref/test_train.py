@@ -21,6 +21,7 @@ from samref.batches import CLICKS, ROUNDS, Batches
 from samref.config import TrainConfig, TrialConfig
 from samref.data import open_dataset
 from samref.measures import MEASURES
+from samref.schedule import learning_rate
 from samref.stage import Stopped
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -29,11 +30,11 @@ PROGRAM = Path(__file__).with_name("programs") / "train_slowly.py"
 
 def test_learning_rate_is_the_papers():
     config = TrainConfig()
-    assert train_module.learning_rate(config, 0) == 1e-6
-    assert train_module.learning_rate(config, 750) == pytest.approx((1e-6 + 1e-4) / 2)
-    assert train_module.learning_rate(config, 1500) == 1e-4
-    assert train_module.learning_rate(config, 40_750) == pytest.approx(0.5e-4)
-    assert 0 < train_module.learning_rate(config, 79_999) < 2e-9
+    assert learning_rate(config, 0) == 1e-6
+    assert learning_rate(config, 750) == pytest.approx((1e-6 + 1e-4) / 2)
+    assert learning_rate(config, 1500) == 1e-4
+    assert learning_rate(config, 40_750) == pytest.approx(0.5e-4)
+    assert 0 < learning_rate(config, 79_999) < 2e-9
 
 
 def test_a_training_writes_weights_and_curves(runner):

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
@@ -24,12 +26,17 @@ from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
 from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.execution import allotment
+from samref_sweep.planning.configurations import words
 from samref_sweep.planning.decisions import decided
 from samref_sweep.planning.redo import other_code
 from samref_sweep.screen import display as show
+from samref_sweep.screen.ranking import Ranking, ranking, result_table
+from samref_sweep.spec.settings import short_names
 from samref_sweep.store.opening import is_uri, open_store
 from samref_sweep.store.store import Store
 
+PAGE = "dashboard.html"
+"""What samref-dashboard calls the page of a results folder."""
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {"bundle": bundle, "prune": prune}
 """What `samref-sweep` does beside running a sweep file."""
@@ -74,7 +81,7 @@ def _sweep(options: argparse.Namespace) -> int:
     planned = driver.plan(sweep, store=store, data_root=options.data_root, retry_failed=retry_failed, redo=redo)
     if options.plan:
         return _show_plan(planned, options)
-    uri = options.mlflow or store.node.mlflow
+    uri = driver.tracking_uri(options.mlflow, store.node.mlflow)
     if options.sync:
         return _sync(planned, uri)
     _say_plan(planned, (*planned.warnings, *_here(options)), options.json)
@@ -82,7 +89,9 @@ def _sweep(options: argparse.Namespace) -> int:
     planned.check()
     planned = driver.set_aside(planned)
     nothing = contextlib.nullcontext(lambda event: None)
-    with nothing if planned.complete else show.display(planned.grown, store, as_json=options.json) as display:
+    starts = f"Ray at {options.address} answers soon" if options.address else "Ray starts (about 15 s)"
+    shown = show.display(planned.grown, store, as_json=options.json, starts=starts)
+    with nothing if planned.complete else shown as display:
         result = driver.run(
             planned,
             results=options.results,
@@ -92,13 +101,16 @@ def _sweep(options: argparse.Namespace) -> int:
             on_event=display,
             warn=_warn,
             command=shlex.join(["samref-sweep", *sys.argv[1:]]),
+            draw=partial(_draw, planned.complete),
         )
+    ranked = ranking(result.plan, tuple(result.outcomes.values()), store)
     if options.json:
         statuses = {trial: outcome.status for trial, outcome in result.outcomes.items()}
         end = {"event": "end", "results": result.where, "interrupted": result.interrupted, "trials": statuses}
+        end |= {"configurations": ranked.values(), "best": ranked.best(), "mlflow": result.mlflow}
         show.print_json(end)
     else:
-        _say_end(result, store, uri)
+        _say_end(result, ranked, store, uri)
         if planned.remembered:
             ended = {"stopped" if each.kind == "stopped" else "failed" for each in planned.remembered.values()}
             print(f"{' or '.join(sorted(ended))} in an earlier run, and not tried again: --retry-failed does")
@@ -143,11 +155,20 @@ def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
         value = {"stages": counts, "cost": dataclasses.asdict(cost), "trials": trials, "notes": list(notes)}
         show.print_json({"event": "plan", "sweep": plan.sweep.name, **value})
     else:
-        print(show.plan_text(plan, cost, notes, suggestions_left=planned.suggestions_left), flush=True)
+        show.say(show.plan_text(plan, cost, notes, suggestions_left=planned.suggestions_left))
 
 
-def _say_end(result: Result, store: Store, uri: str) -> None:
-    show.result_table(result.plan, tuple(result.outcomes.values()), store)
+def _draw(nothing_done: bool, folder: Path) -> None:
+    """Draw the page of a results folder, unless it is there and nothing was done."""
+    from samref_dashboards import report  # imports duckdb
+
+    if not (nothing_done and (folder / PAGE).exists()):
+        with contextlib.redirect_stdout(io.StringIO()):
+            report.main([str(folder), "--no-open"])
+
+
+def _say_end(result: Result, ranked: Ranking, store: Store, uri: str) -> None:
+    result_table(ranked)
     show.curve_lines(result.plan, result.curve_sentences())
     for decision in decided(result.plan, store.done(), store):
         print(decision.text)
@@ -160,9 +181,11 @@ def _say_end(result: Result, store: Store, uri: str) -> None:
     if reused := other_code(stages, store.done(), store.codes.all()).text:
         print(reused)
     where = masked(result.where) if is_uri(result.where) else _short(Path(result.where))
-    print(f"tables:    {where}")
-    print(f"dashboard: samref-dashboard {shlex.quote(where)}")
-    print(f"mlflow:    mlflow ui --backend-store-uri {shlex.quote(masked(uri))}")
+    page = None if is_uri(where) else Path(where, PAGE)
+    print(f"tables: {where}")
+    print(f"page:   {page if page and page.exists() else f'samref-dashboard {shlex.quote(where)} --out page.html'}")
+    told = [] if uri.startswith("http") else [f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"]
+    print(f"mlflow: {', then '.join([*told, *filter(None, [result.mlflow])]) or masked(uri)}")
 
 
 def _short(path: Path) -> str:
@@ -176,12 +199,15 @@ def _trial(options: argparse.Namespace) -> int:
     start = "trial-" + (options.trial or "").removeprefix("trial-")
     chosen = [number for number, trial in enumerate(trials) if trial.id.startswith(start)]
     if len(chosen) != 1:
-        lines = [f"  {trials[number].id}  {dict(points[number])}" for number in chosen or range(len(trials))]
+        names = short_names(sweep.axes)
+        lines = [f"  {trials[number].id}  {words(points[number], names)}" for number in chosen or range(len(trials))]
         what = f"no trial's id starts with {options.trial}" if not chosen else f"{len(chosen)} trials fit"
         if not trials:
             what = "no trial was suggested yet, which samref-sweep does"
-        print(f"error: {options.sweep}: {what}; choose one with --trial ID:", *lines, sep="\n", file=sys.stderr)
-        return BAD_INPUT
+        asked = bool(options.trial) or not trials
+        out = sys.stderr if asked else sys.stdout
+        print(f"{'error: ' * asked}{options.sweep}: {what}; choose one with --trial ID:", *lines, sep="\n", file=out)
+        return BAD_INPUT if asked else DONE
     store = open_store(options.out)
     planned = driver.plan_trial(every, chosen[0], store, options.redo)
     planned.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +31,7 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
         help="override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
         "a list for a setting with one value is an axis. May be repeated.",
     )
+    add_version(parser)
     shtab.add_argument_to(parser, help="print a shell's completion script")
     parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
     parser.add_argument(
@@ -44,6 +46,11 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """`--version`"""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
+
+
 def sweep_parser() -> argparse.ArgumentParser:
     """The options of `samref-sweep`; the documentation is tested against it."""
     parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
@@ -51,7 +58,9 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
     parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages, here or at s3://… (runs)")
     parser.add_argument("--results", metavar="DIR|URI", help="where the tables go (results/SWEEP)")
-    parser.add_argument("--mlflow", metavar="URI", help="MLflow's tracking URI (a SQLite file in the store)")
+    parser.add_argument(
+        "--mlflow", metavar="URI", help="MLflow's tracking URI (MLFLOW_TRACKING_URI, or a file in the store)"
+    )
     parser.add_argument("--address", metavar="ADDR", help="a running Ray cluster; without it this machine")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed by itself in earlier runs")
     parser.add_argument("--sync", action="store_true", help="run nothing; log to MLflow what is missing there")

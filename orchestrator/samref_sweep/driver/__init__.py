@@ -6,6 +6,19 @@ process (`plan_trial`, `run_here`), and what MLflow lacks of a sweep (`sync`).
 
 from samref_sweep.driver.sweep_plan import SweepPlan, plan, plan_trial, set_aside
 from samref_sweep.driver.sweep_run import Result, check_results, run, run_here, sync
+from samref_sweep.record.tracking_uri import tracking_uri
 from samref_sweep.spec.sweep import read
 
-__all__ = ["Result", "SweepPlan", "check_results", "plan", "plan_trial", "read", "run", "run_here", "set_aside", "sync"]
+__all__ = [
+    "Result",
+    "SweepPlan",
+    "check_results",
+    "plan",
+    "plan_trial",
+    "read",
+    "run",
+    "run_here",
+    "set_aside",
+    "sync",
+    "tracking_uri",
+]

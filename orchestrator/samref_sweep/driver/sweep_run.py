@@ -16,11 +16,13 @@ from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.work import Event
+from samref_sweep.record.tracking_uri import tracking_uri
 from samref_sweep.store.opening import is_uri, local, open_store
 from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
     from samref_sweep.record.tables import Table
+    from samref_sweep.record.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Result:
     """Whether it was stopped before its end, by Ctrl-C or a budget; another run goes on from there."""
     where: str
     """Folder or URI of the Parquet tables."""
+    mlflow: str | None = None
+    """Address of the sweep's run on MLflow's page; None where not all of it could be logged."""
 
     def table(self, name: str = "trials") -> Table:
         """One of the sweep's tables (docs/results.md): trials, clicks, masks, curves, photographs, training, profile
@@ -67,6 +71,7 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     warn: Callable[[str], None] = _LOG.warning,
     command: str = "",
+    draw: Callable[[Path], object] = lambda folder: None,
 ) -> Result:
     """Run what a plan lacks on Ray, log it to MLflow as it goes, and write the tables of all its trials.
 
@@ -75,12 +80,13 @@ def run(
     Args:
         planned: what `plan` made.
         results: folder or URI for the tables; None: results/ and the sweep's name, unless another sweep's are there.
-        mlflow: MLflow's tracking URI; None: a SQLite file in the store.
+        mlflow: MLflow's tracking URI; None: the environment's MLFLOW_TRACKING_URI, or else a SQLite file in the store.
         address: a running Ray cluster; None: one on this machine, for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
         on_event: called in this thread for everything that happens to a unit of work.
         warn: called with a line where MLflow does not answer, which ends no sweep.
         command: what is kept in the tables as the command that made them.
+        draw: called with the folder of the tables; the page that it draws there is a file of the sweep's run in MLflow.
 
     Raises:
         SpecError: the sweep asks for more than there is, or its results would replace another's; nothing was run.
@@ -92,6 +98,7 @@ def run(
         store = open_store(planned.where)
         planned = again(planned, store)
     check_results(planned, results)
+    uri = tracking_uri(mlflow, store.node.mlflow)
     store.clean()
     planned.check()
     planned = set_aside(planned)
@@ -101,14 +108,19 @@ def run(
     elif planned.search:
         planned.search.settle(remembered)
     where = str(results or default_results(planned))
-    with _results_folder(where) as folder:
-        final, ending = _execute(planned, store, mlflow, on_event, warn, address=address, jobs=jobs)
-        from samref_sweep.record import tables  # imports pyarrow
+    from samref_sweep.record import tables  # imports pyarrow
+    from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
 
+    tracker = Tracker(planned.grown(), store, uri, warn, live=not planned.complete)
+    with _results_folder(where) as folder, tracker:
+        final, ending = _execute(planned, store, tracker, on_event, address=address, jobs=jobs)
         failures = {**(remembered or {}), **ending.failures}
         outcomes = tables.write(final, store, failures, folder, command)
+        draw(folder)
+        logged = tracker.close(outcomes, interrupted=ending.interrupted, results=folder)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
-    return Result(final, by_trial, failures, ending.interrupted, where if is_uri(where) else str(folder))
+    where = where if is_uri(where) else str(folder)
+    return Result(final, by_trial, failures, ending.interrupted, where, tracker.link if logged else None)
 
 
 def default_results(planned: SweepPlan) -> Path:
@@ -129,31 +141,21 @@ def check_results(planned: SweepPlan, results: str | Path | None) -> None:
 
 
 def _execute(
-    planned: SweepPlan,
-    store: Store,
-    mlflow: str | None,
-    on_event: Callable[[Event], None],
-    warn: Callable[[str], None],
-    **options: Any,
+    planned: SweepPlan, store: Store, tracker: Tracker, on_event: Callable[[Event], None], **options: Any
 ) -> tuple[Plan, Ending]:
-    """Do a plan's work and log it; gives the plan at its end, and how it ended."""
-    from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
+    """Do a plan's work and log it as it goes; gives the plan at its end, and how it ended."""
+    if planned.complete:
+        return planned.plan, Ending({}, interrupted=False)
+    from samref_sweep.execution.ray.tuner import execute  # imports ray
 
-    tracker = Tracker(planned.grown(), store, mlflow or store.node.mlflow, warn)
-    final, ending = planned.plan, Ending({}, interrupted=False)
-    if not planned.complete:
-        from samref_sweep.execution.ray.tuner import execute  # imports ray
+    def hear(event: Event) -> None:
+        tracker.grow(planned.grown())
+        on_event(event)
+        tracker.on_event(event)
 
-        def hear(event: Event) -> None:
-            tracker.grow(planned.grown())
-            on_event(event)
-            tracker.on_event(event)
-
-        ending = execute(planned.plan, store, runtime=planned.runtime, on_event=hear, search=planned.search, **options)
-        final = replace(planned.grown(), interruption=ending.reason)
-        tracker.grow(final)
-    failures = {**(planned.remembered or {}), **ending.failures}
-    tracker.close(final.outcomes(store.done(), failures), interrupted=ending.interrupted)
+    ending = execute(planned.plan, store, runtime=planned.runtime, on_event=hear, search=planned.search, **options)
+    final = replace(planned.grown(), interruption=ending.reason)
+    tracker.grow(final)
     return final, ending
 
 
@@ -175,11 +177,15 @@ def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str],
     Returns:
         Whether all is logged; why not was told to `warn`.
     """
+    from samref_sweep.record import tables
     from samref_sweep.record.tracker import Tracker
 
     store = planned.store or open_store(planned.where)
-    tracker = Tracker(planned.plan, store, mlflow or store.node.mlflow, warn)
-    return tracker.close(planned.outcomes(), interrupted=bool(planned.plan.works), patience_seconds=None)
+    tracker = Tracker(planned.plan, store, tracking_uri(mlflow, store.node.mlflow), warn)
+    with store.node.temporary("sync") as folder:
+        outcomes = tables.write(planned.plan, store, planned.remembered or {}, folder, "--sync")
+        stopped = bool(planned.plan.works)
+        return tracker.close(outcomes, interrupted=stopped, results=folder, patience_seconds=None)
 
 
 def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda event: None) -> Store:

@@ -1,19 +1,22 @@
-"""What a training on a GPU does to its machine, sampled while it runs: one JSON line each ten seconds.
+"""What a training does to its machine, sampled while it runs: one JSON line each ten seconds.
 
-The names are those of MLflow's own system metrics, which a worker could log only by writing to MLflow itself. Of the
-GPU, memory and utilisation are of all that run on it. The readings were not tried on a GPU.
+The names are those of MLflow's own system metrics, which a worker could log only by writing to MLflow itself: the
+driver does, from the reports that carry the newest reading. Of the GPU, memory and utilisation are of all that run on
+it. The readings were not tried on a GPU.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from samref.stage import Report
 from samref_sweep.repeating import every
 
 SAMPLE_SECONDS = 10.0
@@ -21,18 +24,34 @@ MEGABYTE = 1e6
 
 
 @contextmanager
-def sampled(file: Path, device: str) -> Iterator[None]:
-    """Sample a device (torch's name of it) for the block, into a file of lines {"time": seconds since 1970, …}."""
+def sampled(file: Path, device: str, report: Report) -> Iterator[Report]:
+    """Sample a training's machine and its device (torch's name of it) for the block, and give its report in place of
+    `report`: to that it passes on each with the newest reading, under names that begin with `system/`.
+
+    The file gets lines {"time": seconds since 1970, "step": steps made, "steps_per_second": since the line before, …}.
+    """
     gpu = _gpu(device) if device.startswith("cuda") else None
+    newest: dict[str, float] = {}
+    step = 0
     with file.open("a", buffering=1) as lines:
 
         def sample() -> None:
-            reading = {"time": time.time(), **_machine(), **(_gpu_reading(gpu) if gpu is not None else {})}
-            lines.write(json.dumps(reading) + "\n")
+            nonlocal newest
+            now: dict[str, float] = {"time": time.time(), "step": step}
+            if newest and step > newest["step"]:
+                now["steps_per_second"] = (step - newest["step"]) / (now["time"] - newest["time"])
+            now |= {**_machine(), **(_gpu_reading(gpu) if gpu is not None else {})}
+            lines.write(json.dumps(now) + "\n")
+            newest = now
+
+        def told(steps: int, metrics: Mapping[str, Any]) -> None:
+            nonlocal step
+            step = steps
+            report(steps, {**metrics, **{f"system/{name}": value for name, value in newest.items()}})
 
         sample()
         with every(SAMPLE_SECONDS, sample, "system"):
-            yield
+            yield told
 
 
 def _machine() -> dict[str, float]:

@@ -30,14 +30,14 @@ Runner = Callable[[Job, Report], Any]
 
 
 def run_watched(job: Job, report: Report) -> None:
-    """Run a job by `samref.run_stage.run_job`, with its GPU watched, and given back afterwards."""
+    """Run a job by `samref.run_stage.run_job`, with a training's machine watched, and the GPU's memory given back."""
     from samref import run_stage  # imports torch, which a sweep's driver needs not
 
     device = job.runtime.resolve_device()
     with contextlib.ExitStack() as stack:
         stack.enter_context(device_memory_given_back())
-        if job.stages[0].kind == "train" and device.startswith("cuda"):
-            stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device))
+        if job.stages[0].kind == "train":
+            report = stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device, report))
         run_stage.run_job(job, report)
 
 

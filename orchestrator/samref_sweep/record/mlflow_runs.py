@@ -1,237 +1,299 @@
-"""A sweep's runs in MLflow: what is logged of a trial, and how (written for MLflow 3.17).
+"""A sweep's runs in MLflow: the sweep's own, one below it for each trial and one for each training that trials share.
 
-The only module that imports mlflow; it calls `MlflowClient` alone, which keeps no state beside itself.
+They are found again by their tags. A run's times are those of its stages: a trial lasts from the start of its first
+stage to the end of its last one, whenever it is logged. MLflow never changes a run's start, so the run that was made
+when its trial was only planned is replaced by another one when the trial begins.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-
-# Before the import, which reads them. A server that is away must not hold up the end of a sweep; and what may have
-# been done although no answer came is looked up before it is tried again, which MLflow's own retries do not.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunInfo, RunTag
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from typing import Any
 
 from samref.config import as_json
-from samref.measures import measured_of
-from samref.stage import TELEMETRY_FILE
-from samref.summary import Summary
+from samref.stage import Stage
 from samref.trial import Trial
+from samref_sweep.failures import Failure
+from samref_sweep.planning.configurations import common, words
 from samref_sweep.planning.plan import Outcome, Plan, leaves
-from samref_sweep.record.rows import settings_row
+from samref_sweep.record import mlflow_content as content
+from samref_sweep.record.mlflow_client import LACKS, Metric, Run, Runs, RunStatus, as_tags
+from samref_sweep.record.points import Point, finished_points
+from samref_sweep.spec.settings import short_names
+from samref_sweep.store import manifest
 from samref_sweep.store.store import Store
 
-EXPERIMENT = "samref-sweep"
-
-TRAINING_POINTS = 200
-
-MAX_PARAM_CHARACTERS = 500
-
-MAX_BATCH_METRICS = 1000
-
-SQLITE_SECONDS = 30
-"""What a write waits for those who read the database, an open page of MLflow say; Python's own 5 s can be too few."""
-
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+PLANNED = 100
+"""Trials whose runs are made when the sweep starts; those of others are made when they are done."""
+TO_COME = "samref.planned"
+"""Tag of a run that was made before anything of its trial began."""
 
 
 class SweepRuns:
-    """The runs of one sweep in MLflow: a parent run, and a child for each trial, found again by their tags."""
+    """The runs of one sweep in MLflow.
 
-    def __init__(self, plan: Plan, store: Store, uri: str) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+    Args:
+        plan: the sweep's trials.
+        store: the finished stages.
+        uri: MLflow's tracking URI.
+        ended: stage id → seconds since 1970, of stages that end while the sweep runs; of others the store tells.
+        warn: called with what MLflow refuses for good, and with what was restored.
+        live: whether the sweep is going to run: its own run is RUNNING then.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, uri: str, ended: Mapping[str, float], warn: Callable[[str], None], live: bool
+    ) -> None:
+        self._plan = plan
         self._store = store
-        self._sweep = plan.sweep.name
-        self._names: dict[str, str] = {}
+        self._live = live
+        self._dated = store.dated()
+        self._ended = ended
+        self._mlflow = Runs(uri, store.node.root, warn)
+        self._origin = {"samref.sweep": plan.sweep.name, **content.origin(plan.sweep.file, manifest.commit())}
+        self._runs: dict[str, Run] = {}  # by the id of the trial or the training
+        self._followed: dict[str, frozenset[str]] = {}  # id of a run that is not ended → its stages
+        self._steps: dict[str, set[int]] = {}  # training → steps whose points were logged while it ran
+        self._changed = False
         self.name(plan)
-        if uri.startswith("sqlite:///") and "?" not in uri:
-            _make_database(Path(uri.removeprefix("sqlite:///")))
-        waiting = f"?timeout={SQLITE_SECONDS}" if uri.startswith("sqlite:") and "?" not in uri else ""
-        self._client = MlflowClient(tracking_uri=uri + waiting)
-        # A server has its own place for artifacts; for a database MLflow would take ./mlruns of this folder.
-        artifacts = None if uri.startswith("http") else store.node.root / "mlflow-artifacts"
-        self._experiment = self._find_experiment(artifacts)
-        self._runs: dict[str, RunInfo] = {}  # by trial id
-        self._finished: set[str] = set()
-        self._parent = ""
-        finished = store.dated()
-        ends = {t.id: max(finished.get(stage.id, math.inf) for stage in leaves(t)) for t in plan.trials}
-        for run in self._search(f"tags.`samref.sweep` = '{self._sweep}'"):
-            trial = run.data.tags.get("samref.trial")
-            if trial in self._runs or (not trial and self._parent):
-                self._client.delete_run(run.info.run_id)  # made twice, where the first answer was lost
-            elif trial:
-                self._runs[trial] = run.info
-                # One whose stages were made anew since is logged anew.
-                if run.info.status == "FINISHED" and ends.get(trial, 0) * 1000 <= run.info.end_time:
-                    self._finished.add(trial)
-            else:
-                self._parent = run.info.run_id
-        if self._parent:
-            self._client.update_run(self._parent, status="RUNNING")
-        else:
-            tags = {"samref.sweep": self._sweep, "mlflow.runName": self._sweep}
-            if plan.sweep.purpose:
-                tags["mlflow.note.content"] = plan.sweep.purpose
-            self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._parent = self._find_runs() or self._new_parent()
+        if live:
+            self._mlflow.set_status(self._parent, "RUNNING")
+
+    @property
+    def link(self) -> str:
+        """The address of the sweep's run on MLflow's page."""
+        return self._mlflow.link(self._parent)
+
+    @property
+    def refused(self) -> bool:
+        """Whether MLflow refused a part of a record for good."""
+        return bool(self._mlflow.refused)
 
     def name(self, plan: Plan) -> None:
-        """Give the plan's runs names that say what sets its trials apart; their ids are tags."""
+        """Give the plan's runs names that say what sets them apart; their ids are tags."""
+        self._plan = plan
+        axes = short_names(plan.sweep.axes)
+        points: dict[str, list[Mapping[str, Any]]] = {}
+        self._names: dict[str, str] = {}
         for trial, point in zip(plan.trials, plan.points, strict=True):
-            words = (f"{key.rpartition('.')[2]}={value}" for key, value in point.items())
-            self._names[trial.id] = " ".join(words) or trial.id
+            self._names[trial.id] = words(point, axes) or trial.id
+            for stage in trial.stages:
+                points.setdefault(stage.id, []).append(point)
+        self._trainings = {id_: stage for id_, stage in plan.stages.items() if stage.kind == "train"}
+        for id_ in self._trainings:
+            self._names[id_] = f"training {words(common(points[id_]), axes)}".strip()
+
+    def schedule(self, running: Mapping[str, int]) -> None:
+        """Make the runs of the first trials that are to come, and follow them from now on; `running` as in `follow`."""
+        to_do = {stage.id for work in self._plan.works for stage in work.stages}
+        for trial in self._plan.trials[:PLANNED]:
+            stages = frozenset(stage.id for stage in trial.stages)
+            if trial.id in self._followed or to_do.isdisjoint(stages) or all(map(self._known, leaves(trial))):
+                continue
+            self._followed[trial.id] = stages
+            if trial.id not in self._runs:
+                begun = [running[id_] for id_ in stages & running.keys()]
+                start = self._start(trial.stages) or min(begun, default=None)
+                self._make(trial, start, "RUNNING" if begun else "SCHEDULED")
+
+    def follow(self, running: Mapping[str, int]) -> None:
+        """Set the state of all that is not ended, given which stages run since when: RUNNING while one of its does.
+
+        A training's run is made when it begins.
+        """
+        for id_ in (running.keys() & self._trainings.keys()) - self._followed.keys():
+            run = self._begin(self._trainings[id_], running[id_])
+            self._mlflow.log(run, params=content.training_params(self._trainings[id_]))
+        for name, stages in self._followed.items():
+            begun = [running[id_] for id_ in stages & running.keys()]
+            run = self._runs[name]
+            if begun and TO_COME in run.tags:
+                run = self._replace(name, run, min(begun))
+            self._mlflow.set_status(run, "RUNNING" if begun else "SCHEDULED")
+
+    def points(self, id_: str, points: Sequence[Point]) -> None:
+        """Log what a running training reported, in one call."""
+        if id_ in self._followed and points:
+            self._mlflow.points(self._runs[id_], [Metric(*point) for point in points])
+            self._steps[id_].update(step for name, _, _, step in points if name.startswith("train/"))
+
+    def record_training(self, stage: Stage) -> None:
+        """Log a finished training, which the runs of its trials name; one that was logged to the end is left alone."""
+        if self._is_finished(stage.id, [stage]):
+            return
+        summary, end = self._store.summary(stage.id), self._end([stage])
+        start = content.milliseconds(summary.started)
+        if stage.id not in self._steps:
+            self._begin(stage, start)
+        run = self._runs[stage.id]
+        points = finished_points(stage, self._store, start, end, self._steps[stage.id])
+        metrics = [*(Metric(*point) for point in points), *content.training_metrics(summary)]
+        params, tags = content.training_params(stage), as_tags(content.commit_tag(summary.commit))
+        self._mlflow.log(run, metrics=metrics, params=params, tags=tags)
+        self._mlflow.inputs(run, content.datasets([stage]))
+        self._finish(stage.id, run, "FINISHED", end)
 
     def record(self, trial: Trial) -> None:
         """Log a completed trial; one that was logged to the end is left alone.
 
         Done again after half of it, it writes the same points once more, which MLflow keeps once.
         """
-        if trial.id in self._finished:
+        if self._is_finished(trial.id, leaves(trial)):
             return
-        run = self._runs.get(trial.id) or self._create(trial)
-        summaries: dict[str, Summary] = {
-            stage.kind: self._store.summary(stage.id) for stage in trial.stages if self._store.has(stage.id)
-        }
-        # The stage's own time, so that logging a trial again writes the same points and not new ones.
-        started = summaries[leaves(trial)[0].kind].started
-        stamp = int(datetime.fromisoformat(started).timestamp() * 1000)
-        metrics = [Metric(name, value, stamp, step) for name, value, step in self._metrics(trial, summaries)]
-        if train := trial.stage("train"):
-            with contextlib.suppress(FileNotFoundError):  # sampled on GPUs only
-                metrics += _system_metrics(self._store.file(train.id, TELEMETRY_FILE))
-        # Few calls: each is several transactions of a database. What is logged twice is written once.
-        params = _params(trial)
-        for first in range(0, max(1, len(metrics)), MAX_BATCH_METRICS):
-            self._client.log_batch(run.run_id, metrics=metrics[first : first + MAX_BATCH_METRICS], params=params)
-            params = []
-        with tempfile.TemporaryDirectory() as folder:
-            contents = {kind: summary.to_json() for kind, summary in summaries.items()}
-            for name, content in {**contents, "trial": as_json(trial.config.model_dump())}.items():
-                Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1))
-            if run.artifact_uri.startswith("file:"):
-                # The client would ask the database where that is, which takes 3 ms.
-                get_artifact_repository(run.artifact_uri).log_artifacts(folder)  # type: ignore[no-untyped-call]
-            else:
-                self._client.log_artifacts(run.run_id, folder)
-        self._client.set_terminated(run.run_id, "FINISHED")
-        self._finished.add(trial.id)
+        summaries = {stage.id: self._store.summary(stage.id) for stage in trial.stages if self._store.has(stage.id)}
+        start = content.milliseconds(min(summary.started for summary in summaries.values()))
+        run = self._runs.get(trial.id)
+        if run is None:
+            run = self._make(trial, start, "RUNNING", whole=False)
+        elif TO_COME in run.tags:
+            run = self._replace(trial.id, run, start)
+        commit = next((summaries[leaf.id].commit for leaf in leaves(trial)), None)
+        self._mlflow.log(
+            run,
+            metrics=list(content.trial_metrics(trial, summaries, self._store)),
+            params=content.trial_params(trial),
+            tags=as_tags({**self._training_tags(trial), **content.commit_tag(commit)}),
+        )
+        self._mlflow.inputs(run, content.datasets(trial.stages))
+        files = {id_.partition("-")[0]: summary.to_json() for id_, summary in summaries.items()}
+        self._mlflow.values(run, {**files, "trial": as_json(trial.config.model_dump())})
+        self._finish(trial.id, run, "FINISHED", self._end(trial.stages))
+
+    def fail_training(self, stage: Stage, failure: Failure) -> None:
+        """Log that a training failed or was stopped early, and why; a later success takes its place."""
+        if stage.id not in self._runs:
+            self._begin(stage, int(time.time() * 1000))
+        self._fail(stage.id, "KILLED" if failure.kind == "stopped" else "FAILED", str(failure))
 
     def fail(self, trial: Trial, outcome: Outcome) -> None:
         """Log that a trial failed or was stopped early, and why; a later success takes its place."""
-        run = self._runs.get(trial.id) or self._create(trial)
-        reason = RunTag("samref.reason", (outcome.reason or "")[:MAX_PARAM_CHARACTERS])
-        self._client.log_batch(run.run_id, params=_params(trial), tags=[reason])
-        self._client.set_terminated(run.run_id, "KILLED" if outcome.status == "stopped" else "FAILED")
-        self._finished.discard(trial.id)
+        if trial.id not in self._runs:
+            self._make(trial, self._start(trial.stages), "RUNNING")
+        self._fail(trial.id, "KILLED" if outcome.status == "stopped" else "FAILED", outcome.reason or "")
 
-    def end(self, status: RunStatus) -> None:
-        """End the sweep's own run."""
-        self._client.set_terminated(self._parent, status)
+    def end(self, status: RunStatus, folder: Path | None) -> None:
+        """End the sweep's own run, with what is to be said of all trials, and the files of its results' folder.
 
-    def _create(self, trial: Trial) -> RunInfo:
-        stages = json.dumps([stage.id for stage in trial.stages])[:5000]
-        tags = {"samref.trial": trial.id, "samref.sweep": self._sweep, "samref.stages": stages}
-        tags["mlflow.parentRunId"] = self._parent
-        run = self._client.create_run(self._experiment, run_name=self._names[trial.id], tags=tags).info
-        self._runs[trial.id] = run
+        Where nothing was logged since it ended, nothing is changed.
+        """
+        self.follow({})  # what runs no more is to come: the same command goes on
+        run = self._parent
+        if not (self._changed or self._live or run.status != status or LACKS in run.tags):
+            return
+        stages = [stage for stage in self._plan.stages.values() if self._known(stage)]
+        end = self._end(stages) if stages and status == "FINISHED" else int(time.time() * 1000)
+        overview = content.Overview(
+            self._plan, lambda stage: self._store.summary(stage.id, checked=False) if self._known(stage) else None
+        )
+        tags = {"mlflow.note.content": overview.text, "samref.best": overview.best or "none"}
+        self._mlflow.log(run, metrics=list(overview.metrics(end)), tags=as_tags(tags))
+        self._mlflow.text(run, overview.table, "configurations.csv")
+        made = sorted(path for kind in ("parquet", "html") for path in folder.glob(f"*.{kind}")) if folder else []
+        for path in filter(Path.is_file, [self._plan.sweep.file, *made]):
+            self._mlflow.file(run, path)
+        self._mlflow.finish(run, status, end)
+
+    def _find_runs(self) -> Run | None:
+        """Look up the sweep's runs, and give its own; of two for one trial, the first answer was lost."""
+        parent = None
+        for run in self._mlflow.tagged("samref.sweep", self._plan.sweep.name):
+            name = run.tags.get("samref.trial") or run.tags.get("samref.stage")
+            if name in self._runs or (name is None and parent is not None):
+                self._mlflow.delete(run)
+            elif name is None:
+                parent = run
+            else:
+                self._runs[name] = run
+        for child in self._runs.values() if parent else ():
+            self._mlflow.tag(child, {"mlflow.parentRunId": parent.id if parent else ""})
+        return parent
+
+    def _new_parent(self) -> Run:
+        """The sweep's own run, which began when the first of its stages did, or begins now."""
+        start = None if self._live else self._start(self._plan.stages.values())
+        parent = self._mlflow.create(self._plan.sweep.name, self._origin, start, "RUNNING")
+        if self._plan.sweep.purpose:
+            self._mlflow.tag(parent, {"mlflow.note.content": self._plan.sweep.purpose})
+        for child in self._runs.values():  # the one that they had was deleted
+            self._mlflow.tag(child, {"mlflow.parentRunId": parent.id})
+        self._changed = True
+        return parent
+
+    def _make(self, trial: Trial, start: int | None, status: RunStatus, *, whole: bool = True) -> Run:
+        """The run of a trial that began then, or is to come; with its parameters, unless all follows at once."""
+        stages = content.clip(json.dumps([stage.id for stage in trial.stages]))
+        tags = {"samref.trial": trial.id, "samref.stages": stages, **self._training_tags(trial)}
+        if start is None:
+            tags[TO_COME] = "true"
+        run = self._create(trial.id, tags, start, status)
+        if whole:
+            self._mlflow.log(run, params=content.trial_params(trial))
         return run
 
-    def _metrics(self, trial: Trial, summaries: Mapping[str, Summary]) -> Iterator[tuple[str, float, int]]:
-        for name, value in measured_of(trial, lambda stage: summaries.get(stage.kind)).items():
-            if not name.startswith("miou_at_"):  # below, after every click
-                yield name, value, 0
-        evaluate, train = trial.stage("evaluate"), trial.stage("train")
-        if evaluate and "evaluate" in summaries:
-            for click, value in enumerate(miou_per_click(self._store.file(evaluate.id, "clicks.npz")), start=1):
-                yield "miou_at_click", value, click
-        if train and "train" in summaries:
-            yield from _training_curve(self._store.file(train.id, "training.jsonl"))
+    def _replace(self, name: str, planned: Run, start: int) -> Run:
+        """The run of a trial that began, in place of the one that was made when it was planned."""
+        trial = next(trial for trial in self._plan.trials if trial.id == name)
+        self._mlflow.delete(planned)
+        return self._make(trial, min(start, self._start(trial.stages) or start), "RUNNING")
 
-    def _find_experiment(self, artifacts: Path | None) -> str:
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = artifacts.as_uri() if artifacts else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+    def _begin(self, stage: Stage, start: int) -> Run:
+        """Make the run of a training, or take up the one that it had."""
+        self._followed[stage.id] = frozenset([stage.id])
+        if run := self._runs.get(stage.id):
+            self._steps[stage.id] = self._mlflow.steps(run, "train/loss")
+            return run
+        self._steps[stage.id] = set()
+        return self._create(stage.id, {"samref.stage": stage.id}, start, "RUNNING")
 
-    def _search(self, query: str) -> Iterator[Any]:
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], query, max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _create(self, name: str, tags: Mapping[str, str], start: int | None, status: RunStatus) -> Run:
+        tags = {**self._origin, "mlflow.parentRunId": self._parent.id, **tags}
+        self._runs[name] = self._mlflow.create(self._names[name], tags, start, status)
+        self._changed = True
+        return self._runs[name]
 
+    def _training_tags(self, trial: Trial) -> dict[str, str]:
+        """What links a trial's run to its training's."""
+        train = trial.stage("train")
+        if train is None or train.id not in self._runs:
+            return {"samref.training": train.id} if train else {}
+        run = self._runs[train.id]
+        page = f"#/experiments/{self._mlflow.experiment}/runs/{run.id}"
+        told = f"Its training, with loss and system metrics: [{self._names[train.id]}]({page})"
+        return {"samref.training": train.id, "samref.training_run": run.id, "mlflow.note.content": told}
 
-def _make_database(path: Path) -> None:
-    """Make a database aside and rename it: one whose making was killed half-way can never be opened again."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        aside = Path(folder, path.name)
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(aside, path)
+    def _fail(self, name: str, status: RunStatus, reason: str) -> None:
+        """End a run that failed, once: a later run that does not try it again changes nothing."""
+        run, reason = self._runs[name], content.clip(reason)
+        if run.status != status or run.tags.get("samref.reason") != reason:
+            self._mlflow.tag(run, {"samref.reason": reason})
+            self._finish(name, run, status, int(time.time() * 1000))
+        self._followed.pop(name, None)
 
+    def _finish(self, name: str, run: Run, status: RunStatus, end: int) -> None:
+        self._mlflow.finish(run, status, end)
+        self._followed.pop(name, None)
+        self._changed = True
 
-def miou_per_click(clicks: Path) -> list[float]:
-    """Mean IoU after each click; a sample that ended early keeps its last IoU."""
-    with np.load(clicks) as arrays:
-        sample, click, iou = arrays["sample"], arrays["click"], arrays["iou"]
-    if not len(click):
-        return []
-    table = np.full((int(sample.max()) + 1, int(click.max())), np.nan)
-    table[sample, click - 1] = iou
-    for column in range(1, table.shape[1]):
-        table[:, column] = np.where(np.isnan(table[:, column]), table[:, column - 1], table[:, column])
-    return [float(value) for value in np.nanmean(table, axis=0)]
+    def _is_finished(self, name: str, stages: Iterable[Stage]) -> bool:
+        """Whether all was logged; where stages were made anew since, it is logged anew."""
+        run = self._runs.get(name)
+        if run is None or run.status != "FINISHED" or LACKS in run.tags:
+            return False
+        return self._end(stages) <= (run.end or 0)
 
+    def _known(self, stage: Stage) -> bool:
+        return stage.id in self._ended or stage.id in self._dated
 
-def _training_curve(path: Path) -> Iterator[tuple[str, float, int]]:
-    """What a training reported, thinned evenly to a curve that MLflow's page can draw."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in path.read_text().splitlines():
-        point = json.loads(line)
-        curves.setdefault(point["metric"], []).append((point["step"], point["value"]))
-    for metric, points in curves.items():
-        every = -(-len(points) // TRAINING_POINTS)
-        for step, value in points[::every]:
-            yield f"train/{metric}", value, step
+    def _start(self, stages: Iterable[Stage]) -> int | None:
+        """When the first of some stages started that are done; None where none is."""
+        started = [self._store.summary(stage.id, checked=False).started for stage in stages if self._known(stage)]
+        return content.milliseconds(min(started)) if started else None
 
-
-def _system_metrics(path: Path) -> Iterator[Metric]:
-    """What a training on a GPU did to its machine; thinned like its curves, with its times."""
-    readings = [json.loads(line) for line in path.read_text().splitlines()]
-    for number, reading in enumerate(readings[:: -(-len(readings) // TRAINING_POINTS) or 1]):
-        stamp = int(1000 * reading.pop("time"))
-        for name, value in reading.items():
-            yield Metric(f"system/{name}", value, stamp, number)
-
-
-def _params(trial: Trial) -> list[Param]:
-    return [Param(key, _clip(value)) for key, value in settings_row(trial.config).items() if value is not None]
-
-
-def _clip(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_PARAM_CHARACTERS else text[: MAX_PARAM_CHARACTERS - 1] + "…"
+    def _end(self, stages: Iterable[Stage]) -> int:
+        """When the last of some stages ended."""
+        return int(1000 * max(self._ended.get(s.id) or self._dated.get(s.id, -math.inf) for s in stages))

@@ -19,6 +19,7 @@ from samref.summary import Summary
 from samref.trial import Trial
 from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
+from samref_sweep.planning.configurations import random_weights
 from samref_sweep.planning.plan import Outcome
 from samref_sweep.store.store import Store
 
@@ -81,13 +82,6 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
     keys = protocol(config.model, config.evaluate, contents=contents, objects=None if objects is None else int(objects))
     row |= {"protocol": short_hash(keys), "protocol_keys": json.dumps(keys)}
     return row | {name: value for name, value in found.items() if MEASURES[name].in_trials}
-
-
-def random_weights(trial: Trial) -> bool:
-    """Whether the image encoder's weights are random: loaded from nothing and trained by no stage."""
-    leaf = trial.stage("evaluate")
-    trained = any("encoder" in stage.key["modules"] for stage in trial.stages if stage.kind == "train")
-    return leaf is not None and str(leaf.key["checkpoint"]).startswith("random") and not trained
 
 
 def settings_row(config: TrialConfig) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,24 +19,20 @@ from rich.text import Text
 
 from samref.config import as_json
 from samref.errors import masked
-from samref.measures import MEASURES, measured_of
 from samref.progress import readable_size
-from samref.stage import Kind, Stage
-from samref.summary import Summary
+from samref.stage import Kind
+from samref_sweep.planning.configurations import words
 from samref_sweep.planning.cost import Cost
-from samref_sweep.planning.plan import Outcome, Plan
+from samref_sweep.planning.plan import Plan, leaves
 from samref_sweep.planning.work import KINDS, Event
 from samref_sweep.repeating import every
-from samref_sweep.screen.tally import WORDS, Tally, clock, heading, plural, point_text
+from samref_sweep.screen.tally import WORDS, Tally, clock, plural, took
+from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
 Display = Callable[[Event], None]
 LINE_SECONDS = 10
-HEADLINES = ("noc_at_90", "noc_at_95")
-"""Metrics of every table at the end."""
 LISTED_TRIALS = 20
-ROWS = 100
-"""Trials in the table at the end; the Parquet tables have all."""
 
 
 def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_left: int = 0) -> str:
@@ -53,15 +51,41 @@ def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_
         lines.append(f"  {count.total:>5} {plural(kind, count.total)}{shared}: {count.done} done, {count.to_do} to do")
     needed = {work.kind for work in plan.works}
     lines += [f"  {line}" for line in cost_lines(cost, needed, plan.sweep.budget.embeddings_gb)]
-    to_do = {stage.id: stage.kind for work in plan.works for stage in work.stages}
-    for trial, point in list(zip(plan.trials, plan.points, strict=True))[:LISTED_TRIALS]:
-        kinds = [kind for kind in KINDS if any(to_do.get(stage.id) == kind for stage in trial.stages)]
-        state = f"to do: {', '.join(kinds)}" if kinds else "done"
-        lines.append(f"  {trial.id}  {point_text(point)}  {state}".rstrip())
-    if len(plan.trials) > LISTED_TRIALS:
-        lines.append(f"  … and {len(plan.trials) - LISTED_TRIALS} more (--plan --json lists all)")
+    done = sum(all(leaf.id in plan.done for leaf in leaves(trial)) for trial in plan.trials)
+    if done == len(plan.trials) > 0 and not suggestions_left:
+        lines.append(f"  all {done} trials are done")
+    else:
+        lines += _trial_lines(plan)
     lines += [f"  note: {note}" for note in notes]
     return "\n".join(lines)
+
+
+def _trial_lines(plan: Plan) -> Iterator[str]:
+    to_do = {stage.id: stage.kind for work in plan.works for stage in work.stages}
+    names = short_names(plan.sweep.axes)
+    for trial, point in list(zip(plan.trials, plan.points, strict=True))[:LISTED_TRIALS]:
+        kinds = [kind for kind in KINDS if any(to_do.get(stage.id) == kind for stage in trial.stages)]
+        done = all(leaf.id in plan.done for leaf in leaves(trial))
+        state = "done" if done else f"to do: {', '.join(kinds)}" if kinds else "not to do"
+        yield f"  {trial.id}  {words(point, names)}  {state}"
+    if len(plan.trials) > LISTED_TRIALS:
+        yield f"  … and {len(plan.trials) - LISTED_TRIALS} more (--plan --json lists all)"
+
+
+def say(text: str) -> None:
+    """Print lines; on a terminal, those that are wider go on below, indented."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(_folded(line, width) for line in text.splitlines())
+    print(text, flush=True)
+
+
+def _folded(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    wrapped = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return "\n".join(wrapped) if len(line) > width else line
 
 
 def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None) -> Iterator[str]:
@@ -79,21 +103,25 @@ def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None)
     told = f"{cost.earlier} earlier stage{'s' * (cost.earlier != 1)} on {cost.hardware}"
     rest = f"; unknown for {unknown}" if unknown else ""
     total = sum(cost.seconds.values())
-    yield f"time: about {clock(total)} of one device ({total / 3600:.2g} hours: {parts}), from {told}{rest}"
+    yield f"time: about {clock(total)} of one device ({parts}), from {told}{rest}"
 
 
-def display(plan: Callable[[], Plan], store: Store, *, as_json: bool) -> AbstractContextManager[Display]:
+def display(
+    plan: Callable[[], Plan], store: Store, *, as_json: bool, starts: str = ""
+) -> AbstractContextManager[Display]:
     """The display that suits the output: a live table on a terminal, lines elsewhere, or JSON lines.
 
     Args:
         plan: gives the plan as it is now; a search's grows.
         store: where the results are.
         as_json: whether JSON lines are wanted.
+        starts: what is waited for until the first unit of work starts.
     """
     if as_json:
         return _json()
     console = Console()
-    return _live(Tally(plan, store), console) if console.is_terminal else _lines(Tally(plan, store))
+    tally = Tally(plan, store, starts)
+    return _live(tally, console) if console.is_terminal else _lines(tally)
 
 
 @contextmanager
@@ -124,8 +152,8 @@ def _lines(tally: Tally) -> Iterator[Display]:
             if event.kind == "progress":
                 return
             about = tally.about(event.work)
-            took = f"in {clock(time.monotonic() - running.since)}" if running and event.kind == "done" else ""
-            words = [f"{_word(event):<7}", event.work.id, about, took]
+            lasted = f"in {took(time.monotonic() - running.since)}" if running and event.kind == "done" else ""
+            words = [f"{_word(event):<7}", event.work.id, about, lasted]
             reason = f": {event.failure}" if event.failure else ""
             print(" ".join(filter(None, words)) + reason, flush=True)
 
@@ -173,34 +201,10 @@ def _live(tally: Tally, console: Console) -> Iterator[Display]:
         yield show
 
 
-def result_table(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> None:
-    """Print each trial with its axes, the headline metrics, and what a search looks for; where it is not done, why."""
-    names = list(dict.fromkeys([*HEADLINES, *(metric.name for metric in plan.sweep.metrics)]))
-    kinds = {MEASURES[name].kind for name in names}
-    table = Table(box=None, pad_edge=False)
-    for column in ("trial", *plan.sweep.axes, *map(heading, names), "state"):
-        table.add_column(column, overflow="fold")
-    rows = list(zip(plan.trials, plan.points, outcomes, strict=True))
-    done = store.done()
-
-    def summary(stage: Stage) -> Summary | None:
-        # Unchecked: the tables compared the files a moment ago.
-        return store.summary(stage.id, checked=False) if stage.kind in kinds and stage.id in done else None
-
-    for trial, point, outcome in rows[:ROWS]:
-        measured = measured_of(trial, summary)
-        values = [f"{measured[name]:.2f}" if name in measured else "" for name in names]
-        axes = [point_text({axis: point[axis]}, keys=False) if axis in point else "" for axis in plan.sweep.axes]
-        table.add_row(trial.id, *axes, *values, outcome.status)
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
-    if len(rows) > ROWS:
-        print(f"… and {len(rows) - ROWS} more trials, in trials.parquet")
-
-
 def curve_lines(plan: Plan, sentences: Mapping[str, str]) -> None:
     """Print what each trial's curve over θ says."""
     rows = [(trial.id, point) for trial, point in zip(plan.trials, plan.points, strict=True) if trial.id in sentences]
     for trial_id, point in rows[:LISTED_TRIALS]:
-        print(f"{point_text(point) or trial_id}: {sentences[trial_id]}")
+        print(f"{words(point, short_names(plan.sweep.axes)) or trial_id}: {sentences[trial_id]}")
     if len(rows) > LISTED_TRIALS:
         print(f"… and {len(rows) - LISTED_TRIALS} more curves, in curves.parquet")

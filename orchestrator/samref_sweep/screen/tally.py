@@ -12,9 +12,11 @@ from typing import Any
 
 from samref.measures import MEASURES, measured
 from samref.stage import Kind
+from samref.trial import Trial
+from samref_sweep.planning.configurations import best, common, configurations, goal, mean_text, words
 from samref_sweep.planning.plan import Count, Plan, leaves
 from samref_sweep.planning.work import KINDS, Event, Work
-from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
 WORDS: Mapping[Kind, str] = {
@@ -35,17 +37,21 @@ def plural(kind: Kind, count: int) -> str:
     return WORDS[kind] + "s" * (count != 1)
 
 
-def point_text(point: Mapping[str, Any], *, keys: bool = True) -> str:
-    """`train.gamma=0.9  evaluate.theta=1.1`"""
-    texts = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in point.items()}
-    return "  ".join(f"{key}={text}" if keys else text for key, text in texts.items())
-
-
 def clock(seconds: float) -> str:
     """`3:05`, `12:03:05`"""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def until(left: float) -> str:
+    """The time that is left; `?` where an estimate is exceeded."""
+    return clock(left) if left > -1 else "?"
+
+
+def took(seconds: float) -> str:
+    """`0.4 s`, `4:30`"""
+    return f"{seconds:.1f} s" if seconds < 10 else clock(seconds)
 
 
 @dataclass
@@ -73,18 +79,18 @@ class Running:
         return (self.last[1] - self.first[1]) / max(1e-9, self.last[0] - self.first[0])
 
     def left(self) -> float | None:
-        """Seconds to its end, if it goes on at this rate."""
+        """Seconds to its end, if it goes on at this rate; less than none where it should have ended."""
         rate, total = self.rate(), self.metrics.get("total")
         if not rate or not total:
             return None
-        return max(0.0, (total - self.last[1]) / rate - (time.monotonic() - self.last[0]))
+        return (total - self.last[1]) / rate - (time.monotonic() - self.last[0])
 
     def cells(self) -> tuple[str, str, str, str]:
         """Step of all, rate and time left, what it reports of itself, and its time."""
         step, total = self.metrics.get("step"), self.metrics.get("total")
         steps = f"{step:g}/{total:g}" if step is not None and total else ""
         rate, left = self.rate(), self.left()
-        speed = f"{rate:.3g}/s" + (f", {clock(left)} left" if left is not None else "") if rate else ""
+        speed = f"{rate:.3g}/s" + (f", {until(left)} left" if left is not None else "") if rate else ""
         told = [f"{name} {value:.4g}" for name, value in self.metrics.items() if name not in ("step", "total")]
         return steps, speed, told[0] if told else "", clock(time.monotonic() - self.since)
 
@@ -92,8 +98,10 @@ class Running:
 class Tally:
     """Counts what happened so far, and keeps what runs now: displays write what it says."""
 
-    def __init__(self, plan: Callable[[], Plan], store: Store) -> None:
+    def __init__(self, plan: Callable[[], Plan], store: Store, starts: str = "") -> None:
         self._current = plan
+        self._starts = starts
+        """What is waited for until the first unit of work starts."""
         self._store = store
         self._began = time.monotonic()
         self._seconds: defaultdict[Kind, list[float]] = defaultdict(list)
@@ -101,17 +109,18 @@ class Tally:
         self._failed: Counter[Kind] = Counter()
         self._most_running = 1
         self._lacking: dict[str, set[str]] = {}  # trial → leaves that are not done
-        self._best: tuple[float, str] | None = None
+        self._values: dict[str, float] = {}  # stage → what it measured of the metric that the sweep looks for
+        self._best: str | None = None
         self.running: dict[str, Running] = {}
         self._follow()
         for stage_id in set(self._leaf_of) & self._plan.done:
-            self._note_best(stage_id)
+            self._note(stage_id)
 
     def add(self, event: Event) -> None:
         """Count one event."""
         if self._current() is not self._plan:
             self._follow()
-        work = event.work
+        work, self._starts = event.work, ""
         if event.kind == "started":
             self.running[work.id] = Running(work)
             self._most_running = max(self._most_running, len(self.running))
@@ -131,8 +140,7 @@ class Tally:
         return self._common([point for stage in work.stages for point in self._needed_by.get(stage.id, ())])
 
     def _common(self, points: Sequence[Mapping[str, Any]]) -> str:
-        first = points[0] if points else {}
-        return point_text({key: value for key, value in first.items() if all(p.get(key) == value for p in points)})
+        return words(common(points), self._names)
 
     def head(self) -> str:
         """One line: trials done of all, time, time left, and the best."""
@@ -141,12 +149,12 @@ class Tally:
             total = max(total, wanted.trials * (len(wanted.space.seeds.rows) if wanted.space.seeds else 1))
         parts = [f"{self._plan.sweep.name}: {done} of {total} trials done"]
         parts.append(clock(time.monotonic() - self._began))
+        parts += [self._starts] if self._starts else []
         # What a search will suggest is not in its plan yet.
-        if done < total == len(self._lacking) and (left := self._left()):
-            parts.append(f"about {clock(left)} left")
-        if self._best:
-            value, where = self._best
-            parts.append(f"best {heading(self._metric.name)} {value:.4g}" + (f" ({where})" if where else ""))
+        if done < total == len(self._lacking) and (left := self._left()) is not None:
+            parts.append(f"about {until(left)} left" if left > -1 else "? left")
+        if best := self._best_text():
+            parts.append(best)
         return " · ".join(parts)
 
     def kind_rows(self) -> Iterator[tuple[Kind, str, str, str, str, str]]:
@@ -156,7 +164,7 @@ class Tally:
             finished, failed = self._finished[kind], self._failed[kind]
             to_do = max(0, count.to_do - finished - failed - running)
             seconds = self._seconds[kind]
-            each = f"{mean(seconds):.2g} s" if seconds else ""
+            each = took(mean(seconds)) if seconds else ""
             yield kind, str(count.done + finished), str(running or ""), str(to_do or ""), str(failed or ""), each
 
     def running_rows(self, limit: int | None = None) -> Iterator[tuple[str, ...]]:
@@ -166,16 +174,15 @@ class Tally:
         if limit is not None and len(self.running) > limit:
             yield f"… and {len(self.running) - limit} more", "", "", "", "", ""
 
-    @property
-    def _metric(self) -> Metric:
-        return next(iter(self._plan.sweep.metrics), Metric(name="noc_at_90"))
-
     def _follow(self) -> None:
         """Take over the plan; a search's has more trials each time."""
         self._plan = self._current()
         self._counts: Mapping[Kind, Count] = self._plan.counts()
         self._needed_by: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         self._leaf_of: defaultdict[str, list[str]] = defaultdict(list)
+        self._names = short_names(self._plan.sweep.axes)
+        self._configurations = configurations(self._plan)
+        self._goal, self._best = goal(self._plan), None
         done = self._store.done()
         for trial, point in zip(self._plan.trials, self._plan.points, strict=True):
             for stage in trial.stages:
@@ -189,17 +196,35 @@ class Tally:
         for stage in work.stages:
             for trial_id in self._leaf_of.get(stage.id, ()):
                 self._lacking[trial_id].discard(stage.id)
-            self._note_best(stage.id)
+            self._note(stage.id)
 
-    def _note_best(self, stage_id: str) -> None:
+    def _note(self, stage_id: str) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             # Unchecked: the tables compare the files' hashes, and ten thousand of them take a while.
-            value = measured(self._store.summary(stage_id, checked=False)).get(self._metric.name)
-            if value is not None and (self._best is None or self._metric.better(value, self._best[0])):
-                self._best = (value, self._common(self._needed_by[stage_id]))
+            value = measured(self._store.summary(stage_id, checked=False)).get(self._goal.name)
+            if value is not None:
+                self._values[stage_id], self._best = value, None
+
+    def _best_text(self) -> str:
+        """The best mean of a configuration so far; empty while none is measured."""
+        if self._best is None:
+            kind, name = MEASURES[self._goal.name].kind, self._goal.name
+
+            def value(trial: Trial) -> dict[str, float]:
+                stage = trial.stage(kind)
+                return {name: self._values[stage.id]} if stage and stage.id in self._values else {}
+
+            found = best(self._configurations, self._goal, value)
+            self._best = ""
+            if found:
+                where = ", ".join(filter(None, [words(found[0].values, self._names), f"n = {found[1].count}"]))
+                self._best = f"best {heading(name)} {mean_text(found[1])} ({where})"
+        return self._best
 
     def _left(self) -> float | None:
-        """Seconds to the end; None while the time of one kind that is to do is not known yet."""
+        """Seconds to the end; None while the time of one kind that is to do is not known yet, and less than none where
+        something runs for longer than was expected.
+        """
         to_do = Counter(work.kind for work in self._plan.works)
         seconds, longest = 0.0, 0.0
         for kind in KINDS:
@@ -215,7 +240,9 @@ class Tally:
                 if left is None:
                     if own is None:
                         return None
-                    left = max(0.0, own - (time.monotonic() - each.since))
-                seconds += left
+                    left = own - (time.monotonic() - each.since)
+                if left <= -1:
+                    return left
+                seconds += max(0.0, left)
                 longest = max(longest, left)
         return max(seconds / self._most_running, longest)

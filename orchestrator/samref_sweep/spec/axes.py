@@ -110,10 +110,9 @@ class Dimension:
     """For a single setting."""
     when: Condition = field(default_factory=dict)
 
-    @property
-    def text(self) -> str:
-        """`3 model.backbone+model.refiner`"""
-        name = "+".join(self.keys)
+    def text(self, names: Mapping[str, str]) -> str:
+        """`3 backbone+refiner`, by the settings' short names."""
+        name = "+".join(names.get(key, key) for key in self.keys)
         if self.range:
             return f"{name} {self.range.low:g}…{self.range.high:g}"
         return f"{len(self.rows)} {name}"

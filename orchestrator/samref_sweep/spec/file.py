@@ -13,7 +13,7 @@ from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.metric import Metrics
 from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry, SeedsUntil
-from samref_sweep.spec.settings import Keys, model_in
+from samref_sweep.spec.settings import Keys, meant, model_in
 from samref_sweep.spec.yaml_text import parse
 
 
@@ -95,7 +95,7 @@ def one_layer(content: Any, place: str) -> SweepFile:
     for key in content:
         if key not in fields:
             raise SpecError(
-                f"{place}: {key} is not a key of a sweep file.{did_you_mean(str(key), list(fields))} "
+                f"{place}: {key} is not a key of a sweep file.{meant(str(key), list(fields))} "
                 f"The keys are: {', '.join(fields)}"
             )
     # `parameters:` with nothing below it

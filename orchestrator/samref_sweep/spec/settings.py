@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,14 +38,20 @@ def setting(key: str, place: str) -> FieldInfo:
         if name not in part.model_fields:
             known = list(part.model_fields)
             raise SpecError(
-                f"{place}: {key} is not a setting.{did_you_mean(name, known)} "
-                f"{above or 'A trial'} has: {', '.join(known)}"
+                f"{place}: {key} is not a setting.{meant(name, known)} {above or 'A trial'} has: {', '.join(known)}"
             )
         field = part.model_fields[name]
         part = part_of(field)
         above = f"{above}.{name}" if above else name
     assert field is not None
     return field
+
+
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """`evaluate.theta` as `theta`; an axis whose last word another one has keeps its whole name."""
+    axes = list(axes)
+    last = [axis.rpartition(".")[2] for axis in axes]
+    return {axis: word if last.count(word) == 1 else axis for axis, word in zip(axes, last, strict=True)}
 
 
 def takes_several(field: FieldInfo, value: Any) -> bool:
@@ -58,6 +64,22 @@ def options(annotation: Any) -> tuple[Any, ...]:
     """The types that an annotation allows."""
     union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     return typing.get_args(annotation) if union else (annotation,)
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """` Did you mean evaluate.theta?`: the settings whose last word this is, or else the nearest known name."""
+    whole = " or ".join(key for key in _dotted(TrialConfig) if key.rpartition(".")[2] == name)
+    return f" Did you mean {whole}?" if whole else did_you_mean(name, known)
+
+
+def _dotted(part: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every setting by its whole name; of a training before a training, none."""
+    for name, field in reversed(part.model_fields.items()):  # the evaluation's first: they cost least
+        inner = part_of(field)
+        if inner is None:
+            yield f"{above}{name}"
+        elif inner is not part:
+            yield from _dotted(inner, f"{above}{name}.")
 
 
 def part_of(field: FieldInfo) -> type[BaseModel] | None:

@@ -15,7 +15,7 @@ from samref.config import TrialConfig
 from samref.stage import canonical
 from samref_sweep.errors import SpecError, pydantic_message
 from samref_sweep.spec.axes import Condition, Dimension, copy_tree, matches, put, value_at
-from samref_sweep.spec.settings import check_names
+from samref_sweep.spec.settings import check_names, short_names
 
 SEEDS = "seeds"
 MISSES = 1000
@@ -47,7 +47,8 @@ class Space:
         ordered = sorted(self.dimensions.items(), key=lambda item: item[0] == SEEDS)
         applied = [dimension for _, dimension in ordered if used.intersection(dimension.keys)]
         axes = {key: values for dimension in applied for key, values in dimension.axes().items()}
-        return axes, " × ".join(dimension.text for dimension in applied)
+        names = short_names(axes)
+        return axes, " × ".join(dimension.text(names) for dimension in applied)
 
     def points(self) -> Iterator[Point]:
         """Every combination of the axes' values, the last axis fastest; an axis whose condition fails is left out."""

@@ -20,7 +20,7 @@ from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
 from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler, SeedsUntil
-from samref_sweep.spec.settings import part_of, setting
+from samref_sweep.spec.settings import meant, part_of, setting
 from samref_sweep.spec.space import SEEDS, Space
 from samref_sweep.spec.yaml_text import parse
 
@@ -219,7 +219,7 @@ def _override(text: str, layers: Layers, merged: dict[str, Any]) -> None:
     if first not in SweepFile.model_fields and first not in TrialConfig.model_fields:
         known = [*TrialConfig.model_fields, *SweepFile.model_fields]
         raise SpecError(
-            f"{place}: {first} is neither a setting nor a key of a sweep file.{did_you_mean(first, known)} "
+            f"{place}: {first} is neither a setting nor a key of a sweep file.{meant(first, known)} "
             f"There are: {', '.join(known)}"
         )
     if first in SweepFile.model_fields:

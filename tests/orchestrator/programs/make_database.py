@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-from samref_sweep.record.mlflow_runs import _make_database
+from samref_sweep.record.mlflow_client import make_database
 
-_make_database(Path(sys.argv[1]))
+make_database(Path(sys.argv[1]))
