@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.store.folder import FolderStore
 
 NewDatabase = Callable[[Path], None]
@@ -72,15 +73,30 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert said.splitlines()[-1] == "complete {}", said
 
 
+@pytest.fixture(scope="module")
+def undisturbed(cluster: str, tmp_path_factory: pytest.TempPathFactory, new_database: NewDatabase) -> Path:
+    """A store whose sweep two drivers did at once, neither of them killed."""
+    root = tmp_path_factory.mktemp("drivers") / "undisturbed"
+    new_database(root / "mlflow.db")
+    drivers = [drive(root, cluster) for _ in range(2)]
+    for driver in drivers:
+        finish(driver)
+    return root
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_store_do_every_stage_once(undisturbed: Path) -> None:
+    attempts = {path.name: path.stat().st_size for path in (undisturbed / "attempts").iterdir()}
+    assert attempts == dict.fromkeys(FolderStore(undisturbed).done(), 1)
+
+
 @pytest.mark.slow
 def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(
-    cluster: str, tmp_path: Path, new_database: NewDatabase
+    cluster: str, undisturbed: Path, tmp_path: Path, new_database: NewDatabase
 ) -> None:
     root = tmp_path / "killed"
-    for place in ("killed", "undisturbed"):  # a kill while MLflow makes it is in test_track_server.py
-        new_database(tmp_path / place / "mlflow.db")
+    new_database(root / "mlflow.db")  # a kill while MLflow makes it is in test_track_server.py
     following = drive(root, cluster)
-    finish(drive(tmp_path / "undisturbed", cluster))
     moments = random.Random(5)
     seen: dict[str, int] = {}
     fresh = []
@@ -106,8 +122,8 @@ def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(
     store = FolderStore(root)
     assert not (root / "repeated").exists()
     assert seen.items() <= {path.name: path.stat().st_ino for path in store.stages.iterdir()}.items()
-    tables = sorted((tmp_path / "undisturbed" / "results").glob("*.parquet"))
-    assert len(tables) == 6
+    tables = sorted((undisturbed / "results").glob("*.parquet"))
+    assert {table.stem for table in tables} == SCHEMAS.keys()
     for table in tables:
         assert pq.read_table(root / "results" / table.name).equals(pq.read_table(table)), table.name
 
@@ -118,13 +134,3 @@ def test_a_driver_killed_at_five_moments_ends_like_one_that_was_not(
     trials = pq.read_table(root / "results" / "trials.parquet")["trial"].to_pylist()
     assert logged == sorted(["", *trainings, *trials])
     assert {run.info.status for run in runs} == {"FINISHED"}
-
-
-@pytest.mark.slow
-def test_two_drivers_on_one_store_do_every_stage_once(cluster: str, tmp_path: Path, new_database: NewDatabase) -> None:
-    new_database(tmp_path / "mlflow.db")
-    drivers = [drive(tmp_path, cluster) for _ in range(2)]
-    for driver in drivers:
-        finish(driver)
-    attempts = {path.name: path.stat().st_size for path in (tmp_path / "attempts").iterdir()}
-    assert attempts == dict.fromkeys(FolderStore(tmp_path).done(), 1)
