@@ -14,7 +14,6 @@ import PIL.Image
 import pytest
 
 from samref.data import DataError, Dataset, check, open_dataset
-from samref_dashboards.photographs import find, photograph, truth
 
 HEIGHT, WIDTH = 24, 32
 
@@ -123,14 +122,7 @@ def test_mutated_images_and_masks(tmp_path: Path, seed: int) -> None:
         dataset_name = f"folder:own{options}"
         found = outcome(lambda name=dataset_name: open_dataset(name, split="val", data_root=tmp_path))  # type: ignore[misc]
         ends[isinstance(found, str)] += 1
-        here = find(tmp_path, dataset_name)
-        pixels, shown = photograph(here, dataset_name, "a"), truth(here, dataset_name, "a")
-        if not isinstance(found, str):
-            # The page shows the very pixels of the evaluation.
-            assert np.array_equal(pixels, found.image(found.samples[0].image_key))
-            if len(found.samples) == 1:
-                assert np.array_equal(shown, found.truth(found.samples[0].key) == 1)
-        else:
+        if isinstance(found, str):
             assert "own" in found
     assert min(ends.values()) > 1
 
