@@ -246,6 +246,8 @@ class EvaluateConfig(Part):
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
     precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
     """Arithmetic of the clicks: decoder and refiner."""
+    threshold: Annotated[Number | None, Field(gt=0, lt=1), Added(as_before=None)] = None
+    """Probability above which a pixel belongs to the object; null: the backbone's own (0.5; SegNext's 0.49)."""
     seed: Whole = Field(0, ge=0)
     """Seed of the clicks, where the clicker draws them; one stream of chance for each sample and click."""
     photographs: Annotated[bool, Added(as_before=True)] = True

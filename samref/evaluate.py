@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,8 @@ def evaluate(
     network = weights.build_model(
         model, runtime, weights=inputs.get("weights"), encoder=False, precision=config.precision
     )
+    if config.threshold is not None:
+        network.backbone.threshold = math.log(config.threshold / (1 - config.threshold))
     embeddings = Embeddings(inputs["embeddings"])
     dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
     _load_compiled(runtime.resolve_device())  # before the clock runs

@@ -60,7 +60,7 @@ def protocol(
         "stop_at": "none" if evaluate.stop_at is None else evaluate.stop_at,
         "multimask": model.multimask,
         "resize": "stretch",
-        "threshold": 0.49 if model.backbone.startswith("segnext_") else 0.5,
+        "threshold": evaluate.threshold or (0.49 if model.backbone.startswith("segnext_") else 0.5),
         "ignored": _IGNORED.get(family, "none"),
         "failures": "NoC = most_clicks",
         "precision": f"{model.precision}, {evaluate.precision}",

@@ -199,6 +199,21 @@ def assert_masks_are_the_last_ones(out, num_kept):
         assert np.float32(iou(dataset.truth(keys[sample]), mask)) == last
 
 
+def test_a_threshold_is_a_setting_and_null_is_the_backbones_own(runner, evaluated):
+    planned = {
+        threshold: runner.build(model=SUSPICIOUS, evaluate={"theta": 1.1, "max_clicks": 1, "threshold": threshold})
+        for threshold in (None, 0.5, 0.02)
+    }
+    masks = {}
+    for threshold, trial in planned.items():
+        (out,) = runner.run_stages([trial.stage("evaluate")], root=runner.root / f"threshold {threshold}")
+        masks[threshold] = masks_of(out)
+    assert len({trial.stage("evaluate").id for trial in planned.values()}) == 3
+    assert all(np.array_equal(mask, masks[0.5][sample]) for sample, mask in masks[None].items())
+    assert all((mask >= masks[0.5][sample]).all() for sample, mask in masks[0.02].items())
+    assert sum(mask.sum() for mask in masks[0.02].values()) > sum(mask.sum() for mask in masks[0.5].values())
+
+
 def test_the_masks_that_are_kept_have_the_last_iou(evaluated):
     for out in evaluated[1]:
         assert_masks_are_the_last_ones(out, 5)

@@ -19,6 +19,7 @@ def test_what_changes_numbers_changes_the_short_name_and_nothing_else_does():
     assert short_hash(made({"backbone": "sam_vit_b", "precision": "tf32", "refiner": "none"})) == same
     others = [
         made(clicker="interformer"),
+        made(threshold=0.6),
         made(max_clicks=10),
         made(data="grabcut"),
         made({"multimask": "always"}),
