@@ -6,17 +6,28 @@ bf16 is kept as the uint16 of its bits, which numpy can name.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 _SHARD_BYTES = 1 << 30
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
+
+
+def _new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """An array in a new file, whose disk is taken now (OSError): where there is none, writing to memory is a SIGBUS."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file, contextlib.suppress(AttributeError):  # not on macOS
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 class EmbeddingWriter:
@@ -34,11 +45,10 @@ class EmbeddingWriter:
             rows = max(1, min(len(image_keys), _SHARD_BYTES // bytes_per_image))
             self._rows[name] = rows
             self._arrays[name] = [
-                np.lib.format.open_memmap(
+                _new_array(
                     folder / f"{name}.{shard}.npy",
-                    mode="w+",
-                    dtype=_NUMPY[precision],
-                    shape=(min(rows, len(image_keys) - start), channels, side, side),
+                    _NUMPY[precision],
+                    (min(rows, len(image_keys) - start), channels, side, side),
                 )
                 for shard, start in enumerate(range(0, len(image_keys), rows))
             ]

@@ -9,15 +9,15 @@ from pathlib import Path
 
 def home() -> Path:
     """The user's home folder; where there is none, as in some containers, the folder of temporary files."""
-    path = _expanded("~")
+    path = expanded("~")
     return path if path.is_absolute() else Path(tempfile.gettempdir())
 
 
 def absolute(path: str) -> Path:
     """A path as this process means it: workers on a cluster have working folders of their own."""
-    return _expanded(path).absolute()
+    return expanded(path).absolute()
 
 
-def _expanded(path: str) -> Path:
-    # Unlike Path's own, this one leaves the ~ of a user who is not known, whom a message then shows.
+def expanded(path: str) -> Path:
+    """A path with its ~ replaced, which no shell does in `--store=~/runs`; that of a user who is not known stays."""
     return Path(os.path.expanduser(path))  # noqa: PTH111

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import duckdb
 
+from samref.command_line import command
 from samref.errors import masked
+from samref.user_paths import expanded
 from samref_dashboards import bundles, claims, explore, exports, html
 from samref_dashboards.content import Content, gather
 from samref_dashboards.fetch import fetch
@@ -69,11 +71,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
     made.add_argument("results", nargs="+", metavar="RESULTS", help="folder that samref-sweep wrote, or s3://…")
-    made.add_argument("--out", type=Path, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
+    made.add_argument("--out", type=expanded, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
     made.add_argument("--no-open", action="store_true", help="write the page, open no browser")
     what = made.add_mutually_exclusive_group()
     what.add_argument(
-        "--tables", type=Path, metavar="DIR", help="write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
+        "--tables", type=expanded, metavar="DIR", help="write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
     )
     made.add_argument(
         "--baseline",
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--published",
-        type=Path,
+        type=expanded,
         metavar="FILE",
         action="append",
         default=[],
@@ -94,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="with --claims: say it as JSON")
     what.add_argument(
         "--claims",
-        type=Path,
+        type=expanded,
         metavar="FILE",
         action="append",
         help="judge the claims of a YAML file: exit code 0 all pass, 1 one fails, 3 not all could be compared",
@@ -104,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parser().parse_args(arguments)
@@ -140,7 +143,7 @@ def _here(options: argparse.Namespace, copies: Path) -> list[Path]:
 def _one_here(where: str, copies: Path) -> Path:
     if "://" in where:
         return fetch(where, copies)
-    return bundles.opened(Path(where), copies) if Path(where).suffix == ".zip" else Path(where)
+    return bundles.opened(Path(where), copies) if Path(where).suffix == ".zip" else expanded(where)
 
 
 def _judge_claims(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError, missing, obtain
 from samref.backbones.official import OFFICIAL
+from samref.command_line import BAD_INPUT, command
 from samref.config import ModelConfig, Runtime
 from samref.data.archives import ARCHIVES
 from samref.data.fetch import fetch
@@ -18,8 +19,10 @@ from samref.data.packaging import packaging
 from samref.data.registry import BOTH, FAMILIES, check, family_of, open_dataset
 from samref.data.sample import DataError, Dataset, MissingDataError, Split
 from samref.progress import ProgressLine, readable_size
+from samref.user_paths import expanded
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 what cannot be read or had."""
     options = parser().parse_args(arguments)
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table(root)
     except (DataError, CheckpointError) as error:
         print(f"samref-data: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -52,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--data-root",
-        type=Path,
+        type=expanded,
         metavar="DIR",
         default=argparse.SUPPRESS,
         help="folder of the datasets (default: data)",

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,6 +186,19 @@ def test_a_trial_of_its_json_is_run_once_and_what_is_missing_is_one_line(
     assert "data/DAVIS: no such folder" in line
 
 
+@pytest.mark.slow
+def test_a_trial_that_is_told_to_end_saves_a_checkpoint(folder: Path) -> None:
+    code = "import sys; from samref_sweep.cli import trial_main; sys.exit(trial_main(sys.argv[1:]))"
+    many = ("--set", "train.steps=100000", "--set", "evaluate.theta=1.1", "--device", "cpu")
+    process = subprocess.Popen([sys.executable, "-c", code, "small.yaml", *many], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any(line.startswith("started train") for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 130
+    assert list(Path("runs").glob("scratch/train-*/step-*"))
+
+
 def test_the_trials_of_a_sweep_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trial_main(["small.yaml"]) == 0
     said = capsys.readouterr()
@@ -248,9 +262,12 @@ def test_a_sweep_equals_one_trial_after_the_other_and_grows(folder: Path, sweep:
         ):
             assert all(np.array_equal(alone[name], together[name], equal_nan=True) for name in together.files)
 
-    # One more θ is one evaluation.
+    # One more θ is one evaluation; one that was damaged meanwhile, which only the tables read, is made anew.
+    with Path(f"runs/stages/{rows('trials')[0]['stage_evaluate']}/clicks.npz").open("r+b") as file:
+        file.write(b"damaged")
     assert "3 evaluations: 2 done, 1 to do" in sweep("--set", "evaluate.theta=[1.05, 1.2, 1.5]")
-    assert len(rows("trials")) == 3
+    assert [row["status"] for row in rows("trials")] == ["done"] * 3
+    assert len(rows("clicks")) == 3 * 2 * 3
     assert len(list(Path("runs/stages").iterdir())) == len(after) + 1
 
 

@@ -302,6 +302,17 @@ def test_two_that_find_the_same_damage_make_it_anew_once(store: Store) -> None:
     assert table.do_all() == ["train", "evaluate", "evaluate"]
 
 
+def test_a_budget_counts_what_is_damaged_as_not_made(store: Store) -> None:
+    for work in one_trial(store).works:
+        if work.kind != "evaluate":
+            make(work, store)
+    planned = one_trial(store)
+    for stage_id in store.done():
+        (store.open(stage_id) / "summary.json").write_text("{}")
+    planned = replace(planned, sweep=replace(planned.sweep, budget=Budget(gpu_hours=1, trial_hours=1)))
+    assert Table(planned, store).start().work.kind == "evaluate"
+
+
 # Interruption and budgets
 
 

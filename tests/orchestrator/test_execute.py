@@ -1,5 +1,6 @@
 """Real Ray, toy stages: order, failures, resuming, lost workers, interruption."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 from toys import run_toys, toy_plan, write_toy_stage
 
@@ -63,15 +65,17 @@ def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missin
 
 
 DRIVER = """
-import sys, time
+import importlib.util, sys, threading, time
 from pathlib import Path
 from toys import toy_plan, write_toy_stage
 from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.ray.tuner import execute
+from samref_sweep.execution.signals import ends_in_order
 from samref_sweep.store.folder import FolderStore
 
 def slow(job, report):
+    assert importlib.util.find_spec("lies_beside") is None  # as the driver, which finds nothing in its working folder
     # Of the two evaluations that run at once, the first hangs and the other reports.
     if job.stages[0].kind == "evaluate":
         try:
@@ -89,33 +93,51 @@ def slow(job, report):
 
 store = FolderStore(Path(sys.argv[1]))
 show = lambda event: print(event.kind, event.work.kind, flush=True)
-result = execute(toy_plan(store), store, runtime=Runtime(), on_event=show, runner=slow)
+interrupted = threading.Event()
+with ends_in_order(interrupted.set):
+    result = execute(toy_plan(store), store, runtime=Runtime(), on_event=show, runner=slow, interrupted=interrupted)
 print("interrupted" if result.interrupted else "complete", result.failures, flush=True)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_ctrl_c_ends_what_runs_in_order_and_keeps_what_is_done(store: Store) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_all_processes_get_ends_what_runs_in_order_and_leaves_none(
+    store: Store, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a batch system's SIGTERM; and SIGKILL to all but the driver: a cluster that is gone."""
+    (tmp_path / "lies_beside.py").touch()
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(store.root)],
+        [sys.executable, "-P", "-c", DRIVER, str(store.root)],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     assert process.stdout is not None
     said = (line for line in process.stdout if line in ("started evaluate\n", "progress evaluate\n"))
     seen = {"started": 0, "progress": 0}
     while seen["started"] < 2 or not seen["progress"]:
         seen[next(said).split()[0]] += 1
-    os.killpg(process.pid, signal.SIGINT)  # all processes of a terminal get it
+    others = psutil.Process(process.pid).children(recursive=True)
+    for each in others:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(number)
+    if number != signal.SIGKILL:
+        process.send_signal(number)
     began = time.monotonic()
-    rest, errors = process.communicate(timeout=40)
-    print(f"ended {time.monotonic() - began:.1f} s after Ctrl-C")
-    assert rest.splitlines()[-1] == "interrupted {}", rest + errors
-    assert "stopping: what runs keeps its progress and ends within seconds" in errors
+    rest, errors = process.communicate(timeout=60)
+    print(f"ended {time.monotonic() - began:.1f} s after {number.name}")
+    _, alive = psutil.wait_procs(others, timeout=5)
+    assert not alive
+    assert rest.splitlines()[-1:] == ["interrupted {}"], (process.returncode, rest, errors)
     assert [work.kind for work in toy_plan(store).works] == ["evaluate", "evaluate"]
+    if number == signal.SIGKILL:
+        assert process.returncode == 130
+        return
+    assert process.returncode == 0
+    assert "stopping: what runs keeps its progress and ends within seconds" in errors
     assert not store.failures.all()
     (kept,) = [path.read_text() for path in (store.root / "scratch").rglob("progress")]
     assert kept.isdigit()

@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,16 +182,6 @@ def test_memory_that_is_not_there_is_told_apart(allocate: Callable[[int], object
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         exhaust_memory(allocate)
     assert classify(caught.value) == kind
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def write_much(job: Job, report: Report) -> None:

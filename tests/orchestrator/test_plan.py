@@ -1,13 +1,18 @@
 """The plan: what trials share, and that only what is missing is done."""
 
+import resource
 from pathlib import Path
 
-from toys import NamedContents, toy_sweep
+from toys import NamedContents, toy_sweep, write_toy_stage
 
+from samref.config import Runtime
 from samref.stage import canonical
 from samref_sweep.execution.queue import Queue
+from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.planning.work import TOGETHER
+from samref_sweep.store.store import Store
 
 
 def make(done: frozenset[str] = frozenset(), **sweep: object) -> Plan:
@@ -27,6 +32,20 @@ def test_trials_share_stages_and_theta_shares_one_unit_of_work() -> None:
     assert sorted(kinds(planned)) == [
         ("embed", 1), ("embed", 1), ("evaluate", 3), ("evaluate", 3), ("profile", 1), ("train", 1), ("train", 1),
     ]  # fmt: skip
+
+
+def test_what_runs_in_one_go_is_done_with_a_few_open_files(store: Store) -> None:
+    planned = plan(toy_sweep(gammas=(0.6,), thetas=[1 + step / 1000 for step in range(100)]), NamedContents(), ())
+    evaluations = [len(work.stages) for work in planned.works if work.kind == "evaluate"]
+    assert evaluations == [TOGETHER, 100 - TOGETHER]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 150, hard))
+    try:
+        for work in planned.works[:5]:
+            perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(store.done()) == 4 + TOGETHER
 
 
 def test_work_stands_after_what_it_needs() -> None:
@@ -95,7 +114,7 @@ def test_ten_thousand_trials_are_planned() -> None:
     thetas = [1 + number / 100 for number in range(100)]
     sweep = toy_sweep(gammas, thetas)
     planned = plan(sweep, NamedContents(), ())
-    assert (len(planned.trials), len(planned.works)) == (10_000, 203)
+    assert (len(planned.trials), len(planned.works)) == (10_000, 303)
     # How long it takes: benchmarks/plan.py.
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,13 @@ from samref_sweep.store.store import Store
 @pytest.fixture
 def tables(finished: tuple[Plan, Store], tmp_path: Path) -> Path:
     planned, store = finished
-    results.write(planned, store, {}, tmp_path / "results", "samref-sweep toy.yaml --mlflow http://ann:pa55@host")
+    results.write(
+        planned,
+        store,
+        {},
+        tmp_path / "results",
+        "samref-sweep toy.yaml --mlflow http://ann:pa55@host --data-root caf\udce9",
+    )
     return tmp_path / "results"
 
 
@@ -107,7 +114,7 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "purpose": "a toy",
         "file": "toy.yaml",
         "overrides": [],
-        "command": "samref-sweep toy.yaml --mlflow http://ann:***@host",
+        "command": "samref-sweep toy.yaml --mlflow http://ann:***@host --data-root caf?",
         "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
         "planned": 4,
         "other_code": None,
@@ -241,3 +248,15 @@ def test_weights_are_random_until_a_training_changes_the_encoder() -> None:
     trained = build(toy_sweep(freeze_backbone=False).configs[0], NamedContents())
     official = build(TrialConfig(), NamedContents())
     assert [rows.random_weights(trial) for trial in (frozen, trained, official)] == [True, False, False]
+
+
+def test_a_full_disk_leaves_the_tables_as_they_were(finished: tuple[Plan, Store], small_disk: Path) -> None:
+    planned, store = finished
+    folder = small_disk / "results"
+    results.write(planned, store, {}, folder, "the first time")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    left = shutil.disk_usage(small_disk).free
+    (small_disk / "ballast").write_bytes(bytes(left - 2 * 4096 - len(before["trials.parquet"])))
+    with pytest.raises(OSError, match="No space left on device"):
+        results.write(planned, store, {}, folder, "the second time")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -221,6 +221,22 @@ def test_an_error_of_a_combination_names_the_combination(tmp_path: Path) -> None
         read(path)
 
 
+@pytest.mark.parametrize("stem", [".", ".hidden", "-x", " ", "caf\udce9", "a\nb", "字" * 83])
+def test_a_file_whose_name_cannot_name_results_needs_another(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text(BASE)
+    with pytest.raises(SpecError, match="can name no results; give the sweep a name"):
+        read(path)
+    assert read(path, ["name=good"]).name == "good"
+
+
+@pytest.mark.parametrize("stem", ["Anna's θ", 'a "b" %2F', "字" * 60])
+def test_a_sweep_has_the_name_of_its_file(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text(BASE)
+    assert read(path).name == stem
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"no\.yaml: there is no such file"):
         read(tmp_path / "no.yaml")

@@ -13,7 +13,7 @@ from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.journal import Journal
-from samref_sweep.store.opening import existing_store
+from samref_sweep.store.opening import existing_store, open_store
 
 
 def test_a_store_of_version_1_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -86,3 +86,15 @@ def test_a_journal_that_a_kill_cut_anywhere_has_all_whole_entries_and_goes_on(tm
         assert read == entries[: len(read)]
         Journal(path).append({"gamma": 0.125})
         assert Journal(path).read() == [*read, {"gamma": 0.125}]
+
+
+def test_a_path_that_tables_could_not_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"caf\\udce9: this path is not UTF-8"):
+        open_store(f"{tmp_path}/caf\udce9")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_meant_where_no_shell_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/runs").where == str(tmp_path / "runs")
+    assert existing_store("~/runs") is not None

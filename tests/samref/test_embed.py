@@ -59,3 +59,8 @@ def test_features_are_received_for_several_images_at_once(tmp_path, precision):
     read = Embeddings(tmp_path).read(["b", "c", "d", "a"], "cpu")
     for name, value in features.items():
         assert torch.equal(read[name], value[[0, 1, 2, 2]].to(dtype).float())
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written_through_memory(small_disk):
+    with pytest.raises(OSError, match="No space left on device"):  # and not a SIGBUS later
+        EmbeddingWriter(small_disk, list(map(str, range(40))), {"embedding": (64, 64)}, "fp32")

@@ -1,7 +1,7 @@
 """The commands `samref-sweep` and `samref-trial`: they parse, call the driver, and print.
 
-Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 stopped before the end (Ctrl-C, or a
-budget of hours). A user's mistake is one line.
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 74 done but standard output was lost, 130 stopped before the end
+(a signal, or a budget of hours). A user's mistake is one line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError
+from samref.command_line import BAD_INPUT, INTERRUPTED, command
 from samref.data import DataError
 from samref.errors import masked
+from samref.stage import Stopped
 from samref_sweep import driver
 from samref_sweep.cli.bundle import bundle, prune
 from samref_sweep.cli.options import sweep_parser, trial_parser
@@ -37,12 +38,13 @@ from samref_sweep.store.store import Store
 
 PAGE = "dashboard.html"
 """What samref-dashboard calls the page of a results folder."""
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED = 0, 1
 COMMANDS = {"bundle": bundle, "prune": prune}
 """What `samref-sweep` does beside running a sweep file."""
 USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out `samref-sweep`, and give its exit code."""
     first, *others = sys.argv[1:] if arguments is None else arguments or [""]
@@ -52,24 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _one_line_errors(lambda: _sweep(options))
 
 
+@command
 def trial_main(arguments: Sequence[str] | None = None) -> int:
     """Carry out `samref-trial`, and give its exit code."""
     options = trial_parser().parse_args(arguments)
     return _one_line_errors(lambda: _trial(options))
 
 
-def _one_line_errors(command: Callable[[], int]) -> int:
+def _one_line_errors(carry_out: Callable[[], int]) -> int:
     try:
-        return command()
+        return carry_out()
     except USER_ERRORS as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `samref-sweep … --plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -11,7 +11,13 @@ from typing import NoReturn
 import shtab
 
 from samref.errors import masked
+from samref.user_paths import expanded
 from samref_sweep.planning.redo import REDO
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 some trials failed; 2 bad input, or what the machine refuses, in one line; 74 done, but "
+    "standard output could not be written; 130 stopped by a signal or a budget, and the same command goes on."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,7 +39,9 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     )
     add_version(parser)
     shtab.add_argument_to(parser, help="print a shell's completion script")
-    parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
+    parser.add_argument(
+        "--data-root", metavar="DIR", type=expanded, default=Path("data"), help="datasets' folder (data)"
+    )
     parser.add_argument(
         "--redo",
         metavar="KIND",
@@ -54,7 +62,8 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 def sweep_parser() -> argparse.ArgumentParser:
     """The options of `samref-sweep`; the documentation is tested against it."""
     parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
-    parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="the sweep file")
+    parser.epilog = EXIT_CODES
+    parser.add_argument("sweep", metavar="SWEEP.yaml", type=expanded, help="the sweep file")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
     parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages, here or at s3://… (runs)")
     parser.add_argument("--results", metavar="DIR|URI", help="where the tables go (results/SWEEP)")
@@ -83,7 +92,9 @@ class _Schema(argparse.Action):
 def trial_parser() -> argparse.ArgumentParser:
     """The options of `samref-trial`."""
     parser = _common("samref-trial", "Run one trial here and now, without Ray, by the sweep's own code.")
-    parser.add_argument("sweep", metavar="SWEEP.yaml|TRIAL.json", type=Path, help="a sweep file, or a trial's settings")
+    parser.add_argument(
+        "sweep", metavar="SWEEP.yaml|TRIAL.json", type=expanded, help="a sweep file, or a trial's settings"
+    )
     parser.add_argument("--trial", metavar="ID", help="which trial of the sweep; the start of its id is enough")
     parser.add_argument("--out", metavar="DIR|URI", default="runs", help="the store (runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")

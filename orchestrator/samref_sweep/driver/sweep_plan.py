@@ -13,6 +13,7 @@ from samref.config import ModelConfig, Runtime
 from samref.contents import Contents
 from samref.progress import readable_size
 from samref.trial import build
+from samref.user_paths import absolute
 from samref_sweep.errors import SpecError
 from samref_sweep.execution.allotment import this_machine
 from samref_sweep.execution.repetitions import Repetitions, begin
@@ -163,7 +164,7 @@ def plan(
     opened = existing_store(str(store)) if isinstance(store, str | Path) else store
     where = opened.where if opened else str(store)
     # Workers have their own working folders: every path is settled here.
-    runtime = Runtime(data_root=Path(data_root).absolute(), device=device)
+    runtime = Runtime(data_root=absolute(str(data_root)), device=device)
     contents = Contents(runtime, opened.node.fingerprints if opened else None)
     search: Search | Repetitions | None = None
     if sweep.until:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samref.stage import Stopped
 from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
 from samref_sweep.errors import SpecError
 from samref_sweep.execution.dispatch import Ending
+from samref_sweep.execution.signals import ends_in_order
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan
@@ -75,7 +78,8 @@ def run(
 ) -> Result:
     """Run what a plan lacks on Ray, log it to MLflow as it goes, and write the tables of all its trials.
 
-    In the main thread, Ctrl-C ends what runs in order and keeps what is done; a second one ends it at once.
+    In the main thread, Ctrl-C and other signals (`samref_sweep.execution.signals.ENDING`) end what runs in order and
+    keep what is done; another Ctrl-C ends it at once.
 
     Args:
         planned: what `plan` made.
@@ -83,7 +87,7 @@ def run(
         mlflow: MLflow's tracking URI; None: the environment's MLFLOW_TRACKING_URI, or else a SQLite file in the store.
         address: a running Ray cluster; None: one on this machine, for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
-        on_event: called in this thread for everything that happens to a unit of work.
+        on_event: called in one thread, which is not this one, for everything that happens to a unit of work.
         warn: called with a line where MLflow does not answer, which ends no sweep.
         command: what is kept in the tables as the command that made them.
         draw: called with the folder of the tables; the page that it draws there is a file of the sweep's run in MLflow.
@@ -112,10 +116,16 @@ def run(
     from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
 
     tracker = Tracker(planned.grown(), store, uri, warn, live=not planned.complete)
-    with _results_folder(where) as folder, tracker:
-        final, ending = _execute(planned, store, tracker, on_event, address=address, jobs=jobs)
-        failures = {**(remembered or {}), **ending.failures}
-        outcomes = tables.write(final, store, failures, folder, command)
+    interrupted = threading.Event()
+    options = {"address": address, "jobs": jobs, "interrupted": interrupted}
+    with ends_in_order(interrupted.set), _results_folder(where) as folder, tracker:
+        for _ in range(2):
+            final, ending = _execute(planned, store, tracker, on_event, **options)
+            failures, done = {**(remembered or {}), **ending.failures}, store.done()
+            outcomes = tables.write(final, store, failures, folder, command)
+            if ending.interrupted or done <= store.done():
+                break
+            planned = again(planned, store)  # what the tables found damaged is made anew
         draw(folder)
         logged = tracker.close(outcomes, interrupted=ending.interrupted, results=folder)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
@@ -195,16 +205,21 @@ def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda e
         The store, which then has all stages of the plan.
 
     Raises:
+        Stopped: Ctrl-C or another signal asked for it; a training has saved a checkpoint.
         Exception: whatever a stage raises.
     """
     store = planned.store or open_store(planned.where)
     planned = set_aside(planned)
-    for work in planned.plan.works:
-        on_event(Event("started", work))
+    interrupted = threading.Event()
+    with ends_in_order(interrupted.set):
+        for work in planned.plan.works:
+            on_event(Event("started", work))
 
-        def report(step: int, metrics: Mapping[str, float]) -> None:
-            on_event(Event("progress", work, {"step": step, **metrics}))  # noqa: B023  (called before the next work)
+            def report(step: int, metrics: Mapping[str, float]) -> None:
+                on_event(Event("progress", work, {"step": step, **metrics}))  # noqa: B023  (called before the next work)
+                if interrupted.is_set():
+                    raise Stopped
 
-        perform(work, store, runtime=planned.runtime, report=report)
-        on_event(Event("done", work))
+            perform(work, store, runtime=planned.runtime, report=report)
+            on_event(Event("done", work))
     return store

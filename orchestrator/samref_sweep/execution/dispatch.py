@@ -19,7 +19,7 @@ from samref_sweep.execution.queue import Queue
 from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import Request
 from samref_sweep.execution.search import Search
-from samref_sweep.execution.spending import Clock, spent
+from samref_sweep.execution.spending import Clock, sound, spent
 from samref_sweep.failures import REMEMBERED, Failure, FailureKind
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event, Work
@@ -217,7 +217,8 @@ class Dispatcher:
             if stage_id not in needed and self._store.has(stage_id):
                 needed.add(stage_id)
                 left += self._stages[stage_id].needs.values() if stage_id in self._stages else ()
-        return sum(self._store.summary(stage_id).device_seconds for stage_id in needed)
+        done = filter(None, (sound(self._store, stage_id) for stage_id in needed))
+        return sum(each.device_seconds for each in done)
 
     def _judged(
         self, number: int, work: Work, failure: Failure | None, loss: Loss, seconds: float

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from samref.summary import Summary
+from samref_sweep.errors import DamagedError
 from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.policy import Budget
 from samref_sweep.store.store import Store
@@ -85,6 +87,14 @@ def spent(plan: Plan, store: Store, clock: Clock = time.monotonic) -> Spending:
     """What a sweep has spent in earlier runs, from the stages of its plan that the store holds."""
     spending = Spending(plan.sweep.budget, clock=clock)
     if plan.sweep.budget.gpu_hours is not None:
-        done = [store.summary(stage_id) for stage_id in store.done().intersection(plan.stages)]
+        done = filter(None, (sound(store, stage_id) for stage_id in store.done().intersection(plan.stages)))
         spending.gpu_seconds = sum(each.device_seconds for each in done if each.device.startswith("cuda"))
     return spending
+
+
+def sound(store: Store, stage_id: str) -> Summary | None:
+    """A finished stage's summary; None where its files are damaged, so that it is made anew and counted then."""
+    try:
+        return store.summary(stage_id)
+    except DamagedError:
+        return None

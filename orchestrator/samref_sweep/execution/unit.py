@@ -99,7 +99,10 @@ def attempt(
 
 def reason(error: BaseException) -> str:
     """An exception in one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).encode(errors="backslashreplace").decode().split())  # as tables can hold it
+    package = sys.modules.get((error.name or "").partition(".")[0]) if isinstance(error, ImportError) else None
+    if folder := next(iter(getattr(package, "__path__", ())), None):
+        text += f"; the package is the one in {folder}: rename that folder if another is meant"
     return text if isinstance(error, UserError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

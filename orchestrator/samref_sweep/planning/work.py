@@ -11,6 +11,8 @@ from samref_sweep.failures import Failure
 
 KINDS: tuple[Kind, ...] = ("embed", "train", "evaluate", "profile")
 
+TOGETHER = 64
+
 LEAVES: tuple[Kind, ...] = ("evaluate", "profile")
 
 
@@ -52,6 +54,8 @@ class Event:
 def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
     """Put stages together that run in one go: evaluations that differ in θ alone share most of their clicks.
 
+    No more than `TOGETHER` of them: each has folders that are held open, of which a process may have a few hundred.
+
     Profiles come last: a clock on a machine that does something else measures that.
     """
     together: dict[str, list[Stage]] = {}
@@ -60,4 +64,8 @@ def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
         if stage.kind == "evaluate":
             key = repr([{**stage.key, "theta": None}, stage.needs])
         together.setdefault(key, []).append(stage)
-    return tuple(Work(tuple(members)) for members in together.values())
+    return tuple(
+        Work(tuple(members[first : first + TOGETHER]))
+        for members in together.values()
+        for first in range(0, len(members), TOGETHER)
+    )

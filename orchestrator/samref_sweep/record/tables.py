@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,20 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     rows = (
         trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)
     )
-    _write(folder, "trials", _batches("trials", rows), {"samref.sweep": json.dumps(sweep)})
-    _write(folder, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
-    _write(folder, "masks", (table for stage in stages for table in _masks(stage, reader)))
-    _write(folder, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
-    _write(folder, "photographs", _photographs(stages, reader))
-    _write(folder, "training", (table for stage in stages for table in _training(stage, reader)))
-    _write(folder, "profile", _batches("profile", profile_rows(stages, reader)))
-    _write(folder, "stages", _batches("stages", stage_rows(stages, reader)))
+    about = json.dumps(sweep, ensure_ascii=False).encode(errors="replace")  # a file's name may be any bytes
+    # All of them, or the ones before: on a full disk the new trials would else stand beside old clicks.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
+        aside = Path(name)
+        _write(aside, "trials", _batches("trials", rows), {"samref.sweep": about})
+        _write(aside, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
+        _write(aside, "masks", (table for stage in stages for table in _masks(stage, reader)))
+        _write(aside, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
+        _write(aside, "photographs", _photographs(stages, reader))
+        _write(aside, "training", (table for stage in stages for table in _training(stage, reader)))
+        _write(aside, "profile", _batches("profile", profile_rows(stages, reader)))
+        _write(aside, "stages", _batches("stages", stage_rows(stages, reader)))
+        for path in aside.iterdir():
+            path.replace(folder / path.name)
     return outcomes
 
 
@@ -231,22 +237,16 @@ def _batches(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
 
 
-def _write(folder: Path, name: str, tables: Iterator[pa.Table], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table aside and rename it, so that a reader sees the old one or the new one."""
+def _write(folder: Path, name: str, tables: Iterator[pa.Table], metadata: Mapping[str, bytes] | None = None) -> None:
     schema = SCHEMAS[name].with_metadata({"samref.schema": VERSION, **(metadata or {})})
-    aside = folder / f".{name}.parquet.{os.getpid()}"
-    try:
-        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            waiting: list[pa.Table] = []
-            size = 0
-            for table in tables:
-                waiting.append(table)
-                size += table.nbytes
-                if size >= BYTES_PER_GROUP:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting, size = [], 0
-            if waiting:
+    with pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+        size = 0
+        for table in tables:
+            waiting.append(table)
+            size += table.nbytes
+            if size >= BYTES_PER_GROUP:
                 writer.write_table(pa.concat_tables(waiting))
-        aside.replace(folder / f"{name}.parquet")
-    finally:
-        aside.unlink(missing_ok=True)
+                waiting, size = [], 0
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))

@@ -110,6 +110,9 @@ class Retry(Keys):
     announces that it takes the node back (a preemption), the attempt does not count."""
     out_of_memory: Attempts = 1
     """The machine's or the GPU's memory was full, perhaps of other stages."""
+    machine: Attempts = 1
+    """A limit of the machine was reached (open files, threads, processes, shared memory), perhaps by other stages; or
+    a package could not be imported."""
     error: Attempts = 0
     """The stage raised an error."""
     time_limit: Attempts = 0

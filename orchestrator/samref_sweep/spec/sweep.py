@@ -29,6 +29,8 @@ __all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
 
 _LAYERED = {"extends", "trial", "parameters", "exclude", "seeds"}
 """Keys that `Layers` holds; the others are merged."""
+MAX_NAME_BYTES = 200
+"""A file's name may have 255, and some files are named by the sweep and more."""
 # A timing that shares the machine with a training means nothing, hence `all` for profile.
 _RESOURCES: Mapping[Kind, Resources] = {kind: Resources(cpu="all" if kind == "profile" else "auto") for kind in PARTS}
 
@@ -95,7 +97,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     search = spec.method == "optuna"
     axes, shape = space.described(points)
     return Sweep(
-        name=spec.name or path.stem,
+        name=spec.name or _name(path),
         purpose=spec.purpose,
         file=path,
         axes=axes,
@@ -132,6 +134,17 @@ def _until(spec: SweepFile, axes: Mapping[str, tuple[Any, ...]], path: Path) -> 
                 f"{path}: seeds.until.baseline has {key}: {value}; the axis has {', '.join(map(str, axes[key]))}"
             )
     return spec.seeds
+
+
+def _name(path: Path) -> str:
+    """The name of a sweep whose file says none: the file's own, if folders and MLflow can have it."""
+    name = path.stem
+    if name[0] in ".-" or name != name.strip() or not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        raise SpecError(
+            f"{path}: {name!r} can name no results; give the sweep a name: of letters and digits, or rename the file "
+            f"(up to {MAX_NAME_BYTES} bytes, without . or - in front)"
+        )
+    return name
 
 
 def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:

@@ -63,7 +63,7 @@ class FolderStore:
                 files.write(MARKER, json.dumps({"version": VERSION}).encode())
             version = json.loads(files.read(MARKER))["version"]
             if not os.access(self.stages, os.W_OK) or not os.access(self.node.partial, os.W_OK):
-                raise PermissionError(13, "no permission to write")
+                raise PermissionError(13, "no permission to write (a group shares what was made with umask 002)")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoreError(f"{self.root}: cannot be used as a store: {reason}; choose another with --store") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from samref.user_paths import expanded
+from samref_sweep.errors import StoreError
 from samref_sweep.store.folder import MARKER, FolderStore
 from samref_sweep.store.store import Store
 
@@ -15,8 +17,15 @@ def is_uri(where: str) -> bool:
 
 
 def local(where: str) -> Path:
-    """Return the folder that is meant by a path or `file://`."""
-    return Path(unquote(urlsplit(where).path) if where.startswith("file://") else where)
+    """Return the folder that is meant by a path or `file://` (`StoreError`: tables and MLflow could not name it)."""
+    path = Path(unquote(urlsplit(where).path)) if where.startswith("file://") else expanded(where)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise StoreError(
+            f"{path.absolute()}: this path is not UTF-8, as all that is written must be; choose another"
+        ) from None
+    return path
 
 
 def open_store(where: str, *, patient: bool = False) -> Store:

@@ -6,6 +6,7 @@ Importing it sets the variables of `ENVIRONMENT` that are not set, which Ray rea
 import os
 
 ENVIRONMENT = {
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives our connection would join whatever cluster it finds
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else each worker starts through `uv run` again
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

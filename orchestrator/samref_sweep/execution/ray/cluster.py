@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ from samref import plugins
 from samref_sweep.errors import ResourceError, StoreError
 from samref_sweep.execution.allotment import this_machine
 from samref_sweep.execution.ray import ENVIRONMENT
+from samref_sweep.execution.ray.presence import leave
 from samref_sweep.execution.requests import Nodes
+from samref_sweep.execution.signals import not_heard_by_children
 
 CONNECT_SECONDS = 10
 NODE_SECONDS = 300
@@ -48,13 +51,31 @@ def connected(address: str | None) -> Iterator[Nodes]:
         _check_address(address)
         packages = [str(path) for path in (Path(samref.__file__).parent, Path(__file__).parents[2], *plugins.roots())]
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
-    with explained(address), without_stderr():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    with explained(address), without_stderr(), not_heard_by_children():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config(), **options)
     try:
         yield [node["Resources"] for node in _alive()]
     finally:
         if not joined:
-            ray.shutdown()
+            leave()
+
+
+class _Fixed(list[str]):
+    """A list that others cannot make longer."""
+
+    def extend(self, more: object) -> None: ...
+
+
+def _job_config() -> ray.job_config.JobConfig:
+    """A job whose workers import what this process does.
+
+    Ray puts the working folder in front of its workers' path: a clone that lies there, as `sam2/`, would be imported
+    in place of the package that is installed.
+    """
+    config = ray.job_config.JobConfig()
+    if Path.cwd() not in [Path(each).absolute() for each in sys.path]:
+        config._py_driver_sys_path = _Fixed()
+    return config
 
 
 def _check_address(address: str) -> None:

@@ -8,11 +8,11 @@ what is done is what is in the store. Written for Ray 2.60.
 from __future__ import annotations
 
 import logging
-import os
-import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,24 @@ from samref_sweep.errors import StoreError
 from samref_sweep.execution.dispatch import Dispatcher, Ending
 from samref_sweep.execution.ray.cluster import check_store, connected
 from samref_sweep.execution.ray.messages import StopSign, order_in
+from samref_sweep.execution.ray.presence import Gone
 from samref_sweep.execution.ray.searcher import DrainStopper, OrderSearcher, StartCallback
 from samref_sweep.execution.ray.worker import trainable
 from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import Runner, run_watched
-from samref_sweep.failures import causes
+from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event
 from samref_sweep.store.store import Store
+
+POLL_SECONDS = 0.2
+END_SECONDS = 9.0
+"""What Tune has for its end: workers have `watchdog.STOP_SECONDS`, and then are exited and found lost. Slurm and
+container runtimes kill ten seconds (or thirty) after their SIGTERM, and the tables come after."""
+FULL = "a disk is full or broken; make room, and the same command goes on from here"
+LEFT = "the Ray cluster does not answer; the same command goes on from here"
 
 
 def execute(
@@ -46,6 +54,7 @@ def execute(
     address: str | None = None,
     jobs: int | None = None,
     search: Search | Repetitions | None = None,
+    interrupted: threading.Event | None = None,
 ) -> Ending:
     """Do a plan's work on Ray.
 
@@ -53,17 +62,18 @@ def execute(
         plan: what to do.
         store: where outputs go; every node must see it.
         runtime: folders; device and threads are set for each unit of work from its request.
-        on_event: called on the driver, in this thread, for everything that happens.
+        on_event: called on the driver, in one thread, for everything that happens.
         runner: what runs stages in the workers.
         address: a running Ray cluster; None starts one on this machine for the time of the call.
         jobs: at most this many units of work at a time; None: as many as resources allow.
         search: adds work to the plan, which is its, as results come in.
+        interrupted: set from elsewhere to end what runs in order, within `END_SECONDS`.
 
     Raises:
         ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
         StoreError: a node cannot write to the store; or it does not answer any more.
     """
-    with connected(address) as nodes, store.node.temporary("tune") as scratch:
+    with connected(address) as nodes, _files_of_tune(store, address is None and len(nodes) == 1) as scratch:
         with store.probe() as probe:
             probe()
             if address is not None:
@@ -74,12 +84,50 @@ def execute(
         tuner = _tuner(dispatcher, trainable(store.where, runtime, runner, sign), scratch)
         # Tune would tell how to restore it, which is not how to go on here.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        with _interrupted_by_signals(dispatcher):
-            try:
-                tuner.fit()
-            except tune.TuneError as error:  # what the dispatcher raised, in Tune's words
-                raise next((cause for cause in causes(error) if isinstance(cause, StoreError)), error) from None
-        return dispatcher.ending
+        return _fit(tuner, dispatcher, interrupted or threading.Event())
+
+
+def _fit(tuner: tune.Tuner, dispatcher: Dispatcher, interrupted: threading.Event) -> Ending:
+    """Let Tune run in a thread, which this one leaves when the sweep is to end, or its cluster is gone, and Tune waits.
+
+    Ray's own calls wait a minute for a cluster that is gone, and then end the process.
+    """
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except BaseException as error:  # raised again below, in the thread that can handle it
+            failed.append(error)
+        finally:
+            over.set()
+
+    threading.Thread(target=fit, name="tune", daemon=True).start()
+    gone = Gone()
+    while not (over.wait(POLL_SECONDS) or interrupted.is_set() or gone.for_good()):
+        pass
+    if not over.is_set():
+        # In a thread as well: it tells workers through a server that may be gone.
+        threading.Thread(target=dispatcher.interrupt, name="interrupt", daemon=True).start()
+        if gone.for_good() or not over.wait(END_SECONDS):
+            return replace(dispatcher.ending, interrupted=True, reason=LEFT)
+    for error in failed:  # what the dispatcher raised, in Tune's words
+        if classify(error) == "storage" and not any(isinstance(cause, StoreError) for cause in causes(error)):
+            return replace(dispatcher.ending, interrupted=True, reason=f"{FULL} ({next(causes(error))})")
+        raise next((cause for cause in causes(error) if isinstance(cause, StoreError)), error) from None
+    return dispatcher.ending
+
+
+@contextmanager
+def _files_of_tune(store: Store, alone: bool) -> Iterator[Path]:
+    """A folder for what Tune writes: several nodes must see it; one alone keeps it off the store's disk."""
+    if not alone:
+        with store.node.temporary("tune") as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="samref-tune-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], scratch: Path) -> tune.Tuner:
@@ -109,27 +157,6 @@ def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], 
 
 def _name(trial: Any) -> str:
     return f"work-{trial.config['number']}"
-
-
-@contextmanager
-def _interrupted_by_signals(dispatcher: Dispatcher) -> Iterator[None]:
-    """Meanwhile Ctrl-C, and the SIGTERM of a batch system, end the sweep in order; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where signals cannot be handled
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-        os.write(2, b"\nstopping: what runs keeps its progress and ends within seconds; once more ends it at once\n")
-        dispatcher.interrupt()
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
 
 
 def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
