@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from samref.errors import masked
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -61,7 +63,7 @@ def refusal(error: OSError) -> str:
     text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         text += "; what is done is kept: make room, and the same command goes on"
-    return " ".join(text.encode(errors="backslashreplace").decode().split())
+    return masked(" ".join(text.encode(errors="backslashreplace").decode().split()))
 
 
 class _Lasting(io.RawIOBase):
