@@ -135,6 +135,13 @@ def test_every_command_in_the_documentation_can_be_parsed():
             assert parsers[name].parse_args(rest), f"{page}: {' '.join(words)}"
 
 
+def test_what_a_shell_would_expand_is_quoted():
+    """Zsh, macOS' shell, refuses `--set a=[1,2]`, and every shell may take `?` and `*` for names of files."""
+    pages = (*PAGES, *ROOT.glob("sweeps/*.yaml"), *ROOT.glob("orchestrator/samref_sweep/*/*.py"))
+    for page in pages:
+        assert not re.findall(r"--set[ =](?!KEY=)[^\s'\"`]*[][{}?*&<>|;$].*", page.read_text()), page.name
+
+
 def test_every_option_stands_in_the_documentation():
     text = "".join(page.read_text() for page in PAGES)
     for parser in (*PARSERS, bundle_parser(), prune_parser()):
@@ -159,7 +166,7 @@ def test_committed_sweeps_expand_and_are_listed(path):
 
 
 MODULES = {
-    "duckdb": "duckdb", "jinja2": "jinja2", "nvidia-ml-py": "pynvml", "opencv-python": "cv2", "pillow": "PIL",
+    "duckdb": "duckdb", "jinja2": "jinja2", "nvidia-ml-py": "pynvml", "opencv-python-headless": "cv2", "pillow": "PIL",
     "pyyaml": "yaml", "ray[tune]": "ray", "segment-anything": "segment_anything", "vl-convert-python": "vl_convert",
 }  # fmt: skip
 """Dependency → what is imported of it, where that is not its name."""
