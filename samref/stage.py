@@ -11,7 +11,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from samref.config import EvaluateConfig, ModelConfig, Part, ProfileConfig, Runtime, TrainConfig, as_json
+from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, Runtime, TrainConfig
+from samref.part import Part, as_json
 
 Kind = Literal["embed", "train", "evaluate", "profile"]
 

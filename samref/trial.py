@@ -18,7 +18,8 @@ from typing import Any, Literal, Protocol
 
 from samref import plugins
 from samref.backbones import revision
-from samref.config import EvaluateConfig, ModelConfig, Module, Part, ProfileConfig, TrainConfig, TrialConfig
+from samref.config import EvaluateConfig, ModelConfig, Module, ProfileConfig, TrainConfig, TrialConfig
+from samref.part import Part
 from samref.stage import CLICKER_SOURCE, MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 from samref.user_paths import absolute
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from samref import backbones
 from samref import stage as stage_module
-from samref.config import Added, ModelConfig, Part, ProfileConfig, TrainConfig, TrialConfig
+from samref.config import ModelConfig, ProfileConfig, TrainConfig, TrialConfig
+from samref.part import Added, Part
 from samref.stage import Stage, canonical
 from samref.trial import NamesAsFingerprints, build
 

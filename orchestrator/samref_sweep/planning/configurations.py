@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from samref.config import Part, TrialConfig
+from samref.config import TrialConfig
 from samref.measures import MEASURES
+from samref.part import Part
 from samref.repetitions import SEEDS, Repetitions, summarise
 from samref.trial import Trial
 from samref_sweep.planning.plan import Plan

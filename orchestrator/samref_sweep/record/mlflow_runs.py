@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from samref.config import as_json
+from samref.part import as_json
 from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from samref import path_files
-from samref.config import Part, TrialConfig, as_json
+from samref.config import TrialConfig
 from samref.measures import MEASURES, measured, measured_of
+from samref.part import Part, as_json
 from samref.protocol import protocol, short_hash
 from samref.stage import Stage
 from samref.summary import Summary

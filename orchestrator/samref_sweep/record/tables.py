@@ -29,9 +29,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from samref import path_files, theta_curves
-from samref.config import as_json
 from samref.errors import masked
 from samref.measures import MEASURES
+from samref.part import as_json
 from samref.path_files import PathTable
 from samref.stage import Stage
 from samref.trial import Trial

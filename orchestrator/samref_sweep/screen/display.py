@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from samref.config import as_json
 from samref.errors import masked
+from samref.part import as_json
 from samref.progress import readable_size
 from samref.stage import Kind
 from samref_sweep.planning.configurations import words

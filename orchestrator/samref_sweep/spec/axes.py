@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from samref.config import Number, number_from_text
+from samref.part import Number, number_from_text
 from samref.stage import canonical
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.settings import Keys, options, setting
