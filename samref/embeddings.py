@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 
 _SHARD_BYTES = 1 << 30
-_TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
 
 
@@ -36,7 +36,7 @@ class EmbeddingWriter:
     def __init__(
         self, folder: Path, image_keys: Sequence[str], features: Mapping[str, tuple[int, int]], precision: str
     ) -> None:
-        self._dtype = _TORCH[precision]
+        self._dtype = TORCH[precision]
         index: dict[str, object] = {"images": list(image_keys), "precision": precision, "features": {}}
         self._arrays: dict[str, list[np.memmap]] = {}
         self._rows: dict[str, int] = {}
@@ -97,7 +97,7 @@ class Embeddings:
     def __init__(self, folder: Path) -> None:
         index = json.loads((folder / "index.json").read_text())
         self._position = {key: i for i, key in enumerate(index["images"])}
-        self._dtype = _TORCH[index["precision"]]
+        self._dtype = TORCH[index["precision"]]
         self._rows: dict[str, int] = index["features"]
         self._arrays = {
             name: [

@@ -28,11 +28,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from samref import kept, metrics, pixel_loops, waves, weights
 from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError
@@ -92,7 +93,7 @@ def evaluate(
     seconds = time.perf_counter() - clock
     chosen = [[at(pieces, each.theta) for pieces in paths] for each in configs]
     for out, own in zip(outs, chosen, strict=True):
-        _write_clicks(out, [trajectory.records for trajectory in own])
+        np.savez_compressed(out / "clicks.npz", **columns([trajectory.records for trajectory in own]))
         if config.curve:
             PathTable.of(paths, lambda records: headline([records], config)).write(out)
         (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
@@ -223,17 +224,17 @@ def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[
     return found
 
 
-def _write_clicks(out: Path, paths: Sequence[Sequence[Record]]) -> None:
+def columns(paths: Sequence[Sequence[Record]]) -> dict[str, NDArray[Any]]:
+    """What clicks.npz holds: column → one entry a click, of all samples."""
     rows = [(i, t, record) for i, records in enumerate(paths) for t, record in enumerate(records, start=1)]
-    np.savez_compressed(
-        out / "clicks.npz",
-        sample=np.array([i for i, _, _ in rows], np.int32),
-        click=np.array([t for _, t, _ in rows], np.int16),
-        x=np.array([record.click.x for _, _, record in rows], np.int32),
-        y=np.array([record.click.y for _, _, record in rows], np.int32),
-        positive=np.array([record.click.positive for _, _, record in rows], bool),
-        iou=np.array([record.iou for _, _, record in rows], np.float32),
-        boundary_iou=np.array([record.boundary_iou for _, _, record in rows], np.float32),
-        pasted_on=np.array([record.pasted_on for _, _, record in rows], np.int8),
-        error_ratio=np.array([record.error_ratio for _, _, record in rows], np.float32),
-    )
+    return {
+        "sample": np.array([i for i, _, _ in rows], np.int32),
+        "click": np.array([t for _, t, _ in rows], np.int16),
+        "x": np.array([record.click.x for _, _, record in rows], np.int32),
+        "y": np.array([record.click.y for _, _, record in rows], np.int32),
+        "positive": np.array([record.click.positive for _, _, record in rows], bool),
+        "iou": np.array([record.iou for _, _, record in rows], np.float32),
+        "boundary_iou": np.array([record.boundary_iou for _, _, record in rows], np.float32),
+        "pasted_on": np.array([record.pasted_on for _, _, record in rows], np.int8),
+        "error_ratio": np.array([record.error_ratio for _, _, record in rows], np.float32),
+    }

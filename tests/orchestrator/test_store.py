@@ -98,3 +98,11 @@ def test_the_home_folder_is_meant_where_no_shell_says_so(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     assert open_store("~/runs").where == str(tmp_path / "runs")
     assert existing_store("~/runs") is not None
+
+
+def test_a_trials_leaf_is_noted_where_the_library_looks_for_it(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for _ in range(2):
+        store.codes.note_trials({"trial-1": "evaluate-1", "trial-2": "evaluate-1"})
+    (file,) = (tmp_path / "trials").iterdir()
+    assert json.loads(file.read_text()) == {"trial-1": "evaluate-1", "trial-2": "evaluate-1"}

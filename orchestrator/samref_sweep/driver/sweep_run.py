@@ -128,9 +128,15 @@ def run(
             planned = again(planned, store)  # what the tables found damaged is made anew
         draw(folder)
         logged = tracker.close(outcomes, interrupted=ending.interrupted, results=folder)
+    note_trials(final, store)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
     where = where if is_uri(where) else str(folder)
     return Result(final, by_trial, failures, ending.interrupted, where, tracker.link if logged else None)
+
+
+def note_trials(plan: Plan, store: Store) -> None:
+    """Note in the store which evaluation is each trial's, so that `samref.load` finds it by the trial's id."""
+    store.codes.note_trials({trial.id: leaf.id for trial in plan.trials if (leaf := trial.stage("evaluate"))})
 
 
 def default_results(planned: SweepPlan) -> Path:
@@ -222,4 +228,5 @@ def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda e
 
             perform(work, store, runtime=planned.runtime, report=report)
             on_event(Event("done", work))
+    note_trials(planned.plan, store)
     return store

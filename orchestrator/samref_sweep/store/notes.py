@@ -2,6 +2,7 @@
 
     failures/<stage id>.json         why a stage failed
     code/<digest>.json               the modules of one state of the code, each with its digest
+    trials/<digest>.json             trial id → the evaluation that is its leaf, of one sweep, for `samref.load`
     code/<digest>/<stage id>         empty: this code set out to make this stage; of several, the newest counts
 
 So ten thousand are looked up without opening a stage.
@@ -129,3 +130,9 @@ class Codes:
                 made = self._place.list(f"code/{about.removesuffix('.json')}")
                 notes += [(when, stage_id, code) for stage_id, when in made.items()]
         return {stage_id: code for _, stage_id, code in sorted(notes, key=lambda note: note[0])}
+
+    def note_trials(self, leaves: Mapping[str, str]) -> None:
+        """Write down which evaluation (stage id) is the leaf of each trial, for `samref.load`."""
+        name = f"trials/{digest('trials', leaves)}.json"
+        if not self._place.has(name):
+            self._place.write(name, json.dumps(leaves).encode())

@@ -1,0 +1,284 @@
+"""The library: evaluate a network, load one that a sweep trained, and click with it.
+
+    import samref
+    found = samref.evaluate("tiny", "davis", data_root="data")
+    found.metrics["noc_at_90"], found.clicks["iou"]
+    session = samref.load("runs", "trial-3f2a").session(image)
+    mask = session.click(120, 80)
+
+The same code as a sweep's stages, so the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from samref import waves, weights
+from samref.clickloop import ClickLoop
+from samref.clicks import Click
+from samref.config import EvaluateConfig, ModelConfig, Runtime
+from samref.data import Dataset, Sample, open_dataset
+from samref.data.own import OwnDataset
+from samref.embeddings import TORCH, Embeddings
+from samref.errors import UserError
+from samref.evaluate import columns, headline
+from samref.precision import autocast, products
+from samref.progress import ProgressLine
+from samref.refiner import SamRef
+from samref.refiner.selector import error_ratio, paste_on_global
+from samref.stage import Stage
+from samref.thetas import Thetas, at
+from samref.trial import check_code
+
+Pairs = tuple[Sequence[NDArray[np.uint8]], Sequence[NDArray[Any]]]
+"""Images, H×W×3 RGB, and as many truths, H×W: bools, or int8 with 1 object, 0 background, -1 ignored."""
+
+
+_WAVE = 16
+"""Samples that a GPU plays at once."""
+
+
+class LoadError(UserError, ValueError):
+    """A trial's network cannot be loaded; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, ready to be evaluated or clicked with."""
+
+    network: SamRef
+    config: ModelConfig
+    runtime: Runtime
+
+    def session(self, image: NDArray[np.uint8], *, theta: float = 1.1) -> Session:
+        """Click on an image, H×W×3 uint8, RGB; θ is the threshold of the dynamic selector."""
+        return Session(self, image, theta)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    metrics: Mapping[str, float | int]
+    """Name → value, as docs/results.md explains the names."""
+    clicks: Mapping[str, NDArray[Any]]
+    """Column → one entry a click, as clicks.npz has them: sample (index), click (from 1), x, y, positive, iou,
+    boundary_iou, pasted_on, error_ratio."""
+    samples: tuple[str, ...]
+    """The samples' keys, by index."""
+
+
+def model(
+    backbone: str = "sam_vit_h", *, device: str = "auto", weights_from: Path | None = None, **settings: Any
+) -> Model:
+    """A network by its settings.
+
+    Args:
+        backbone: one of `samref.backbones.names()`, or one's own (docs/extending.md).
+        device: cpu, cuda, cuda:1, or auto.
+        weights_from: output folder of a training, whose weights replace the checkpoint's.
+        settings: others of `samref.config.ModelConfig`: `refiner="none"`, `checkpoint="none"`, `options={…}`.
+
+    Raises:
+        ValueError: a setting or checkpoint is wrong; one line that says what to do.
+    """
+    config, runtime = ModelConfig(backbone=backbone, **settings), Runtime(device=device)
+    return Model(weights.build_model(config, runtime, weights=weights_from), config, runtime)
+
+
+def load(store: str | Path, trial: str, *, device: str = "auto") -> Model:
+    """The network that a trial of a sweep evaluated.
+
+    Args:
+        store: the folder of finished stages, as a sweep's `--store`.
+        trial: the trial's id or its beginning (`trial-3f2a`), or the id of a stage that trained or evaluated.
+        device: cpu, cuda, cuda:1, or auto.
+
+    Raises:
+        LoadError: there is no such trial, or more than one; or its stages are not done.
+    """
+    root = Path(store)
+    name = _evaluation_of(root, trial) if trial.startswith("trial") else trial
+    folder = root / "stages" / name
+    try:
+        stage = Stage.from_json(json.loads((folder / "summary.json").read_text())["stage"])
+    except (OSError, ValueError, KeyError):
+        raise LoadError(f"{folder}: no finished stage is there; run its sweep to the end") from None
+    trained = folder if stage.kind == "train" else None
+    if stage.kind != "train" and "weights" in stage.needs:
+        trained = root / "stages" / stage.needs["weights"]
+    check_code(stage)
+    config, runtime = ModelConfig(**stage.config["model"]), Runtime(device=device)
+    return Model(weights.build_model(config, runtime, weights=trained), config, runtime)
+
+
+def _evaluation_of(root: Path, trial: str) -> str:
+    found: dict[str, str] = {}
+    for file in sorted((root / "trials").glob("*.json")):
+        found |= {name: stage for name, stage in json.loads(file.read_text()).items() if name.startswith(trial)}
+    if len(found) != 1:
+        known = ", ".join(sorted(found)[:4]) or "none"
+        raise LoadError(
+            f"{root}: {len(found)} trials begin with {trial} ({known}); give one trial's id, as tables have it"
+        )
+    return found.popitem()[1]
+
+
+def evaluate(
+    model_or_name: Model | str,
+    data: str | Dataset | Pairs,
+    *,
+    clicks: int = 20,
+    theta: float = 1.1,
+    data_root: str | Path = "data",
+    progress: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """Evaluate a network click by click, as a sweep does.
+
+    Args:
+        model_or_name: of `model` or `load`; the name of a backbone is that backbone without a refiner.
+        data: a dataset's name, a dataset, or (images, truths).
+        clicks: on each sample.
+        theta: threshold θ of the dynamic selector.
+        data_root: the folder of datasets, for a name.
+        progress: whether stderr says how far it is.
+        settings: others of `samref.config.EvaluateConfig`: `clicker`, `stop_at`, `samples`, `seed`.
+
+    Raises:
+        ValueError: something that is given is wrong; one line that says what to do.
+    """
+    own = model(model_or_name, refiner="none") if isinstance(model_or_name, str) else model_or_name
+    named = {"data": data} if isinstance(data, str) else {}
+    config = EvaluateConfig(theta=theta, max_clicks=clicks, **named, **settings)
+    if isinstance(data, str):
+        dataset = open_dataset(data, split="val", data_root=Path(data_root), samples=config.samples)
+    else:
+        inner: Any = _Pairs(*data) if isinstance(data, tuple) else data
+        dataset = OwnDataset("the data that was given", inner, samples=config.samples)
+    device = own.runtime.resolve_device()
+    at_once, threads = (1, os.cpu_count() or 1) if device == "cpu" else (_WAVE, 1)
+    loop = ClickLoop(own.network, config, Thetas.of([config]), batch=at_once, together=at_once > 1)
+    features = _Encoded(own, dataset)
+
+    def play(first: int) -> list[Any]:
+        positions = range(first, min(first + at_once, len(dataset.samples)))
+        reads = [waves.read(dataset, position, own.network, features) for position in positions]
+        wave = waves.assemble(first, reads, own.network, device, together=at_once > 1)
+        return [at(pieces, config.theta).records for pieces in loop.run(wave)[0]]
+
+    records: list[Any] = []
+    # One thread of torch for each of ours, as in a sweep, whose clicks these are.
+    with (
+        products(config.precision),
+        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ProgressLine("evaluate", "samples") as line,
+    ):
+        for found in pool.map(play, range(0, len(dataset.samples), at_once)):
+            records += found
+            if progress:
+                line(len(records), len(dataset.samples))
+    return Evaluation(headline(records, config), columns(records), tuple(sample.key for sample in dataset.samples))
+
+
+class _Encoded(Embeddings):
+    """Features of images that are encoded when they are asked for, rounded as a sweep's cache rounds them."""
+
+    def __init__(self, model: Model, dataset: Dataset) -> None:
+        self._backbone, self._dtype = model.network.backbone, TORCH[model.config.embedding_precision]
+        self._precision, self._device = model.config.precision, model.runtime.resolve_device()
+        self._dataset = dataset
+        self._encoded = lru_cache(2 * (os.cpu_count() or 1))(self._encode)  # several objects have one image
+
+    def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, torch.Tensor]:
+        """As of `Embeddings`, of one image."""
+        (key,) = image_keys
+        return {name: feature.to(device).float() for name, feature in self._encoded(key).items()}
+
+    @torch.inference_mode()
+    def _encode(self, key: str) -> dict[str, torch.Tensor]:
+        image = torch.from_numpy(np.ascontiguousarray(self._dataset.image(key).transpose(2, 0, 1)))
+        input_13SS = self._backbone.resize(image, "stretch")[None].to(self._device)
+        with products(self._precision), autocast(self._device, self._precision):
+            features = self._backbone.encode(input_13SS.float())
+        if self._backbone.features_are_images:
+            return features
+        return {name: feature.to(self._dtype) for name, feature in features.items()}
+
+
+class _Pairs:
+    def __init__(self, images: Sequence[NDArray[np.uint8]], truths: Sequence[NDArray[Any]]) -> None:
+        if len(images) != len(truths):
+            raise ValueError(f"there are {len(images)} images and {len(truths)} truths; give as many of each")
+        self._images, self._truths = images, truths
+        self.samples = [Sample(str(number), str(number)) for number in range(len(images))]
+
+    def image(self, image_key: str) -> NDArray[np.uint8]:
+        return self._images[int(image_key)]
+
+    def truth(self, key: str) -> NDArray[np.int8]:
+        truth = self._truths[int(key)]
+        return truth.astype(np.int8) if truth.dtype == np.bool_ else truth
+
+
+class Session:
+    """Single clicks on one image: each gives a mask."""
+
+    def __init__(self, model: Model, image: NDArray[np.uint8], theta: float) -> None:
+        """Encode the image, H×W×3 uint8, RGB."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"the image is {getattr(image, 'shape', type(image))}; give H×W×3 uint8, RGB")
+        self._network, self._theta = model.network, theta
+        device = model.runtime.resolve_device()
+        image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        input_13SS = self._network.backbone.resize(image_3HW, "stretch")[None].to(device)
+        self._frame = image.shape[:2]
+        with torch.inference_mode(), products("fp32"):
+            features = self._network.backbone.encode(input_13SS.float())
+            self._context = self._network.prepare(features, input_13SS, [image_3HW.to(device)])
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew on the same image."""
+        self.clicks: list[Click] = []
+        self.mask: NDArray[np.bool_] = np.zeros(self._frame, bool)
+        self._coarse = self._result = None
+        self._area = torch.full((1,), -1)
+
+    @torch.inference_mode()
+    def click(self, x: int, y: int, positive: bool = True) -> NDArray[np.bool_]:
+        """The mask, H×W, after one more click on the pixel in column x and row y.
+
+        Raises:
+            ValueError: the click lies outside the image.
+        """
+        height, width = self._frame
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"({x}, {y}) lies outside the image of {width}×{height} px")
+        self.clicks.append(Click(x, y, positive))
+        network, previous = self._network, self._result
+        with products("fp32"):
+            made = network(
+                self._context, [self.clicks], self._coarse, None if previous is None else [previous], [self._frame]
+            )
+        on_global = True
+        if made.error_area_B is not None:
+            on_global = paste_on_global(float(error_ratio(made.error_area_B, self._area)[0]), self._theta)
+            self._area = made.error_area_B
+        self._coarse, self._result = (
+            made.coarse_B1MM,
+            network.paste(made, 0, None if on_global else previous, self._frame),
+        )
+        self.mask = (self._result > network.backbone.threshold).cpu().numpy()
+        return self.mask

@@ -1,0 +1,75 @@
+"""The library: the numbers of a sweep's stages, from a few lines of Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import samref
+from samref.data import open_dataset
+from samref.library import LoadError, evaluate
+from samref.metrics import iou as iou_of
+
+SETTINGS = {"checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64}
+
+
+@pytest.fixture(scope="module")
+def store(runner, tmp_path_factory):
+    """A store with one trial, as a sweep leaves it; its planned stages and their folders."""
+    planned = runner.build(profile=None)
+    outs = runner.run(planned)
+    root = tmp_path_factory.mktemp("store")
+    (root / "stages").symlink_to(runner.root)
+    (root / "trials").mkdir()
+    (root / "trials" / "trials-1.json").write_text(json.dumps({planned.id: planned.stage("evaluate").id}))
+    return root, planned, outs
+
+
+@pytest.mark.cpu_only("a GPU rounds otherwise")
+def test_a_loaded_trial_clicks_as_its_evaluation_did(store):
+    root, planned, outs = store
+    model = samref.load(root, planned.id[:10], device="cpu")
+    found = evaluate(model, "shapes", clicks=6, samples=5)
+    stage = np.load(outs["evaluate"] / "clicks.npz")
+    for column, values in found.clicks.items():
+        np.testing.assert_allclose(values, stage[column], atol=1e-4, err_msg=column)
+    expected = json.loads((outs["evaluate"] / "summary.json").read_text())["metrics"]
+    assert {name: expected[name] for name in found.metrics} == pytest.approx(dict(found.metrics), abs=1e-4)
+    dataset = open_dataset("shapes", split="val", data_root=Path(), samples=5)
+    assert found.samples == tuple(sample.key for sample in dataset.samples)
+
+    images = [dataset.image(sample.image_key) for sample in dataset.samples]
+    truths = [dataset.truth(sample.key) for sample in dataset.samples]
+    again = evaluate(model, (images, truths), clicks=6)
+    assert again.metrics == found.metrics
+
+    session = model.session(images[0])
+    rows = list(zip(*(found.clicks[name] for name in ("x", "y", "positive", "iou", "sample")), strict=True))
+    for x, y, positive, iou, sample in rows:
+        if sample == 0:
+            mask = session.click(int(x), int(y), bool(positive))
+            assert iou_of(truths[0], mask) == pytest.approx(iou, abs=1e-4)
+    assert len(session.clicks) == 6
+    session.reset()
+    assert not session.mask.any()
+
+
+def test_what_is_wrong_is_one_line(store):
+    root, *_ = store
+    for trial, message in (("trial-nothing", "0 trials begin with"), ("train-nothing", "no finished stage is there")):
+        with pytest.raises(LoadError, match=message):
+            samref.load(root, trial)
+    with pytest.raises(ValueError, match="2 images and 1 truths"):
+        evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)] * 2, [np.ones((4, 4), bool)]))
+    with pytest.raises(ValueError, match="give H×W×3 uint8"):
+        evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
+    model = samref.model("tiny", device="cpu", **SETTINGS)
+    with pytest.raises(ValueError, match="give H×W×3 uint8"):
+        model.session(np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="outside the image of 6×4 px"):
+        model.session(np.zeros((4, 6, 3), np.uint8)).click(6, 0)
+
+
+def test_it_has_a_version():
+    assert samref.__version__[0].isdigit() or samref.__version__ == "unknown"
