@@ -33,7 +33,6 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from samref import kept, metrics, pixel_loops, waves, weights
 from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError
@@ -224,7 +223,7 @@ def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[
     return found
 
 
-def columns(paths: Sequence[Sequence[Record]]) -> dict[str, NDArray[Any]]:
+def columns(paths: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """What clicks.npz holds: column → one entry a click, of all samples."""
     rows = [(i, t, record) for i, records in enumerate(paths) for t, record in enumerate(records, start=1)]
     return {

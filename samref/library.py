@@ -160,7 +160,7 @@ def evaluate(
         ValueError: something that is given is wrong; one line that says what to do.
     """
     own = model(model_or_name, refiner="none") if isinstance(model_or_name, str) else model_or_name
-    named = {"data": data} if isinstance(data, str) else {}
+    named: dict[str, Any] = {"data": data} if isinstance(data, str) else {}
     config = EvaluateConfig(theta=theta, max_clicks=clicks, **named, **settings)
     if isinstance(data, str):
         dataset = open_dataset(data, split="val", data_root=Path(data_root), samples=config.samples)
@@ -202,7 +202,7 @@ class _Encoded(Embeddings):
         self._encoded = lru_cache(2 * (os.cpu_count() or 1))(self._encode)  # several objects have one image
 
     def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, torch.Tensor]:
-        """As of `Embeddings`, of one image."""
+        """Encode one image, or take it from what was encoded last."""
         (key,) = image_keys
         return {name: feature.to(device).float() for name, feature in self._encoded(key).items()}
 
@@ -253,7 +253,8 @@ class Session:
         """Begin anew on the same image."""
         self.clicks: list[Click] = []
         self.mask: NDArray[np.bool_] = np.zeros(self._frame, bool)
-        self._coarse = self._result = None
+        self._coarse: torch.Tensor | None = None
+        self._result: torch.Tensor | None = None
         self._area = torch.full((1,), -1)
 
     @torch.inference_mode()
