@@ -28,7 +28,7 @@ from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
 MAX_CHARACTERS = 500
-"""Of a parameter's value, or a tag's."""
+"""The longest value of a parameter or a tag."""
 LISTED = 20
 """Configurations that a sweep's run shows; `configurations.csv` has all."""
 

@@ -67,7 +67,7 @@ class Ranking:
         return f"best {heading(metric.name)}: {mean_text(found[1])}" + (f" with {where}" if where else "")
 
     def values(self) -> list[dict[str, Any]]:
-        """The same as plain values."""
+        """Give the ranking as plain values."""
         return [
             {
                 "values": dict(each.values),
