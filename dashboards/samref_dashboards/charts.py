@@ -82,6 +82,48 @@ def metric_by_axis(
     return _spec(layers, rows, description)
 
 
+def steps(
+    rows: Rows,
+    legend: Legend,
+    description: str,
+    *,
+    metric: str,
+    alike: Rows,
+    rug: Sequence[float],
+    reference: Rows = (),
+) -> Spec:
+    """Draw functions of θ that are constant piece by piece, in bands; lists, of which each value holds up to its `x`.
+
+    `low` to `high` is the band, `seeds_low` to `seeds_high` one inside it; `alike` are intervals (`x` to `x2`, at `y`),
+    `rug` places on the axis, and `reference` is drawn in grey: `x`, `y`, `source`.
+    """
+    x = alt.X("x:Q", title="θ", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=6))
+    ends = [value for row in rows for end in ("low", "high") for value in row[end]]
+    scale = _around([*ends, *(row["y"] for row in reference)])
+    flat = alt.Chart().transform_flatten(["x", "y", "low", "high", "seeds_low", "seeds_high"])
+    y = alt.Y("y:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=5))
+    band = flat.mark_area(interpolate="step-before", opacity=0.12, stroke=None, strokeWidth=0)
+    band = band.encode(x=x, fill=_colour(legend), detail="configuration:N")
+    tooltip = [_WHO, alt.Tooltip("x:Q", title="up to θ", format=".4~g"), alt.Tooltip("y:Q", title=metric, format=".3f")]
+    line = flat.encode(x=x, y=y, color=_colour(legend), detail="configuration:N")
+    layers = [
+        band.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"),
+        band.encode(y=alt.Y("seeds_low:Q", scale=scale), y2="seeds_high:Q"),
+        line.mark_line(interpolate="step-before", strokeWidth=1.4).encode(strokeDash=_dash(rows)),
+        line.mark_point(size=40, opacity=0).encode(tooltip=tooltip),
+        _apart([{"x": place} for place in rug])
+        .mark_tick(thickness=0.75, size=6, color="var(--soft)")
+        .encode(x="x:Q", y=alt.value(HEIGHT_PX - 3)),
+    ]
+    if alike:
+        spans = _apart(alike).mark_rule(strokeWidth=5, opacity=0.4, strokeCap="butt")
+        layers.append(spans.encode(x="x:Q", x2="x2:Q", y="y:Q", color=_colour(legend)))
+    if reference:
+        points = _apart(reference).mark_point(color="var(--soft)", filled=True, size=30, opacity=1)
+        layers.append(points.encode(x="x:Q", y="y:Q", tooltip=["source:N", "y:Q"]))
+    return _spec(layers, rows, description)
+
+
 def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str, axis: str) -> Spec:
     """Draw a metric (`y`, `low` to `high`) for each of an axis' names (`x`, in order): points in bars, side by side."""
     names = alt.Y("x:N", sort=None, axis=alt.Axis(title=axis, grid=False, ticks=False, labelLimit=130))

@@ -17,6 +17,7 @@ from samref_dashboards import (
     paper_tables,
     pictures,
     published,
+    theta_curves,
     trial_tables,
 )
 from samref_dashboards.design import DATA, Design, find_design
@@ -74,6 +75,7 @@ def gather(
     compared = comparisons.compare(answers, design, baseline)
     hardest = answers.hardest(max(6, HARDEST // len(design.datasets or [""])))
     profiles = answers.profiles()
+    over_theta = theta_curves.read(results.sql)
     with charts.unchecked():
         sections = (
             landscape.differences(design, compared),
@@ -81,6 +83,8 @@ def gather(
             configuration_tables.sweeps(results),
             curves.click_curves(design, answers.miou_curves()),
             *(curves.noc_by_axis(design, axis) for axis in design.axes if axis != DATA),
+            theta_curves.curves(design, over_theta),
+            theta_curves.best(design, over_theta),
             landscape.heat_maps(design),
             landscape.tradeoffs(design),
             trial_tables.hardest(hardest),

@@ -74,7 +74,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
             if rows:
                 shown, about = evenly(rows, MAX_POINTS), f"{metric.label} against {axis} on {data}"
                 names = {"metric": metric.label, "axis": design.label(axis)}
-                reference = _published(metric) if axis == THETA and _is_the_papers(configurations) else ()
+                reference = published(metric) if axis == THETA and is_the_papers(configurations) else ()
                 spec = (
                     charts.metric_by_axis(shown, colours_of, about, levels=levels, reference=reference, **names)
                     if numeric
@@ -85,7 +85,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     if design.seeds:
         note += f" {'Bands' if numeric else 'Bars'}: ± one standard deviation over seeds; n is under the pointer."
     note += hollow(design)
-    if axis == THETA and _is_the_papers(design.configurations):
+    if axis == THETA and is_the_papers(design.configurations):
         note += f" Grey: {paper.THETA_SOURCE}."
     if most > MAX_POINTS:
         note += f" {MAX_POINTS} of up to {most} configurations a chart, evenly spaced."
@@ -138,13 +138,14 @@ def _point(
     }
 
 
-def _is_the_papers(configurations: Sequence[Configuration]) -> bool:
+def is_the_papers(configurations: Sequence[Configuration]) -> bool:
     """Whether Table 1 belongs beside these; on other data or backbones it would squash the scale."""
     settings = [each.trials[0] for each in configurations]
     return any(row[DATA] == "davis" and row["model.backbone"] == "sam_vit_h" for row in settings)
 
 
-def _published(metric: Metric) -> list[dict[str, Any]]:
+def published(metric: Metric) -> list[dict[str, Any]]:
+    """Make the rows of the paper's points of a metric over θ, as `charts` draws references."""
     place = paper.THETA_METRICS.index(metric)
     return [
         {"x": theta, "y": row[place], "source": paper.THETA_SOURCE, "random": False}

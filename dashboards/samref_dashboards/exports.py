@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vl_convert
+from pyarrow.csv import write_csv
 
 from samref_dashboards import paper, theme
 from samref_dashboards.content import Content
@@ -45,6 +46,10 @@ def write(content: Content, folder: Path) -> list[Path]:
         for suffix, text in formats.items():
             written.append(folder / f"{table.name}.{suffix}")
             written[-1].write_text(text(table), encoding="utf-8", newline="")
+    over_theta = content.results.sql.sql("SELECT * EXCLUDE (folder) FROM curves ORDER BY ALL").to_arrow_table()
+    if over_theta.num_rows:
+        written.append(folder / "curves.csv")
+        write_csv(over_theta, written[-1])
     for figure in content.figures:
         for index, panel in enumerate(figure.panels, start=1):
             spec = standalone(figure, panel)

@@ -1,8 +1,8 @@
 """Reads results folders: checks them, joins several into one, and opens them to SQL.
 
-A results folder holds `trials.parquet` and beside it `clicks`, `masks`, `photographs`, `training`, `profile` and
-`stages` (docs/results.md explains every column). Trials become plain dictionaries; clicks and training curves may be
-millions of rows and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
+A results folder holds `trials.parquet` and beside it `clicks`, `masks`, `photographs`, `curves`, `training`, `profile`
+and `stages` (docs/results.md explains every column). Trials become plain dictionaries; clicks and training curves may
+be millions of rows and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COLUMNS = {
     "clicks": "trial dataset sample click x y positive iou pasted_on error_ratio",
     "masks": "stage sample height width counts",
     "photographs": "data sample height width counts jpeg",
+    "curves": "trial metric theta_from theta_to value low high excess_low excess_high",
     "training": "stage step metric value",
     "stages": "stage kind hardware device_seconds per_second peak_memory_gb device_peak_memory_gb",
     "profile": "stage model refiner device parameters parameters_leaf fps memory_gb encode_seconds click_seconds",
@@ -77,7 +78,7 @@ class Results:
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
     sql: duckdb.DuckDBPyConnection
-    """Holds the views `clicks` (of done trials), `masks`, `photographs`, `training`, `profile` and `stages`."""
+    """Holds the views `clicks` and `curves` (of done trials), and those of all other tables but `trials`."""
     fields: Mapping[str, Mapping[str, str]]
     """Column of trials.parquet or profile.parquet -> its `meaning`, `unit` and `better`; older files say nothing."""
     profiled: frozenset[str]
@@ -215,7 +216,7 @@ def _with_costs(trial: Trial, costs: Mapping[str, Any]) -> Trial:
 
 def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
     sql = duckdb.connect()
-    for kind in ("clicks", "masks", "photographs", "training", "profile", "stages"):
+    for kind in ("clicks", "masks", "photographs", "curves", "training", "profile", "stages"):
         parts = []
         for index, folder in enumerate(folders):
             if (file := folder / f"{kind}.parquet").is_file():
@@ -232,7 +233,8 @@ def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyCo
     done = [trial for trial in trials if trial["status"] == "done"]
     ids = pa.array([trial["trial"] for trial in done], pa.string())
     sql.register("kept", pa.table({"trial": ids, "folder": pa.array([trial["folder"] for trial in done], pa.int64())}))
-    sql.execute("CREATE VIEW clicks AS SELECT c.* FROM all_clicks c JOIN kept USING (trial, folder)")
+    for kind in ("clicks", "curves"):
+        sql.execute(f"CREATE VIEW {kind} AS SELECT c.* FROM all_{kind} c JOIN kept USING (trial, folder)")
     sql.execute("CREATE VIEW photographs AS SELECT DISTINCT ON (data, sample) * FROM all_photographs")
     for kind in ("masks", "training", "profile", "stages"):
         first = f"(SELECT stage, min(folder) AS folder FROM all_{kind} GROUP BY stage)"
