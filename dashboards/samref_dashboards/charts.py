@@ -33,21 +33,35 @@ def unchecked() -> AbstractContextManager[None]:
     return schemapi.debug_mode(False)
 
 
-def curves(rows: Rows, legend: Legend, description: str, *, percent: Sequence[float]) -> Spec:
-    """Draw mean IoU in percent (`miou`) over clicks (`click`), both lists; `percent` is the range of the axis."""
+def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent: Sequence[float]) -> Spec:
+    """Draw a share in percent (`y`) over clicks (`click`), both lists; `percent` is the range of the axis.
+
+    Rows with `low` and `high`, lists as well, have a band.
+    """
     # A logarithmic axis gives room to the first clicks, where configurations differ.
     clicks = alt.Axis(title="clicks", values=[1, 2, 3, 5, 10, 20, 50, 100], grid=False, format="d")
-    base = alt.Chart().transform_flatten(["click", "miou"])
-    encoded = base.encode(
-        x=alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False)),
-        y=alt.Y("miou:Q", title="mIoU %", scale=alt.Scale(domain=list(percent)), axis=alt.Axis(tickCount=5)),
-        color=_colour(legend),
-        detail="configuration:N",
-        strokeDash=_dash(rows),
-        tooltip=[_WHO, "click:Q", alt.Tooltip("miou:Q", title="mIoU %", format=".2f")],
+    x = alt.X("click:Q", axis=clicks, scale=alt.Scale(type="log", nice=False))
+    scale = alt.Scale(domain=list(percent))
+    encoded = (
+        alt.Chart()
+        .transform_flatten(["click", "y"])
+        .encode(
+            x=x,
+            y=alt.Y("y:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5)),
+            color=_colour(legend),
+            detail="configuration:N",
+            strokeDash=_dash(rows),
+            tooltip=[_WHO, "click:Q", alt.Tooltip("y:Q", title=title, format=".2f")],
+        )
     )
     # Points that cannot be seen can be hit by a mouse; lines only by luck.
-    return _spec([encoded.mark_line(strokeWidth=1.4), encoded.mark_point(size=40, opacity=0)], rows, description)
+    layers = [encoded.mark_line(strokeWidth=1.4), encoded.mark_point(size=40, opacity=0)]
+    if any("low" in row for row in rows):
+        band = alt.Chart().transform_filter("isValid(datum.low)").transform_flatten(["click", "low", "high"])
+        low = alt.Y("low:Q", title=title, scale=scale)
+        band = band.encode(x=x, y=low, y2="high:Q", fill=_colour(legend), detail="configuration:N")
+        layers.insert(0, band.mark_area(opacity=0.13, stroke=None, strokeWidth=0))
+    return _spec(layers, rows, description)
 
 
 def metric_by_axis(

@@ -81,7 +81,7 @@ def gather(
             landscape.differences(design, compared),
             configuration_tables.configurations(design, compared),
             configuration_tables.sweeps(results),
-            curves.click_curves(design, answers.miou_curves()),
+            *curves.click_curves(design, answers),
             *(curves.noc_by_axis(design, axis) for axis in design.axes if axis != DATA),
             theta_curves.curves(design, over_theta),
             theta_curves.best(design, over_theta),

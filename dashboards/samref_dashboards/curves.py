@@ -10,51 +10,87 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from samref_dashboards import charts, metrics, paper
 from samref_dashboards.design import DATA, THETA, Configuration, Design, is_number
 from samref_dashboards.figure_kit import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
 from samref_dashboards.metrics import Metric
-from samref_dashboards.queries import CURVE_POINTS, Curve
+from samref_dashboards.queries import Answers, Curve
+from samref_dashboards.statistics import bootstrap_band
 
 MAX_LINES = 60
 """Curves of one chart; more are a grey cloud, and most of a page's bytes."""
 EARLIER = "earlier training"
 """A training that no trial owns: others start from it."""
+MAX_BANDS = 4
+"""Lines of a chart that have bands; more lie over each other."""
+Band = tuple[NDArray[np.float64], NDArray[np.float64]]
 MAX_POINTS = 600
 """Configurations of one chart against an axis."""
 
 
-def click_curves(design: Design, curves: Mapping[int, Curve]) -> Figure | None:
-    """Show mean IoU after each click: a chart per dataset and, where lines need it, per combination of further axes."""
+def click_curves(design: Design, answers: Answers) -> list[Figure]:
+    """Show, after each click, how many objects have reached IoU 0.9, and the mean IoU.
+
+    A chart per dataset and, where lines need it, per combination of further axes; few lines have bands.
+    """
     lined = lined_axes(design, leave_out=[DATA]) or lined_axes(design)
-    colours_of = legend(design, lined)
     combinations: dict[tuple[Any, ...], list[int]] = {}
+    success, means = answers.success_curves(), answers.miou_curves()
     for index, configuration in enumerate(design.configurations):
-        if index in curves:
+        if index in means:
             key = tuple(value for axis, value in configuration.values.items() if axis not in lined)
             combinations.setdefault(key, []).append(index)
-    panels = []
-    for indices in list(combinations.values())[:MAX_CHARTS]:
-        first = design.configurations[indices[0]]
-        data = "" if DATA in lined else first.data
-        rows = [
-            {"click": [x for x, _ in curves[index]], "miou": [100 * y for _, y in curves[index]]}
-            | who(design, design.configurations[index], lined)
-            for index in evenly(indices, MAX_LINES)
-        ]
-        # Charts of one dataset are compared, so they have one scale.
-        alike = [curve for index, curve in curves.items() if not data or design.configurations[index].data == data]
-        percent = [100 * edge(y for curve in alike for _, y in curve) for edge in (min, max)]
-        title = " · ".join(filter(None, [data, design.describe(first.values, leave_out=[DATA, *lined])]))
-        spec = charts.curves(rows, colours_of, f"Mean IoU after each click, {title}", percent=percent)
-        panels.append(Panel(title, spec, data))
+    shown = list(combinations.values())[:MAX_CHARTS]
+    banded = [index for indices in shown if len(indices) <= MAX_BANDS for index in indices]
+    bands = {index: tuple(map(bootstrap_band, made)) for index, made in answers.by_object(banded).items()}
     note = "Mean over objects, then over seeds." if design.seeds else "Mean over objects."
-    lacking = sum(design.configurations[index].lacking for index in curves)
-    note += f" {lacking} of {len(curves)} curves lack a seed; the pointer says which." if lacking else ""
+    note += " Bands: 95 % bootstrap intervals over objects." if bands else ""
+    lacking = sum(design.configurations[index].lacking for index in means)
+    note += f" {lacking} of {len(means)} curves lack a seed; the pointer says which." if lacking else ""
     most = max(map(len, combinations.values()), default=0)
     if most > MAX_LINES:
         note += f" {MAX_LINES} of up to {most} curves a chart, evenly spaced."
-    return figure(design, "clicks", "Mean IoU after each click", note, lined, panels, found=len(combinations))
+    kinds = (
+        ("success", "Objects that reached IoU 90 %", "% of objects", success, 1),
+        ("clicks", "Mean IoU after each click", "mIoU %", means, 0),
+    )
+    figures = []
+    for name, title, axis, curves, place in kinds:
+        own = {index: made[place] for index, made in bands.items()}
+        panels = [_curve_panel(design, lined, indices, curves, own, (title, axis)) for indices in shown]
+        figures.append(figure(design, name, title, note, lined, panels, found=len(combinations)))
+    return [made for made in figures if made]
+
+
+def _curve_panel(
+    design: Design,
+    lined: Sequence[str],
+    indices: Sequence[int],
+    curves: Mapping[int, Curve],
+    bands: Mapping[int, Band],
+    titles: tuple[str, str],
+) -> Panel:
+    """One chart of curves over clicks, in percent; those of one dataset are compared, so they have one scale."""
+    first = design.configurations[indices[0]]
+    data = "" if DATA in lined else first.data
+    rows = []
+    for index in evenly(indices, MAX_LINES):
+        curve = curves[index]
+        row: dict[str, Any] = {"click": [x for x, _ in curve], "y": [100 * y for _, y in curve]}
+        for end, ys in zip(("low", "high"), bands.get(index, ()), strict=False):
+            row[end] = [100 * float(y) for y in ys[: len(curve)]]
+        rows.append(row | who(design, design.configurations[index], lined))
+    alike = [index for index in curves if not data or design.configurations[index].data == data]
+    ends = [y for index in alike for _, y in curves[index]]
+    ends += [float(y) for index in alike if index in bands for ys in bands[index] for y in ys]
+    said = design.describe(first.values, leave_out=[DATA, *lined])
+    title = " · ".join(filter(None, [design.counted(data) if data else "", said]))
+    percent = [100 * min(ends), 100 * max(ends)] if min(ends) < max(ends) else [0.0, 100.0]
+    spec = charts.curves(rows, legend(design, lined), f"{titles[0]}, {title}", title=titles[1], percent=percent)
+    return Panel(title, spec, data)
 
 
 def noc_by_axis(design: Design, axis: str) -> Figure | None:
@@ -80,7 +116,7 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
                     if numeric
                     else charts.metric_by_name(shown, colours_of, about, **names)
                 )
-                panels.append(Panel(f"{metric.label}, {data}", spec, data))
+                panels.append(Panel(f"{metric.label}, {design.counted(data)}", spec, data))
     note = "Fewer is better."
     if design.seeds:
         note += f" {'Bands' if numeric else 'Bars'}: ± one standard deviation over seeds; n is under the pointer."
@@ -95,8 +131,8 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
 
 
 def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
-    """Show the losses over the steps of every training (another metric only where there is no loss)."""
-    names = [name for name in curves if "loss" in name] or list(curves)[:1]
+    """Show the loss, and each term that it is the sum of, smoothed, over the steps of every training."""
+    names = [name for name in curves if name != "learning_rate"]
     owners = {trial["stage_train"]: each for each in design.configurations for trial in each.trials}
     # What is evaluated does not tell trainings apart.
     lined = lined_axes(design, leave_out=[axis for axis in design.axes if axis.startswith("evaluate.")])
@@ -111,13 +147,23 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
         for stage in shown:
             # A stage that no trial owns is an earlier training that others start from.
             owner = who(design, owners[stage], lined) if stage in owners else {"line": EARLIER, "random": False}
-            curve = curves[name].get(stage, [])
-            points = {"step": [x for x, _ in curve], "value": [y for _, y in curve]}
-            rows.append({**points, **owner, "configuration": stage})
+            if curve := curves[name].get(stage):
+                points = {"step": [x for x, _ in curve], "value": _smoothed([y for _, y in curve])}
+                rows.append({**points, **owner, "configuration": stage})
         panels.append(Panel(name, charts.training(rows, colours_of, f"{name} over training steps")))
-    note = f"{len(shown)} of {len(stages)} trainings; curves of more than {CURVE_POINTS} points are averaged."
+    note = "The loss, and each of its terms: at each step the mean over a tenth of all steps around it. "
+    note += f"{len(shown)} of {len(stages)} trainings."
     made = figure(design, "training", "Training", note, lined, panels)
     return replace(made, legend={label: colour for label, colour in colours_of.items() if label}) if made else None
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Moving means over a tenth of the values, of fewer at the ends."""
+    reach = len(values) // 20
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    return [float(mean) for mean in (sums[high] - sums[low]) / (high - low)]
 
 
 def _point(

@@ -46,6 +46,8 @@ class Figure:
     """What a dashed line means; empty where there is none."""
     widest: int = 4
     """Charts side by side on a wide page."""
+    ramp: bool = False
+    """Whether colours run from worse to better, which a bar above the charts says."""
 
     @property
     def columns(self) -> int:

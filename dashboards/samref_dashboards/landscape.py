@@ -43,15 +43,18 @@ def heat_maps(design: Design) -> Figure | None:
     panels = []
     for first, rows in maps[:MAX_CHARTS]:
         rest = design.describe(first.values, leave_out=[*axes, DATA])
-        title = " · ".join(filter(None, [f"NoC90, {first.data}", rest, RANDOM if first.random_weights else ""]))
+        title = " · ".join(
+            filter(None, [f"NoC90, {design.counted(first.data)}", rest, RANDOM if first.random_weights else ""])
+        )
         names = {"x": design.label(across), "y": design.label(down)}
         spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names)
         panels.append(Panel(title, spec, first.data))
     title = f"NoC90 over {design.label(across)} and {design.label(down)}"
-    note = "Mean over seeds; lighter is better, or darker in the dark. One scale per dataset: "
+    note = "Mean over seeds. One scale per dataset: "
     note += f"{', '.join(ranges)}. An empty square has no measurement."
     note += " † lacks a seed." if any(row["lacking"] for _, rows in maps for row in rows) else ""
-    return figure(design, "heat", title, note, (), panels, found=len(maps), dashed=False)
+    made = figure(design, "heat", title, note, (), panels, found=len(maps), dashed=False)
+    return replace(made, ramp=True) if made else None
 
 
 def _square(design: Design, configuration: Configuration, across: str, down: str) -> dict[str, Any] | None:
@@ -109,9 +112,10 @@ def tradeoffs(design: Design) -> Figure | None:
             spec = charts.tradeoff(
                 evenly(rows, MAX_POINTS), front, legend(design, lined), title, cost=cost.label, quality="NoC90"
             )
-            panels.append(Panel(data, spec, data))
+            panels.append(Panel(design.counted(data), spec, data))
     (about,) = metrics.described([cost], design.fields)
-    note = f"To the lower left is better. {cost.label}: {about.meaning or cost.key}"
+    meaning = (about.meaning or cost.key).replace("`", "")
+    note = f"To the lower left is better. {cost.label}: {meaning}"
     if cost is metrics.LATENCY:
         note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from samref_dashboards.design import Configuration
 from samref_dashboards.load import Results
 
-CURVE_POINTS = 300
+CURVE_POINTS = 150
 """Points of one training curve; more are averaged in buckets."""
 
 _NUMBERS = itertools.count()
@@ -73,9 +73,10 @@ class Answers:
 
     def __init__(self, results: Results, configurations: Iterable[Configuration]) -> None:
         """Trials of none of the configurations are left out."""
+        self._configurations = list(configurations)
         self._sql = results.sql
         self._objects = f"objects_{next(_NUMBERS)}"
-        done = [(index, each, trial) for index, each in enumerate(configurations) for trial in each.done]
+        done = [(index, each, trial) for index, each in enumerate(self._configurations) for trial in each.done]
         grouped = {
             "trial": pa.array([trial["trial"] for _, _, trial in done], pa.string()),
             "grp": pa.array([index for index, _, _ in done], pa.int64()),
@@ -136,6 +137,43 @@ class Answers:
         for configuration, click, miou in rows:
             curves.setdefault(configuration, []).append((click, miou))
         return curves
+
+    def success_curves(self) -> dict[int, Curve]:
+        """Compute each configuration's share of objects that reached IoU 0.9 after each click, over repetitions."""
+        rows = self._sql.execute(f"""
+            WITH clicks_allowed AS (SELECT grp, unnest(range(1, max(max_clicks) + 1)) AS click FROM {self._objects}
+                    GROUP BY grp),
+                 reached AS (SELECT grp, first_90, count(*) AS n FROM {self._objects} GROUP BY ALL)
+            SELECT grp, click, sum(n) FILTER (first_90 <= click) / sum(n)
+            FROM clicks_allowed JOIN reached USING (grp) GROUP BY ALL ORDER BY grp, click""").fetchall()
+        curves: dict[int, Curve] = {}
+        for configuration, click, share in rows:
+            curves.setdefault(configuration, []).append((click, share or 0.0))
+        return curves
+
+    def by_object(self, configurations: Sequence[int]) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Read configurations' (their indices) IoU, and whether 0.9 was reached, N×T each: objects after each click.
+
+        Means over repetitions.
+        """
+        rows = self._sql.execute(
+            f"""
+            WITH made AS (SELECT *, unnest(range(1, max_clicks + 1)) AS click FROM {self._objects}
+                    WHERE list_contains(?, grp))
+            SELECT grp, avg(coalesce(iou, final_iou))::DOUBLE AS iou,
+                   avg((coalesce(first_90, max_clicks + 1) <= click)::INT)::DOUBLE AS reached
+            FROM made LEFT JOIN clicks USING (trial, dataset, sample, click)
+            GROUP BY grp, dataset, sample, click ORDER BY grp, dataset, sample, click""",
+            [list(configurations)],
+        ).fetchnumpy()
+        objects = {}
+        for index in configurations:
+            own = rows["grp"] == index
+            most = {each["evaluate.max_clicks"] for each in self._configurations[index].done}
+            if own.any() and len(most) == 1:
+                shape = (-1, int(most.pop()))
+                objects[index] = rows["iou"][own].reshape(shape), rows["reached"][own].reshape(shape)
+        return objects
 
     def hardest(self, limit: int) -> list[HardObject]:
         """Find each dataset's objects that need most clicks; random weights count only where there are no others."""

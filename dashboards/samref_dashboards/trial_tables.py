@@ -33,7 +33,8 @@ def trials(results: Results, design: Design) -> Table | None:
     columns = [texts("trial", "trial", (row["trial"] for row in ordered))]
     if len(results.sweeps) > 1:
         columns.append(texts("sweep", "sweep", (row["sweep"] for row in ordered)))
-    columns.append(texts("status", "status", (row["status"] for row in ordered)))
+    if any(row["status"] != "done" for row in ordered):
+        columns.append(texts("status", "status", (row["status"] for row in ordered)))
     columns += [_setting(design, name, ordered) for name in (*design.axes, *design.seeds)]
     for metric in metrics.described(metrics.HEADLINE, results.fields):
         if any(row.get(metric.key) is not None for row in ordered):

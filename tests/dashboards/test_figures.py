@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 import jsonschema
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -55,7 +56,16 @@ def content(write_results: Writer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_every_chart_is_valid_vega_lite(content: Content) -> None:
-    kinds = {"clicks", "noc-by-model-backbone", "noc-by-train-gamma", "heat", "tradeoff", "training", "differences"}
+    kinds = {
+        "success",
+        "clicks",
+        "noc-by-model-backbone",
+        "noc-by-train-gamma",
+        "heat",
+        "tradeoff",
+        "training",
+        "differences",
+    }
     assert kinds <= {figure.name.removeprefix("figure-") for figure in content.figures}
     for shown in content.figures:
         alt.LayerChart.from_dict(shown.panels[0].spec)
@@ -99,8 +109,54 @@ def test_few_configurations_share_one_chart_per_dataset(write_results: Writer, t
     grid = {"model.refiner": ("none", "gfr+lfr"), "train.gamma": (0.6, 0.9), "evaluate.data": ("davis", "grabcut")}
     write_results(tmp_path, axes=grid)
     shown = figure(gather(load([tmp_path])), "clicks")
-    assert [(panel.title, panel.data) for panel in shown.panels] == [("davis", "davis"), ("grabcut", "grabcut")]
+    assert [(panel.title, panel.data) for panel in shown.panels] == [
+        ("davis (12 of 345)", "davis"),
+        ("grabcut (12 of 50)", "grabcut"),
+    ]
     assert list(shown.legend) == ["none · 0.6", "none · 0.9", "gfr+lfr · 0.6", "gfr+lfr · 0.9"]
+
+
+def test_curves_are_what_the_clicks_say_and_bands_hold_them(write_results: Writer, tmp_path: Path) -> None:
+    """Twelve objects, two seeds: the share that reached 90 %, and mean IoU, counted plainly; bands around them."""
+    trials = write_results(tmp_path, axes={"model.refiner": ("none", "gfr+lfr"), "train.seed": (0, 1)})
+    content = gather(load([tmp_path]))
+    clicks = pq.read_table(tmp_path / "clicks.parquet").to_pylist()
+    own = [click for click in clicks if click["trial"] in (trials[0]["trial"], trials[1]["trial"])]
+    for number in (1, 3, 20):
+        reached = {(c["trial"], c["sample"]) for c in own if c["click"] <= number and c["iou"] >= 0.9}
+        after = [click["iou"] for click in own if click["click"] == number]
+        for name, value in (("success", len(reached) / 24), ("clicks", sum(after) / 24)):
+            row = rows(figure(content, name))[0]
+            assert row["line"] == "none"
+            place = row["click"].index(number)
+            assert row["y"][place] == pytest.approx(100 * value, rel=1e-4)
+            assert row["low"][place] <= row["y"][place] <= row["high"][place]
+            assert row["high"][place] - row["low"][place] < 100 or name == "success"
+    assert "Bands: 95 %" in figure(content, "success").note
+
+
+def test_many_lines_have_no_bands(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path, axes={"evaluate.theta": (1.1, 1.2, 1.3, 1.4, 1.5)}, num_samples=3)
+    shown = figure(gather(load([tmp_path])), "clicks")
+    assert len(rows(shown)) == 5
+    assert not any("low" in row for row in rows(shown))
+    assert "Bands" not in shown.note
+
+
+def test_every_loss_term_has_a_chart_of_smoothed_curves(write_results: Writer, tmp_path: Path) -> None:
+    write_results(tmp_path, axes={"train.gamma": (0.6, 0.9)})
+    file = tmp_path / "training.parquet"
+    table = pq.read_table(file)
+    terms = [row | {"metric": "local_nfl"} for row in table.to_pylist() if row["metric"] == "loss"]
+    pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(terms, schema=table.schema)]), file)
+    shown = figure(gather(load([tmp_path])), "training")
+    assert [panel.title for panel in shown.panels] == ["loss", "local_nfl"]
+    raw = [row["value"] for row in terms if row["stage"] == terms[0]["stage"]]
+    (curve,) = [
+        row["value"] for row in shown.panels[1].spec["data"]["values"] if row["configuration"] == terms[0]["stage"]
+    ]
+    assert max(map(abs, np.diff(curve[50:]))) < 0.3 * max(map(abs, np.diff(raw[130:])))
+    assert sum(curve[50:]) / len(curve[50:]) == pytest.approx(sum(raw[133:]) / len(raw[133:]), rel=0.02)
 
 
 def test_names_are_in_the_order_of_the_sweep_file(content: Content) -> None:
@@ -122,6 +178,7 @@ def test_charts_of_one_dataset_have_one_scale(content: Content) -> None:
         squares.sort(key=lambda row: float(row["text"].rstrip("†")))
         assert (squares[0]["fill"], squares[-1]["fill"]) == ("var(--ramp-1)", "var(--ramp-7)")
         assert all(a["fill"] <= b["fill"] for a, b in pairwise(squares))
+        assert heat.ramp
         assert f"{data} {squares[0]['text'].rstrip('†')} to {squares[-1]['text'].rstrip('†')}" in heat.note
 
 
