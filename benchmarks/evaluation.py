@@ -36,10 +36,11 @@ from samref.clickloop import Trajectory
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.data import open_dataset
-from samref.embed import encode_all
+from samref.embed import Embed
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
 from samref.refiner.selector import paste_on_global
+from samref.shards import whole
 from samref.thetas import at
 from samref.weights import build_model
 
@@ -109,8 +110,8 @@ class Case:
                 head.weight.data.copy_(0.3 * torch.randn(head.weight.shape, generator=generator))
         self.folder.mkdir(parents=True)
         began = time.perf_counter()
-        parts = (self.network.backbone, self.dataset, self.model, "stretch")
-        encode_all(*parts, out=self.folder, runtime=self.runtime, report=silent)
+        stage = Embed(self.dataset, self.model, "stretch", lambda: self.network.backbone, self.runtime)
+        whole(stage, (self.folder,), self.folder.parent / f"{self.folder.name} shards")
         self.embed_seconds = time.perf_counter() - began
         self.embeddings = Embeddings(self.folder)
 
@@ -118,7 +119,9 @@ class Case:
         """Trajectories of each θ and sample, decoder calls, seconds."""
         configs = [self.config.model_copy(update={"theta": theta}) for theta in thetas]
         began = time.perf_counter()
-        paths, calls = evaluate.play_all(self.network, configs, self.dataset, self.embeddings, self.device, silent)
+        all_of_it = [(0, range(len(self.dataset.samples)))]
+        parts = (self.network, configs, self.dataset, self.embeddings, self.device, all_of_it, silent)
+        ((_, paths, calls),) = evaluate.play_parts(*parts)
         seconds = time.perf_counter() - began
         return [[at(own, theta) for own in paths] for theta in thetas], calls, seconds
 

@@ -44,10 +44,11 @@ from samref.backbones.backbone import Backbone
 from samref.clicks import next_click
 from samref.config import EvaluateConfig, ModelConfig, Precision, ProfileConfig, Runtime, TrainConfig
 from samref.data import open_dataset
-from samref.embed import encode_all
+from samref.embed import Embed
 from samref.precision import products
 from samref.profile import profile
 from samref.refiner import SamRef
+from samref.shards import whole
 from samref.weights import build_model
 
 ROOT = Path(__file__).parents[1]
@@ -237,7 +238,8 @@ def embedding(bench: Bench) -> None:
     dataset = open_dataset("folder:six", split="val", data_root=bench.folder / "data")
     model, backbone = bench.model("sam_vit_h", precision="bf16"), bench.backbone("ViT-H")
     (out := bench.folder / "six embedded").mkdir()
-    found = encode_all(backbone, dataset, model, "stretch", out=out, runtime=bench.runtime, report=silent)
+    stage = Embed(dataset, model, "stretch", lambda: backbone, bench.runtime)
+    (found,) = whole(stage, (out,), bench.folder / "six shards")
     bench.note("embed, images/s", found["images_per_second"])
     bench.note("embed", found["images_per_second"] * encoder_seconds(backbone, bench))
 
@@ -250,7 +252,8 @@ def trainings(bench: Bench) -> None:
     model = bench.model("sam_vit_h", precision="bf16")
     cache = bench.folder / "train embedded"
     cache.mkdir()
-    encode_all(bench.backbone("ViT-H"), dataset, model, "pad", out=cache, runtime=bench.runtime, report=silent)
+    stage = Embed(dataset, model, "pad", lambda: bench.backbone("ViT-H"), bench.runtime)
+    whole(stage, (cache,), bench.folder / "train shards")
     bench.backbones.clear()
     config = TrainConfig(
         data=data,

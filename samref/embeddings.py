@@ -1,25 +1,40 @@
-"""Embeddings on disk: one memory-mapped array a feature and shard, and the images' names.
+"""Embeddings on disk: one memory-mapped array a feature and shard, and an index of the images' names.
 
 Written by the embed stage, read by training and evaluation. An array is `NAME.SHARD.npy`, N×channels×side×side;
-bf16 is kept as the uint16 of its bits, which numpy can name.
+bf16 is kept as the uint16 of its bits, which numpy can name. `images.npy` has an entry an image (`_entry`), in the
+order of their names' hashes, and `names.bin` the names: a million images are found without being read. A store from
+before this has all names in `index.json`, and no checksums.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-_SHARD_BYTES = 1 << 30
+from samref.errors import UserError
+from samref.shards import Shards, linked
+
+INDEX = "index.json"
+_CHECKSUMS = "checksums.npy"
+_OPEN = 48
+"""Arrays that are open at a time: a process may have 1 024 files open, and a million images are 2 000 shards."""
 TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
+
+
+class EmbeddingError(UserError, ValueError):
+    """An embedding's bytes are not those that were written; one line."""
 
 
 def _new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
@@ -31,33 +46,17 @@ def _new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memma
 
 
 class EmbeddingWriter:
-    """Writes the features of a known list of images, in any order."""
+    """Writes the features of so many images, a shard, in any order."""
 
-    def __init__(
-        self, folder: Path, image_keys: Sequence[str], features: Mapping[str, tuple[int, int]], precision: str
-    ) -> None:
+    def __init__(self, folder: Path, count: int, features: Mapping[str, tuple[int, int]], precision: str) -> None:
+        self._folder = folder
         self._dtype = TORCH[precision]
-        index: dict[str, object] = {"images": list(image_keys), "precision": precision, "features": {}}
-        self._arrays: dict[str, list[np.memmap]] = {}
-        self._rows: dict[str, int] = {}
-        for name, (channels, side) in features.items():
-            bytes_per_image = channels * side * side * np.dtype(_NUMPY[precision]).itemsize
-            rows = max(1, min(len(image_keys), _SHARD_BYTES // bytes_per_image))
-            self._rows[name] = rows
-            self._arrays[name] = [
-                _new_array(
-                    folder / f"{name}.{shard}.npy",
-                    _NUMPY[precision],
-                    (min(rows, len(image_keys) - start), channels, side, side),
-                )
-                for shard, start in enumerate(range(0, len(image_keys), rows))
-            ]
-        index["features"] = self._rows
-        (folder / "index.json").write_text(json.dumps(index) + "\n")
-
-    def write(self, position: int, features: Mapping[str, Tensor]) -> None:
-        """Store one image's features, each channels×side×side."""
-        self.receive(position, {name: feature[None] for name, feature in features.items()})()
+        self._features = sorted(features)
+        self._checksums = np.zeros((count, len(features)), np.uint32)
+        self._arrays = {
+            name: _new_array(folder / f"{name}.npy", _NUMPY[precision], (count, channels, side, side))
+            for name, (channels, side) in features.items()
+        }
 
     def receive(self, first: int, features: Mapping[str, Tensor]) -> Callable[[], int]:
         """Begin to fetch the features of consecutive images from their device, each B×channels×side×side.
@@ -75,37 +74,121 @@ class EmbeddingWriter:
             if copied is not None:
                 copied.synchronize()
             for name, value in values.items():
+                own_checksums = self._checksums[:, self._features.index(name)]
                 array = (value.view(torch.uint16) if self._dtype is torch.bfloat16 else value).numpy()
-                for position, own in enumerate(array, start=first):
-                    shard, row = divmod(position, self._rows[name])
-                    self._arrays[name][shard][row] = own
+                for row, own in enumerate(array, start=first):
+                    self._arrays[name][row] = own
+                    own_checksums[row] = zlib.crc32(own)
             return len(array)
 
         return store
 
     def close(self) -> None:
         """Bring everything to disk."""
-        for arrays in self._arrays.values():
-            for array in arrays:
-                array.flush()
+        for array in self._arrays.values():
+            array.flush()
         self._arrays.clear()
+        np.save(self._folder / _CHECKSUMS, self._checksums)
+
+
+def join(shards: Shards, out: Path, image_keys: Sequence[str], precision: str) -> list[str]:
+    """Put finished shards together: their arrays get another name, and the images an index.
+
+    Args:
+        shards: each written by an EmbeddingWriter.
+        out: empty folder.
+        image_keys: the images' names.
+        precision: of their values.
+
+    Returns:
+        The names of the features, which are none where the features are the images.
+    """
+    hashes = {}
+    features: list[str] = []  # in the order of their names, as their checksums are
+    for number, about in enumerate(shards.about()):
+        features = [file.removesuffix(".npy") for file in about["files"] if file != _CHECKSUMS]
+        for name in features:
+            linked(shards.path(number) / f"{name}.npy", out / f"{name}.{number}.npy")
+            hashes[f"{name}.{number}.npy"] = about["files"][f"{name}.npy"]
+    (out / "hashes.json").write_text(json.dumps(hashes) + "\n")
+    names = [_bytes(key) for key in image_keys]
+    entries = np.zeros(len(names), _entry(len(features)))
+    entries["hash"] = np.fromiter(map(_hash, names), np.uint64, len(names))
+    entries["position"] = np.arange(len(names))
+    entries["length"] = np.fromiter(map(len, names), np.uint32, len(names))
+    entries["start"] = np.cumsum(entries["length"], dtype=np.uint64) - entries["length"]
+    checksums = [np.load(shards.path(number) / _CHECKSUMS) for number in range(shards.count)]
+    entries["checksums"] = np.concatenate(checksums) if checksums else 0
+    (out / "names.bin").write_bytes(b"".join(names))
+    np.save(out / "images.npy", entries[np.argsort(entries["hash"], kind="stable")])
+    index = {"count": len(names), "precision": precision, "features": dict.fromkeys(features, shards.size)}
+    (out / INDEX).write_text(json.dumps(index) + "\n")
+    return features
+
+
+def _entry(num_features: int) -> np.dtype[np.void]:
+    """An image in the index: its name's hash, its row, where its name stands, and a checksum (CRC-32) a feature."""
+    numbers = [("hash", "<u8"), ("start", "<u8"), ("position", "<u4"), ("length", "<u4")]
+    return np.dtype([*numbers, ("checksums", "<u4", (num_features,))])
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")  # a file's name need not be UTF-8
+
+
+def _hash(name: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+class _Names:
+    """Finds images by name, in `images.npy` and `names.bin`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._entries = np.load(folder / "images.npy", mmap_mode="r")
+        self._hashes = np.ascontiguousarray(self._entries["hash"])
+        self.count = len(self._hashes)
+        self._names = np.memmap(folder / "names.bin", np.uint8, "r") if self.count else np.zeros(0, np.uint8)
+
+    def find(self, key: str) -> tuple[int, NDArray[np.uint32] | None]:
+        name = _bytes(key)
+        wanted = np.uint64(_hash(name))
+        for place in range(int(np.searchsorted(self._hashes, wanted)), self.count):
+            entry = self._entries[place]
+            if entry["hash"] != wanted:
+                break
+            start = int(entry["start"])
+            if self._names[start : start + int(entry["length"])].tobytes() == name:
+                return int(entry["position"]), entry["checksums"]
+        raise KeyError(key)
+
+
+class _ListedNames:
+    """Finds images by name, in an index of before."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self._positions = {key: i for i, key in enumerate(images)}
+        self.count = len(images)
+
+    def find(self, key: str) -> tuple[int, NDArray[np.uint32] | None]:
+        return self._positions[key], None
 
 
 class Embeddings:
-    """Reads what EmbeddingWriter wrote; safe to share between threads."""
+    """Reads embeddings; safe to share between threads. Arrays are opened when needed, and at most `_OPEN` are open."""
 
     def __init__(self, folder: Path) -> None:
-        index = json.loads((folder / "index.json").read_text())
-        self._position = {key: i for i, key in enumerate(index["images"])}
+        self._folder = folder
+        index = json.loads((folder / INDEX).read_text())
+        self._names = _ListedNames(index["images"]) if "images" in index else _Names(folder)
         self._dtype = TORCH[index["precision"]]
         self._rows: dict[str, int] = index["features"]
-        self._arrays = {
-            name: [
-                np.load(folder / f"{name}.{shard}.npy", mmap_mode="r")
-                for shard in range(-(-len(index["images"]) // rows))
-            ]
-            for name, rows in self._rows.items()
-        }
+        self._array = lru_cache(_OPEN)(self._opened)
+        self._shapes = {name: self._array(name, 0).shape[1:] for name in self._rows}
+        self._checked = {name: np.zeros(self._names.count, bool) for name in self._rows}
+
+    def _opened(self, name: str, shard: int) -> NDArray[np.generic]:
+        array: NDArray[np.generic] = np.load(self._folder / f"{name}.{shard}.npy", mmap_mode="r")
+        return array
 
     def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
         """Features of these images, float32, each B×channels×side×side."""
@@ -121,15 +204,28 @@ class Embeddings:
             count: B of the tensors B×channels×side×side.
             pinned: in memory from which CUDA copies while the host goes on.
         """
-        shapes = {name: arrays[0].shape[1:] for name, arrays in self._arrays.items()}
         return {
-            name: torch.empty(count, *shape, dtype=self._dtype, pin_memory=pinned) for name, shape in shapes.items()
+            name: torch.empty(count, *shape, dtype=self._dtype, pin_memory=pinned)
+            for name, shape in self._shapes.items()
         }
 
     def load(self, image_key: str, room: Mapping[str, Tensor], place: int) -> None:
-        """Read one image's features into the given place of each tensor of `room`."""
-        for name, rows in self._rows.items():
-            shard, row = divmod(self._position[image_key], rows)
+        """Read one image's features into the given place of each tensor of `room`.
+
+        Raises:
+            KeyError: there is no such image.
+            EmbeddingError: other bytes were written; seen when an image is first read.
+        """
+        position, checksums = self._names.find(image_key)
+        for i, (name, rows) in enumerate(self._rows.items()):
+            shard, row = divmod(position, rows)
             values = room[name][place]
             values = values.view(torch.uint16) if self._dtype is torch.bfloat16 else values
-            np.copyto(values.numpy(), self._arrays[name][shard][row])
+            np.copyto(values.numpy(), self._array(name, shard)[row])
+            if checksums is not None and not self._checked[name][position]:
+                if zlib.crc32(values.numpy().data) != checksums[i]:
+                    raise EmbeddingError(
+                        f"{self._folder / f'{name}.{shard}.npy'}: row {row}, of {image_key}, has other bytes than "
+                        "those that were written; remove the folder and run again to make it anew"
+                    )
+                self._checked[name][position] = True

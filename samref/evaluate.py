@@ -24,9 +24,11 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +36,8 @@ import cv2
 import numpy as np
 import torch
 
-from samref import kept, metrics, pixel_loops, waves, weights
+from samref import kept, metrics, pixel_loops, trajectories, waves, weights
+from samref.ahead import in_order
 from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
@@ -43,63 +46,84 @@ from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
 from samref.path_files import PathTable
 from samref.precision import autocast, products
 from samref.refiner import SamRef
+from samref.shards import Shards
 from samref.stage import Report
 from samref.thetas import Thetas, at
 from samref.waves import Paths
 
 SECONDS = "seconds_per_click_made"
 """Not `seconds_per_click`: by that name earlier versions wrote the time over the decoder's calls, which θ share."""
+_PATHS = "paths.json"
+"""A shard's file."""
+_AHEAD = 4
+"""Samples a thread that are begun before the first of them is done."""
 Played = TypeVar("Played")
 
 
-@torch.inference_mode()
-def evaluate(
-    model: ModelConfig,
-    configs: Sequence[EvaluateConfig],
-    *,
-    inputs: Mapping[str, Path],
-    outs: Sequence[Path],
-    runtime: Runtime,
-    report: Report,
-) -> list[dict[str, float | int]]:
-    """Evaluate one model on one dataset for one or several θ.
+class Evaluate:
+    """The evaluation of one model on one dataset, for one or several θ; a `samref.shards.Divisible`."""
 
-    Args:
-        model: the network.
-        configs: alike but for θ.
-        inputs: `embeddings`, and `weights` where there was a training.
-        outs: one empty folder a configuration.
-        runtime: device and data.
-        report: called with samples × clicks done, and `clicks`, the decoder calls that took.
+    wave = waves.LARGEST
 
-    Returns:
-        The headline metrics of each configuration; one that cannot be known (an early stop below it) is left out.
-    """
-    config = configs[0]
-    if any(other.model_copy(update={"theta": config.theta}) != config for other in configs):
-        raise ValueError("evaluations that run in one go may differ in theta alone")
-    network = weights.build_model(
-        model, runtime, weights=inputs.get("weights"), encoder=False, precision=config.precision
-    )
-    if config.threshold is not None:
-        network.backbone.threshold = math.log(config.threshold / (1 - config.threshold))
-    embeddings = Embeddings(inputs["embeddings"])
-    dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
-    _load_compiled(runtime.resolve_device())  # before the clock runs
-    clock = time.perf_counter()
-    with products(config.precision):
-        paths, _ = play_all(network, configs, dataset, embeddings, runtime.resolve_device(), report)
-    seconds = time.perf_counter() - clock
-    chosen = [[at(pieces, each.theta) for pieces in paths] for each in configs]
-    for out, own in zip(outs, chosen, strict=True):
-        np.savez_compressed(out / "clicks.npz", **columns([trajectory.records for trajectory in own]))
-        if config.curve:
-            PathTable.of(paths, lambda records: headline([records], config)).write(out)
-        (out / "samples.json").write_text(json.dumps([sample.key for sample in dataset.samples]) + "\n")
-    kept.write(outs, chosen, config.max_clicks, dataset if config.photographs else None)
-    clicked = [[trajectory.records for trajectory in own] for own in chosen]
-    made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]
-    return [{**headline(records, config), SECONDS: per_click(seconds, made)} for records in clicked]
+    def __init__(
+        self, model: ModelConfig, configs: Sequence[EvaluateConfig], *, inputs: Mapping[str, Path], runtime: Runtime
+    ) -> None:
+        """Open the dataset.
+
+        Args:
+            model: the network.
+            configs: alike but for θ.
+            inputs: `embeddings`, and `weights` where there was a training.
+            runtime: device and data.
+        """
+        config = self._config = configs[0]
+        if any(other.model_copy(update={"theta": config.theta}) != config for other in configs):
+            raise ValueError("evaluations that run in one go may differ in theta alone")
+        self._model = model
+        self._configs = configs
+        self._inputs = inputs
+        self._runtime = runtime
+        self._dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
+        self.total = len(self._dataset.samples)
+        self.unit = config.max_clicks
+
+    @cached_property
+    def _network(self) -> SamRef:
+        precision, trained = self._config.precision, self._inputs.get("weights")
+        network = weights.build_model(self._model, self._runtime, weights=trained, encoder=False, precision=precision)
+        if (threshold := self._config.threshold) is not None:
+            network.backbone.threshold = math.log(threshold / (1 - threshold))
+        return network
+
+    @torch.inference_mode()
+    def work(self, shards: Shards, numbers: Iterable[int], report: Report) -> None:
+        """Play the samples of shards; `report` also gets `clicks`, the decoder calls that it took."""
+        network, embeddings = self._network, Embeddings(self._inputs["embeddings"])
+        device = self._runtime.resolve_device()
+        _load_compiled(device)
+        shards.begin()
+        parts = ((number, shards.rows(number)) for number in numbers)
+        playing = play_parts(network, self._configs, self._dataset, embeddings, device, parts, report)
+        with products(self._config.precision), contextlib.closing(playing):
+            for number, paths, _ in playing:
+                with shards.writing(number) as folder:
+                    trajectories.save(folder / _PATHS, paths)
+
+    def join(self, shards: Shards, outs: tuple[Path, ...]) -> list[dict[str, float | int]]:
+        """Write each θ's folder, and give its headline metrics; one that cannot be known is left out."""
+        seconds = sum(each["busy_seconds"] for each in shards.about())
+        config, files = self._config, [shards.path(number) / _PATHS for number in range(shards.count)]
+        paths = [pieces for file in files for pieces in trajectories.load(file)]
+        chosen = [[at(pieces, each.theta) for pieces in paths] for each in self._configs]
+        for out, own in zip(outs, chosen, strict=True):
+            np.savez_compressed(out / "clicks.npz", **columns([trajectory.records for trajectory in own]))
+            if config.curve:
+                PathTable.of(paths, lambda records: headline([records], config)).write(out)
+            (out / "samples.json").write_text(json.dumps([sample.key for sample in self._dataset.samples]) + "\n")
+        kept.write(outs, chosen, config.max_clicks, self._dataset if config.photographs else None)
+        clicked = [[trajectory.records for trajectory in own] for own in chosen]
+        made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]
+        return [{**headline(records, config), SECONDS: per_click(seconds, made)} for records in clicked]
 
 
 def per_click(seconds: float, clicked: Sequence[Sequence[Sequence[Record]]]) -> float:
@@ -115,21 +139,39 @@ def _load_compiled(device: str) -> None:
         device_clicks.load(device)
 
 
-def play_all(
+def play_parts(
     network: SamRef,
     configs: Sequence[EvaluateConfig],
     dataset: Dataset,
     embeddings: Embeddings,
     device: str,
+    parts: Iterable[tuple[int, range]],
     report: Report,
-) -> tuple[Paths, int]:
-    """For each sample its trajectories by rising θ, and how many decoder calls they took, counted in nodes.
+) -> Generator[tuple[int, Paths, int]]:
+    """Play parts of a dataset, each taken when there is time for it.
+
+    Args:
+        network: the model.
+        configs: alike but for θ.
+        dataset: the samples.
+        embeddings: of their images.
+        device: cpu, or a GPU.
+        parts: numbers, each with the positions of its samples.
+        report: called with the samples that are done, and `clicks`, the decoder calls that took.
+
+    Yields:
+        Each part's number, for each of its samples the trajectories by rising θ, and its decoder calls, in nodes.
 
     Raises:
         ValueError: the θ of an interval part too often on a sample.
     """
-    num_samples, max_clicks = len(dataset.samples), configs[0].max_clicks
     loop = ClickLoop(network, configs[0], Thetas.of(configs), batch=1)
+    taken: deque[tuple[int, range]] = deque()
+
+    def noted() -> Iterator[range]:
+        for part in parts:
+            taken.append(part)
+            yield part[1]
 
     def play(position: int) -> tuple[Paths, int]:
         reads = [waves.read(dataset, position, network, embeddings)]
@@ -137,19 +179,25 @@ def play_all(
             return loop.run(waves.assemble(position, reads, network, device))
 
     paths: Paths = []
-    calls = 0
+    done = calls = calls_before = 0
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_one_library_thread())
         if device == "cpu":
-            played = _in_threads(play, range(num_samples), threads)
+            played = _in_threads(play, chain.from_iterable(noted()), threads)
         else:
-            played = waves.play(network, configs, dataset, embeddings, device, threads)
+            played = waves.play(network, configs, dataset, embeddings, device, threads, noted())
         # Closing: whoever stops us by an exception waits for the samples that are being played, not for all.
         try:
             for found, more in stack.enter_context(contextlib.closing(played)):
                 paths += found
+                done += len(found)
                 calls += more
-                report(len(paths) * max_clicks, {"total": num_samples * max_clicks, "clicks": calls})
+                report(done, {"clicks": calls})
+                number, rows = taken[0]
+                if len(paths) == len(rows):
+                    taken.popleft()
+                    yield number, paths, calls - calls_before
+                    paths, calls_before = [], calls
         except TooManyPathsError as error:
             (position,) = error.args
             raise ValueError(
@@ -157,7 +205,6 @@ def play_all(
                 f"{dataset.samples[position].key} of {configs[0].data} its θ take more than {MOST_PATHS} paths; give "
                 "it a step, as [1.0, 1.5, 0.01], or make it narrower"
             ) from None
-    return paths, calls
 
 
 @contextlib.contextmanager
@@ -173,23 +220,23 @@ def _one_library_thread() -> Iterator[int]:
         cv2.setNumThreads(before[1])
 
 
-def _in_threads(play: Callable[[int], Played], starts: Sequence[int], threads: int) -> Generator[Played]:
+def _in_threads(play: Callable[[int], Played], positions: Iterable[int], threads: int) -> Generator[Played]:
     """Results in order. All threads and one are tried on two samples a thread each; the faster plays the rest.
 
     Python itself runs on one thread at a time: for a decoder whose steps are microseconds, more can be slower.
     """
     # torch keeps its number of threads for each thread that calls it.
     pool = partial(ThreadPoolExecutor, thread_name_prefix="clicks", initializer=torch.set_num_threads, initargs=(1,))
-    rates, done = {}, 0
+    rates, waiting = {}, iter(positions)
     for workers in dict.fromkeys((threads, 1)):
-        part = starts[done : done + 2 * workers]
-        done += len(part)
+        part = list(islice(waiting, 2 * workers))
         clock = time.perf_counter()
         with pool(workers) as trying:
             yield from trying.map(play, part)
         rates[workers] = len(part) / (time.perf_counter() - clock)
-    with pool(max(rates, key=rates.__getitem__)) as rest:
-        yield from rest.map(play, starts[done:])
+    workers = max(rates, key=rates.__getitem__)
+    with pool(workers) as rest:
+        yield from in_order(rest, play, waiting, _AHEAD * workers)
 
 
 def headline(paths: Sequence[Sequence[Record]], config: EvaluateConfig) -> dict[str, float | int]:

@@ -6,9 +6,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import torch.distributed as dist
 from samref import memory, parallel, plugins
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
 from samref.embed import DataSource, embed
-from samref.evaluate import evaluate
+from samref.evaluate import Evaluate
 from samref.profile import profile
+from samref.shards import Divisible, Lead, Shards, alone
 from samref.source import code_of
-from samref.stage import Job, Report
+from samref.stage import Job, Report, digest
 from samref.summary import FILE, Summary
 from samref.threads import on_threads
 from samref.train import train
@@ -32,10 +34,11 @@ from samref.trial import check_code
 Metrics = Mapping[str, float | int]
 
 
-def run_job(job: Job, report: Report) -> list[Summary]:
+def run_job(job: Job, report: Report, lead: Lead = alone) -> list[Summary]:
     """Run a job, write each stage's output folder, and return for each stage the summary that stands there too.
 
-    `report` is called with (step, metrics), of which `metrics["total"]` is the number of steps.
+    `report` is called with (step, metrics), of which `metrics["total"]` is the number of steps. `lead` has the shards
+    of a stage worked that other processes can share, which those do by `work_shards`.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -46,18 +49,17 @@ def run_job(job: Job, report: Report) -> list[Summary]:
     device = job.runtime.resolve_device()
     memory.reset(device)
     with on_threads(job.runtime.threads):
-        metrics = _measure(job, report)
+        metrics, shared = _measure(job, report, lead)
     seconds = time.perf_counter() - clock
     group = parallel.group(device)
     took: dict[str, Any] = {
-        # Evaluations that ran in one go share its time evenly; the processes of a training each take a device.
-        "device_seconds": seconds * group.size / len(job.stages),
-        **memory.peaks(device),
-        "device": device,
-        "hardware": _hardware(device),
+        "device_seconds": seconds * group.size,  # the processes of a training each take a device
+        **_about(device),
         "versions": _versions(),
         "started": started.isoformat(timespec="microseconds"),
+        **shared,
     }
+    took["device_seconds"] /= len(job.stages)  # evaluations that ran in one go share its time evenly
     summaries = []
     for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
         summary = Summary(stage.id, stage, measured, code=dict(code_of(stage)), **took)
@@ -90,21 +92,73 @@ def run_in_group(job: Job, report: Report) -> list[Summary]:
             dist.destroy_process_group()
 
 
-def _measure(job: Job, report: Report) -> list[Metrics]:
-    """The work itself: for each stage the metrics that it found."""
-    first, out = job.stages[0], job.outs[0]
+def work_shards(job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
+    """Work some shards of a stage that another process leads.
+
+    Args:
+        job: as that process has it; no output folder is needed.
+        report: called with the images or samples that are done here.
+        numbers: of the shards, taken one by one, as there is time for them.
+        finished: called with the folder of each that is done.
+    """
+    memory.reset(job.runtime.resolve_device())
+    with on_threads(job.runtime.threads):
+        stage = _divisible(job)
+        stage.work(shards_of(job, stage, finished), numbers, report)
+
+
+def _measure(job: Job, report: Report, lead: Lead) -> tuple[list[Metrics], Mapping[str, Any]]:
+    """The work itself: for each stage the metrics that it found; and what it took, where its shards tell that."""
+    first = job.stages[0]
     model = ModelConfig(**first.config["model"])
     common: dict[str, Any] = {"runtime": job.runtime, "report": report}
-    if first.kind == "evaluate":
-        configs = [EvaluateConfig(**stage.config["evaluate"]) for stage in job.stages]
-        return list(evaluate(model, configs, inputs=job.inputs, outs=job.outs, **common))
-    if first.kind == "embed":
-        source = DataSource(**first.config["data"])
-        return [embed(model, source, first.config["embed"]["resize"], inputs=job.inputs, out=out, **common)]
     if first.kind == "train":
         config = TrainConfig(**first.config["train"])
-        return [train(model, config, inputs=job.inputs, out=out, scratch=job.scratch, **common)]
-    return [profile(model, ProfileConfig(**first.config["profile"]), out=out, **common)]
+        return [train(model, config, inputs=job.inputs, out=job.outs[0], scratch=job.scratch, **common)], {}
+    if first.kind == "profile":
+        return [profile(model, ProfileConfig(**first.config["profile"]), out=job.outs[0], **common)], {}
+    return lead_shards(job, _divisible(job), report, lead)
+
+
+def lead_shards(job: Job, stage: Divisible, report: Report, lead: Lead) -> tuple[list[Metrics], Mapping[str, Any]]:
+    """Have a stage's missing shards worked, and join all; gives what `_measure` does."""
+    shards = shards_of(job, stage)
+    shards.clear_aside()
+    before = stage.total - sum(len(shards.rows(number)) for number in shards.missing())
+
+    def report_steps(done: int, metrics: Mapping[str, float]) -> None:
+        report((before + done) * stage.unit, {"total": stage.total * stage.unit, **metrics})
+
+    lead(shards, partial(stage.work, shards), report_steps)
+    metrics, told = stage.join(shards, job.outs), shards.about()
+    took: dict[str, Any] = {"device_seconds": sum(each["seconds"] for each in told)}
+    for name in ("peak_memory_gb", "device_peak_memory_gb"):
+        if values := [each[name] for each in told if name in each]:
+            took[name] = max(values)
+    for name in ("device", "hardware"):
+        took[name] = "; ".join(dict.fromkeys(each[name] for each in told))
+    return list(metrics), took
+
+
+def _divisible(job: Job) -> Divisible:
+    first = job.stages[0]
+    model = ModelConfig(**first.config["model"])
+    if first.kind == "evaluate":
+        configs = [EvaluateConfig(**stage.config["evaluate"]) for stage in job.stages]
+        return Evaluate(model, configs, inputs=job.inputs, runtime=job.runtime)
+    source = DataSource(**first.config["data"])
+    return embed(model, source, first.config["embed"]["resize"], inputs=job.inputs, runtime=job.runtime)
+
+
+def shards_of(job: Job, stage: Divisible, finished: Callable[[Path], None] = lambda folder: None) -> Shards:
+    """The shards of these very stages by this code: others have another folder."""
+    name = digest("shards", [[each.id for each in job.stages], dict(code_of(job.stages[0])), stage.total])
+    device = job.runtime.resolve_device()
+    return Shards(job.scratch / name, stage.total, stage.wave, about=lambda: _about(device), finished=finished)
+
+
+def _about(device: str) -> dict[str, Any]:
+    return {**memory.peaks(device), "device": device, "hardware": _hardware(device)}
 
 
 def _hardware(device: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import islice
 from threading import local
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ Paths = list[list[Trajectory]]
 """For each sample its trajectories, by rising θ."""
 
 _IN_PLAY, _IN_PLAY_WITH_REFINER = 2, 1
-_LARGEST = 32  # samples of a wave: more make a decoder no faster
+LARGEST = 32
+"""Samples of a wave at most: more make a decoder no faster."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
@@ -88,7 +90,7 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
 def at_once(height: int, width: int, num_paths: int, free_bytes: float) -> int:
     """How many samples of images of this size (px) may be in one wave, with so much of the device's memory for it."""
     pixel = _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_AND_PATH * num_paths
-    return max(1, int(min(_LARGEST, free_bytes / (_BYTES + pixel * height * width))))
+    return max(1, int(min(LARGEST, free_bytes / (_BYTES + pixel * height * width))))
 
 
 def play(
@@ -98,8 +100,11 @@ def play(
     embeddings: Embeddings,
     device: str,
     threads: int,
+    parts: Iterable[range],
 ) -> Generator[tuple[Paths, int]]:
-    """The trajectories of the dataset's samples, wave by wave in order, and each wave's decoder calls (in nodes).
+    """The trajectories of parts of a dataset, wave by wave in order, and each wave's decoder calls (in nodes).
+
+    No wave has samples of two parts.
 
     Args:
         network: the model, on the device.
@@ -108,6 +113,7 @@ def play(
         embeddings: of their images.
         device: a GPU; a CPU does the same, slowly, where Triton interprets its kernels.
         threads: of the host, to read samples and to measure masks.
+        parts: positions of samples, each taken when there is time for it.
     """
     players = _Players(network, configs, device)
     with ExitStack() as stack:
@@ -116,36 +122,47 @@ def play(
         playing = stack.enter_context(_threads(players.in_play, "clicks"))
         players.each = measuring.map
 
-        def begin(position: int) -> Future[Read]:
-            return readers.submit(read, dataset, position, network, embeddings)
-
         num_samples = len(dataset.samples)
         share = -(-num_samples // players.in_play)  # of few samples every player gets some
-        ahead = deque(begin(position) for position in range(min(num_samples, _LARGEST)))
+        waiting = ((part, position) for part in parts for position in part)
+
+        def begin(count: int) -> Iterator[_Begun]:
+            for part, position in islice(waiting, count):
+                yield _Begun(part, position, readers.submit(read, dataset, position, network, embeddings))
+
+        ahead = deque(begin(LARGEST))
         waves: deque[Future[tuple[Paths, int]]] = deque()
-        first = 0
-        while first < num_samples or waves:
+        while ahead or waves:
             # One wave waits, so that a player that is done has the next one.
-            while first < num_samples and len(waves) <= players.in_play:
+            while ahead and len(waves) <= players.in_play:
+                first = ahead[0].position
                 reads, batch = _take(ahead, players, share)
                 waves.append(playing.submit(players.play, first, reads, batch))
-                first += len(reads)
-                ahead.extend(map(begin, range(first + len(ahead), min(num_samples, first + _LARGEST))))
+                ahead.extend(begin(LARGEST - len(ahead)))
             yield waves.popleft().result()
 
 
-def _take(ahead: deque[Future[Read]], players: _Players, share: int) -> tuple[list[Read], int]:
-    """The next wave, as many samples as fit, in the dataset's order; and how many of its nodes one call may have."""
+class _Begun(NamedTuple):
+    """A sample that is being read."""
+
+    part: range
+    position: int
+    reading: Future[Read]
+
+
+def _take(ahead: deque[_Begun], players: _Players, share: int) -> tuple[list[Read], int]:
+    """The next wave, as many samples of one part as fit, in order; and how many of its nodes one call may have."""
     taken: list[Read] = []
     height = width = 0
     batch = players.largest
-    while ahead:
-        truth = ahead[0].result().truth
+    part = ahead[0].part
+    while ahead and ahead[0].part is part:
+        truth = ahead[0].reading.result().truth
         height, width = max(height, truth.shape[0]), max(width, truth.shape[1])
         fitting = min(players.largest, at_once(height, width, players.num_paths, players.free_bytes))
         if taken and len(taken) >= min(fitting, share):
             break
-        taken.append(ahead.popleft().result())
+        taken.append(ahead.popleft().reading.result())
         batch = fitting
     return taken, batch
 
@@ -173,7 +190,7 @@ class _Players:
         self.in_play = _IN_PLAY if network.gfr is None else _IN_PLAY_WITH_REFINER
         self.each: Map = map
         self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS)
-        self.largest = _LARGEST
+        self.largest = LARGEST
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the weights are there before other streams use them

@@ -282,7 +282,7 @@ def test_gpu_hours_count_what_runs_and_what_ran() -> None:
     now = 0.0
     spending = Spending(Budget(gpu_hours=1), gpu_seconds=3599, clock=lambda: now)
     assert spending.exceeded() is None
-    spending.start(7, gpus=2, devices=2, before=0)
+    spending.start(7, gpus=1, devices=2, before=0)
     now = 1.0
     assert spending.exceeded() == (
         "budget.gpu_hours, 1, are used up; the same command with a larger --set budget.gpu_hours=… goes on from here"

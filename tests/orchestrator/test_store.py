@@ -11,6 +11,7 @@ from toys import summary_text
 
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
+from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.opening import existing_store, open_store
@@ -106,3 +107,16 @@ def test_a_trials_leaf_is_noted_where_the_library_looks_for_it(tmp_path: Path) -
         store.codes.note_trials({"trial-1": "evaluate-1", "trial-2": "evaluate-1"})
     (file,) = (tmp_path / "trials").iterdir()
     assert json.loads(file.read_text()) == {"trial-1": "evaluate-1", "trial-2": "evaluate-1"}
+
+
+def test_files_that_were_hashed_when_they_were_written_are_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"features")
+    entry = {"bytes": 8, "sha256": "as its writer found"}
+    (tmp_path / "hashes.json").write_text(json.dumps({"a.npy": entry}))
+    (tmp_path / "index.json").write_text("{}")
+    manifest.write(tmp_path)
+    files = manifest.read(tmp_path)["files"]
+    assert files["a.npy"] == entry
+    assert files["index.json"]["bytes"] == 2
+    assert files.keys() == {"a.npy", "index.json"}
+    assert "a.npy has other bytes" in str(manifest.difference(tmp_path))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from embedded import embedded
 
 from samref.batches import Batches, resize_truth
 from samref.data import open_dataset
-from samref.embeddings import Embeddings, EmbeddingWriter
 
 
 def batches_of(**changes):
@@ -25,11 +25,8 @@ def test_every_epoch_sees_every_sample_once():
 def test_reading_ahead_gives_the_batches_of_their_steps(tmp_path):
     """In one thread and in several, with the features of the images."""
     images = open_dataset("shapes", split="train", data_root=Path(), samples=7).samples
-    writer = EmbeddingWriter(tmp_path, [sample.image_key for sample in images], {"embedding": (2, 4)}, "bf16")
-    for position in range(7):
-        writer.write(position, {"embedding": torch.full((2, 4, 4), position / 3)})
-    writer.close()
-    embeddings = Embeddings(tmp_path)
+    features = {"embedding": torch.arange(7.0)[:, None, None, None].expand(7, 2, 4, 4) / 3}
+    embeddings = embedded(tmp_path, [sample.image_key for sample in images], features, "bf16")
     for threads in (1, 4):
         ahead = list(batches_of(embeddings=embeddings, threads=threads).iterate(2, 6))
         assert len(ahead) == 4

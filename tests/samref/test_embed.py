@@ -5,12 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from embedded import embedded
 
 from samref import embed
 from samref.backbones.backbone import resize_image
 from samref.data import open_dataset
 from samref.data.sample import DataError
-from samref.embeddings import Embeddings, EmbeddingWriter
+from samref.embeddings import EmbeddingWriter
 
 SAMPLES = 21
 
@@ -25,7 +26,8 @@ def dataset(tmp_path_factory):
 def test_batches_come_in_order_with_the_pixels_of_a_plain_resize(dataset, threads, resize):
     keys = [sample.image_key for sample in dataset.samples]
     before = torch.get_num_threads()
-    batches = list(embed._read(dataset, keys, partial(resize_image, size=96, resize=resize), threads, pinned=False))
+    parts = (keys[:8], keys[8:16], keys[16:])
+    batches = list(embed._read(dataset, parts, partial(resize_image, size=96, resize=resize), threads, pinned=False))
     torch.set_num_threads(before)
     assert [len(batch) for batch in batches] == [8, 8, 5]
     for key, found in zip(keys, torch.cat(batches), strict=True):
@@ -41,7 +43,7 @@ def test_a_broken_image_ends_the_reading_in_its_turn(dataset):
             return dataset.image(key)
 
     keys = [sample.image_key for sample in dataset.samples[:8]] + ["broken", dataset.samples[9].image_key]
-    batches = embed._read(Broken(), keys, partial(resize_image, size=96, resize="pad"), 4, pinned=False)
+    batches = embed._read(Broken(), [keys[:8], keys[8:]], partial(resize_image, size=96, resize="pad"), 4, pinned=False)
     assert len(next(batches)) == 8
     with pytest.raises(DataError, match="broken: cannot be read"):
         next(batches)
@@ -49,18 +51,13 @@ def test_a_broken_image_ends_the_reading_in_its_turn(dataset):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_features_are_received_for_several_images_at_once(tmp_path, precision):
-    features = {"embedding": torch.randn(3, 4, 2, 2), "high_res_0": torch.randn(3, 1, 8, 8)}
-    channels = {name: (value.shape[1], value.shape[2]) for name, value in features.items()}
-    writer = EmbeddingWriter(tmp_path, ["a", "b", "c", "d"], channels, precision)
-    assert writer.receive(1, features)() == 3
-    writer.write(0, {name: value[2] for name, value in features.items()})
-    writer.close()
+    features = {"high_res_0": torch.randn(4, 1, 8, 8), "embedding": torch.randn(4, 4, 2, 2)}
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    read = Embeddings(tmp_path).read(["b", "c", "d", "a"], "cpu")
+    read = embedded(tmp_path, ["a", "b", "c", "ü"], features, precision).read(["b", "ü", "a"], "cpu")
     for name, value in features.items():
-        assert torch.equal(read[name], value[[0, 1, 2, 2]].to(dtype).float())
+        assert torch.equal(read[name], value[[1, 3, 0]].to(dtype).float())
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written_through_memory(small_disk):
     with pytest.raises(OSError, match="No space left on device"):  # and not a SIGBUS later
-        EmbeddingWriter(small_disk, list(map(str, range(40))), {"embedding": (64, 64)}, "fp32")
+        EmbeddingWriter(small_disk, 40, {"embedding": (64, 64)}, "fp32")

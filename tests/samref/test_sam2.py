@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from embedded import embedded
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch.overrides import TorchFunctionMode
@@ -12,7 +13,6 @@ from samref.backbones import checkpoints, sam2, state_dicts
 from samref.backbones.backbone import parameter_counts
 from samref.clicks import Click
 from samref.config import ModelConfig
-from samref.embeddings import Embeddings, EmbeddingWriter
 from samref.metrics import iou
 from samref.refiner import SamRef
 
@@ -174,11 +174,7 @@ def test_features_round_trip_through_the_embeddings(tmp_path, backbone, precisio
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         features = backbone.encode(images)
     assert {feature.dtype for feature in features.values()} == {torch.float32}
-    writer = EmbeddingWriter(tmp_path, ["a", "b"], backbone.feature_channels, precision)
-    for i in range(2):
-        writer.write(i, {name: feature[i] for name, feature in features.items()})
-    writer.close()
-    read = Embeddings(tmp_path).read(["b", "a"], "cpu")
+    read = embedded(tmp_path, ["a", "b"], features, precision).read(["b", "a"], "cpu")
     assert read.keys() == features.keys()
     for name, feature in features.items():
         torch.testing.assert_close(read[name], feature.flip(0), atol=tolerance, rtol=tolerance)

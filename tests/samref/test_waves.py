@@ -12,6 +12,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embed import DataSource, embed
 from samref.embeddings import Embeddings
+from samref.shards import whole
 from samref.weights import build_model
 
 MODEL = ModelConfig(backbone="tiny", checkpoint="none", refiner_width=16, refiner_blocks=1, patch_size_px=32)
@@ -33,15 +34,15 @@ def small(tmp_path_factory):
     model, runtime = MODEL.model_copy(update={"refiner": "none"}), Runtime(data_root=root, device=DEVICE)
     name = f"folder:{root}"
     source = DataSource(name=name, split="val", samples=None)
-    embed(model, source, "stretch", inputs={}, out=root / "embeddings", runtime=runtime, report=lambda step, m: None)
+    whole(embed(model, source, "stretch", inputs={}, runtime=runtime), (root / "embeddings",), root / "shards")
     dataset = open_dataset(name, split="val", data_root=root, samples=None)
     return build_model(model, runtime, weights=None), dataset, Embeddings(root / "embeddings")
 
 
-def play(small, clicks=2):
+def play(small, clicks=2, parts=(range(5),)):
     network, dataset, embeddings = small
     config = EvaluateConfig(data="davis", max_clicks=clicks)
-    played = list(waves.play(network, [config], dataset, embeddings, DEVICE, 2))
+    played = list(waves.play(network, [config], dataset, embeddings, DEVICE, 2, parts))
     return [sample for paths, _ in played for (sample,) in paths], [calls for _, calls in played]
 
 
@@ -50,7 +51,10 @@ def test_samples_come_in_order_and_in_waves(small, monkeypatch):
     paths, calls = play(small)
     assert calls == [6, 4]  # two in play, so the five make two waves; two clicks each
     assert [(sample.mask.height, sample.mask.width) for sample in paths] == [(32, 20), (24, 32)] * 2 + [(32, 20)]
-    monkeypatch.setattr(waves, "_LARGEST", 1)
+    in_parts, calls = play(small, parts=(range(1, 3), range(4, 5)))
+    assert calls == [4, 2]  # no wave has samples of two parts
+    assert [sample.mask.height for sample in in_parts] == [24, 32, 32]
+    monkeypatch.setattr(waves, "LARGEST", 1)
     alone, calls = play(small, clicks=1)
     assert calls == [1] * 5
     assert [sample.records[0].click for sample in alone] == [sample.records[0].click for sample in paths]

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samref.stage import Kind
 from samref_sweep.errors import StoreError
@@ -103,6 +103,7 @@ class Dispatcher:
         self._halving = Halving(scheduler, plan.stages.values(), store.journal("rungs.jsonl")) if scheduler else None
         self._stopped: dict[int, Failure] = {}
         self._rebuilding: set[str] = set()
+        self._workers: dict[int, int] = {}  # of each unit of work that runs
         self._attempts: Counter[tuple[int, FailureKind]] = Counter()
 
     @property
@@ -145,7 +146,18 @@ class Dispatcher:
         number, work = taken
         rungs = tuple(self._halving.rungs(work.stages[0])) if self._halving else ()
         stoppable = bool(rungs or self._spending.budget.trial_hours)
-        return Order(number, work, self._requests[work.kind], rungs, stoppable)
+        request = self._request(work)
+        self._workers[number] = request.workers
+        return Order(number, work, request, rungs, stoppable)
+
+    def _request(self, work: Work) -> Request:
+        """What work that was just taken asks for; of `auto` workers, its share of the devices that would be idle."""
+        request = self._requests[work.kind]
+        if not request.auto:
+            return request
+        room = min(request.at_once, self._jobs or request.at_once)
+        idle = room - sum(self._workers.values()) - 1 - self._queue.num_ready
+        return replace(request, workers=1 + max(0, idle) // (1 + self._queue.num_ready))
 
     def started(self, number: int) -> None:
         """Take note that an order has its resources and runs."""
@@ -153,12 +165,15 @@ class Dispatcher:
         request = self._requests[work.kind]
         bounded = self._spending.budget.trial_hours is not None
         used_before = self._device_seconds(work.needs.values()) if bounded else 0.0
-        self._spending.start(number, request.gpu * request.workers, request.workers, used_before)
+        devices = request.workers if work.kind == "train" else 1  # more come as there is room, and are reported
+        self._spending.start(number, request.gpu, devices, used_before)
         self._on_event(Event("started", work))
 
     def progressed(self, number: int, metrics: Mapping[str, float]) -> None:
         """Take note of what running work reports, and stop it where it fell behind."""
         work = self._queue.work(number)
+        if workers := metrics.get("workers"):
+            self._spending.resize(number, int(workers))
         if self._halving and (reason := self._halving.judge(work.stages[0], metrics)):
             self._stop_one(number, reason)
         self._on_event(Event("progress", work, metrics=metrics))
@@ -170,6 +185,7 @@ class Dispatcher:
         """
         work = self._queue.work(number)
         seconds = self._spending.end(number)
+        self._workers.pop(number, None)
         missing = [stage.id for stage in work.stages if not self._store.has(stage.id)]
         final: Failure | None = None
         if missing and not self.interrupted:
@@ -195,7 +211,7 @@ class Dispatcher:
         if search is None:
             return
         room = self._jobs or max(self._requests[kind].at_once for kind in ("train", "evaluate"))
-        while not self.interrupted and not self._queue.ready and search.num_left and search.num_open < room:
+        while not self.interrupted and not self._queue.num_ready and search.num_left and search.num_open < room:
             for work in search.more():
                 self._queue.add(work)
                 self._stages.update((stage.id, stage) for stage in work.stages)

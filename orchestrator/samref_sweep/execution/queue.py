@@ -41,9 +41,9 @@ class Queue:
         return len(self._running)
 
     @property
-    def ready(self) -> bool:
-        """Whether something could start."""
-        return bool(self._ready)
+    def num_ready(self) -> int:
+        """How many units of work could start."""
+        return len(self._ready)
 
     @property
     def exhausted(self) -> bool:

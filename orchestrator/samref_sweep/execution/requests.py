@@ -13,6 +13,8 @@ from samref_sweep.planning.work import KINDS
 from samref_sweep.spec.policy import Resources
 from samref_sweep.store.opening import is_uri
 
+SHARED: tuple[Kind, ...] = ("embed", "evaluate")
+"""The kinds of stages that are worked in shards (`samref.shards`)."""
 Nodes = Sequence[Mapping[str, float]]
 """Each node's resources, in Ray's words: `CPU` and `GPU`."""
 
@@ -26,7 +28,9 @@ class Request:
     gpu: float
     """GPUs of each process."""
     workers: int = 1
-    """Processes."""
+    """Processes. Those of a training start together; an embedding or an evaluation starts with one."""
+    auto: bool = False
+    """Whether `workers` follows from what is idle when the work starts."""
     at_once: int = 1
     """How many such units of work the cluster can hold at a time."""
     time_limit: float | None = None
@@ -45,7 +49,7 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
 
     def request(kind: Kind) -> Request:
         found = resolve(kind, plan.sweep.resources[kind], nodes)
-        if found.workers > 1 and len(nodes) > 1 and is_uri(where):
+        if kind == "train" and found.workers > 1 and len(nodes) > 1 and is_uri(where):
             raise ResourceError(
                 f"resources.{kind} asks for {found.workers} processes, which must see one folder; {where} gives each "
                 "node its own: choose a folder that all nodes share with --store"
@@ -75,11 +79,11 @@ def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
         ResourceError: the nodes cannot serve it, even when nothing else runs.
     """
     workers = asked.num_workers
-    if kind != "train" and workers > 1:
-        raise ResourceError(
-            f"resources.{kind} asks for {workers} processes or GPUs; only a training can share its work"
-        )
-    gpu = float(any(node.get("GPU", 0) >= 1 for node in nodes)) if asked.gpu == "auto" else asked.gpu / workers
+    if kind == "profile" and workers > 1:
+        raise ResourceError(f"resources.profile asks for {workers} processes or GPUs; a profile measures one")
+    # What a training asks for is of all its processes; an embedding's or evaluation's workers each take as much.
+    share = workers if kind == "train" or (asked.gpu != "auto" and asked.gpu > 1) else 1
+    gpu = float(any(node.get("GPU", 0) >= 1 for node in nodes)) if asked.gpu == "auto" else asked.gpu / share
     able = [node for node in nodes if node.get("GPU", 0) >= gpu]
     cpus = max((node.get("CPU", 0) for node in able), default=0)
     if asked.cpu == "all":
@@ -87,7 +91,7 @@ def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
     elif asked.cpu == "auto":
         cpu = max((max(1.0, node.get("CPU", 0) * gpu // node["GPU"]) for node in able if gpu), default=1.0)
     else:
-        cpu = asked.cpu / workers
+        cpu = asked.cpu / share
     holds = 0
     if able and cpus >= max(cpu, 1):
         holds = sum(int(min(node.get("CPU", 0) // cpu, node["GPU"] // gpu if gpu else 1e9)) for node in able)
@@ -98,4 +102,7 @@ def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
             f"resources.{kind} asks for {wanted}, which {'the nodes have not' if workers > 1 else 'no node has'} "
             f"(nodes: {has}); set resources.{kind} in the sweep file lower"
         )
-    return Request(cpu=cpu, gpu=gpu, workers=workers, at_once=holds // workers, time_limit=asked.time_limit)
+    at_once = holds // workers if kind == "train" else holds
+    several = len(nodes) > 1 or sum(node.get("GPU", 0) for node in nodes) > 1
+    auto = several and kind in SHARED and asked.workers == "auto" and workers == 1 and asked.cpu != "all"
+    return Request(cpu, gpu, workers, auto, at_once, asked.time_limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from samref.summary import Summary
 from samref_sweep.errors import DamagedError
@@ -22,10 +22,12 @@ class Charge:
 
     since: float
     gpus: float
+    """GPUs of each of its processes."""
     devices: int
-    """Devices that it uses, or CPU processes."""
+    """Processes that it has."""
     before: float
-    """Device-seconds of the stages that it needs; 0 where trials have no budget."""
+    """Device-seconds of the stages that it needs (0 where trials have no budget), and of itself before `since`."""
+    began: float
 
 
 @dataclass
@@ -44,16 +46,26 @@ class Spending:
 
     def start(self, number: int, gpus: float, devices: int, before: float) -> None:
         """Count what a unit of work takes from now on."""
-        self.running[number] = Charge(self.clock(), gpus, devices, before)
+        now = self.clock()
+        self.running[number] = Charge(now, gpus, devices, before, now)
+
+    def resize(self, number: int, devices: int) -> None:
+        """Charge a unit of work for so many processes from now on."""
+        charge = self.running[number]
+        if devices != charge.devices:
+            now = self.clock()
+            seconds = charge.devices * (now - charge.since)
+            self.gpu_seconds += charge.gpus * seconds
+            self.running[number] = replace(charge, since=now, devices=devices, before=charge.before + seconds)
 
     def end(self, number: int) -> float:
         """Count a unit of work no longer, whether it has an output or not; gives the seconds that it ran."""
         charge = self.running.pop(number, None)
         if charge is None:
             return 0.0
-        seconds = self.clock() - charge.since
-        self.gpu_seconds += charge.gpus * seconds
-        return seconds
+        now = self.clock()
+        self.gpu_seconds += charge.gpus * charge.devices * (now - charge.since)
+        return now - charge.began
 
     def exceeded(self) -> str | None:
         """Which of the sweep's bounds is reached, and what to do about it; None while none is."""
@@ -61,7 +73,7 @@ class Spending:
         hours = (now - self._began) / 3600
         if self.budget.hours is not None and hours >= self.budget.hours:
             return f"budget.hours, {self.budget.hours:g}, is used up; the same command goes on from here"
-        used = self.gpu_seconds + sum(each.gpus * (now - each.since) for each in self.running.values())
+        used = self.gpu_seconds + sum(each.gpus * each.devices * (now - each.since) for each in self.running.values())
         if self.budget.gpu_hours is not None and used / 3600 >= self.budget.gpu_hours:
             return (
                 f"budget.gpu_hours, {self.budget.gpu_hours:g}, are used up; "

@@ -11,12 +11,13 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 from samref.config import Runtime
 from samref.errors import UserError
+from samref.shards import Lead, alone
 from samref.source import code_of
 from samref.stage import TELEMETRY_FILE, Job, Report, Stopped
 from samref_sweep.execution import telemetry
@@ -29,16 +30,43 @@ Runner = Callable[[Job, Report], Any]
 """Runs a job and writes each stage's folder: `run_watched`, or a stand-in for it."""
 
 
-def run_watched(job: Job, report: Report) -> None:
-    """Run a job by `samref.run_stage.run_job`, with a training's machine watched, and the GPU's memory given back."""
-    from samref import run_stage  # imports torch, which a sweep's driver needs not
+@runtime_checkable
+class Sharing(Protocol):
+    """A `Runner` whose embeddings and evaluations other processes can work on, too."""
 
-    device = job.runtime.resolve_device()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(device_memory_given_back())
-        if job.stages[0].kind == "train":
-            report = stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device, report))
-        run_stage.run_job(job, report)
+    def __call__(self, job: Job, report: Report, lead: Lead = alone) -> object:
+        """Run a job, of which `lead` has the shards worked."""
+
+    def help(self, job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
+        """Work shards of a job that another process runs; see `samref.run_stage.work_shards`."""
+
+
+class RunWatched:
+    """Runs a job by `samref.run_stage`, with a training's machine watched, and the GPU's memory given back."""
+
+    def __call__(self, job: Job, report: Report, lead: Lead = alone) -> None:
+        """Run a job."""
+        from samref import run_stage  # imports torch, which a sweep's driver needs not
+
+        device = job.runtime.resolve_device()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(device_memory_given_back())
+            if job.stages[0].kind == "train":
+                report = stack.enter_context(telemetry.sampled(job.outs[0] / TELEMETRY_FILE, device, report))
+            run_stage.run_job(job, report, lead)
+
+    def help(self, job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
+        """Work shards of a job that another process runs."""
+        from samref import run_stage
+
+        with device_memory_given_back():
+            run_stage.work_shards(job, report, numbers, finished)
+
+    def __reduce__(self) -> str:
+        return "run_watched"  # the one below, in every process
+
+
+run_watched = RunWatched()
 
 
 @contextlib.contextmanager

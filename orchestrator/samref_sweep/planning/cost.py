@@ -116,5 +116,6 @@ def _past(store: Store) -> Iterable[tuple[Summary, float | None]]:
             summary = store.summary(name, checked=False)
             size = (0, int(summary.metrics.get("num_samples", 0)))
             if summary.stage.kind == "embed":
-                size = (len(json.loads(store.file(name, "index.json").read_text())["images"]), 0)
+                index = json.loads(store.file(name, "index.json").read_text())
+                size = (index["count"] if "count" in index else len(index["images"]), 0)  # the names, in older stores
             yield summary, _amount(summary.stage, size)

@@ -44,13 +44,15 @@ class Resources(Keys):
     """What one stage of a kind asks of the cluster."""
 
     cpu: Annotated[float, Field(gt=0)] | Literal["auto", "all"] = "auto"
-    """CPUs; `auto`: one a process, or with a GPU its share of the machine's; `all`: a whole machine, so that it runs
-    alone."""
+    """CPUs, of an embedding or evaluation those of each worker; `auto`: one a process, or with a GPU its share of the
+    machine's; `all`: a whole machine, so that it runs alone."""
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """GPUs: one, a fraction of one, or for a training several, which it uses data-parallel; `auto`: one where the
-    cluster has any."""
+    """GPUs: one, a fraction of one (of each worker), or several, which a training uses data-parallel and others by a
+    worker each; `auto`: one where the cluster has any."""
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Processes of one training, each with its share of `cpu`, `gpu` and every batch; `auto`: one a GPU."""
+    """Processes that share one stage: of a training, each with its share of `cpu`, `gpu` and every batch; of an
+    embedding or evaluation, each with as much as the others, which come as the cluster has room. `auto`: a training's
+    one a GPU; else one, and where there are several nodes or GPUs as many as would be idle when the stage starts."""
     time_limit: Annotated[float | None, BeforeValidator(seconds)] = None
     """A stage that runs longer is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
 

@@ -34,6 +34,7 @@ from samref_sweep.store.journal import Journal
 from samref_sweep.store.locks import held, is_held
 from samref_sweep.store.node import NodeFolder
 from samref_sweep.store.notes import Codes, Failures, Files
+from samref_sweep.store.shards import SeenByAll, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
 VERSION = 1
@@ -154,6 +155,9 @@ class FolderStore:
         folder = self._scratches / stage_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def shards(self, stage_id: str) -> ShardPlace:
+        return SeenByAll(self._scratch(stage_id))
 
     def remove_scratch(self, stage_id: str) -> None:
         """Remove what attempts at a finished stage left, and what it replaced, for whoever holds its lock."""

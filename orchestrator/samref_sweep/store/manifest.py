@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "manifest.json"
+KNOWN = "hashes.json"
 VERSION = 1
 # `difference` reads the smallest files until it has hashed this much, so that it costs well under a second; the sizes
 # of all files are compared always. 256 MiB holds every weight file but the largest backbones'.
@@ -55,11 +56,18 @@ def is_file(path: Path, entry: dict[str, Any]) -> bool:
 
 
 def write(folder: Path) -> None:
-    """Write a folder's manifest, with all that it lists on the disk before it."""
-    files = {}
+    """Write a folder's manifest, with all that it lists on the disk before it.
+
+    What stands in a file `hashes.json` (name → what the manifest says of it) was on the disk when it was hashed, by
+    whoever wrote it; that file goes.
+    """
+    known = folder / KNOWN
+    files: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
+    known.unlink(missing_ok=True)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        sync(path)
+        if (name := path.relative_to(folder).as_posix()) not in files:
+            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            sync(path)
     path = folder / FILE
     path.write_text(json.dumps({"version": VERSION, "commit": commit(), "files": files}, indent=1) + "\n")
     sync(path)

@@ -4,6 +4,7 @@
     URI/done/<stage id>.json            a finished stage: its summary, its manifest, and where its files are
     URI/stages/<stage id>/<random>/     its files, in an upload that went on before its `done` was written
     URI/uploads/<stage id>.<random>     an upload that goes on, or did when its process died
+    URI/shards/<stage id>/<name>.json   a finished shard of a stage that several nodes work on, and where its files are
     URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
     URI/replaced/<stage id>.json        what `done` said of a stage that a user wanted anew, until that is done
     URI/code/                           which code made which stage (notes.py)
@@ -33,6 +34,7 @@ from samref_sweep.store.checkpoints import mirrored
 from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.shards import OnObjects, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
 _LOG = logging.getLogger(__name__)
@@ -229,6 +231,7 @@ class ObjectStore:
         return True
 
     def _remove_checkpoints(self, stage_id: str) -> None:
+        self._bucket.remove_below(f"shards/{stage_id}")
         self._bucket.remove_below(f"checkpoints/{stage_id}")
         self._bucket.remove(f"checkpoints/{stage_id}.json")  # last, for by it `clean` finds what a kill left
 
@@ -250,6 +253,10 @@ class ObjectStore:
             mirrored(folder, self._bucket, f"checkpoints/{stage_id}", self.node.temporary),
         ):
             yield folder
+
+    def shards(self, stage_id: str) -> ShardPlace:
+        """Give the way of finished shards through the bucket."""
+        return OnObjects(self.cache.shards(stage_id).scratch, self._bucket, f"shards/{stage_id}", self.node.temporary)
 
     def journal(self, name: str) -> Journal:
         """Open a journal that is fetched first, and uploaded whole with each line."""

@@ -15,6 +15,7 @@ from samref.summary import Summary
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
 from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.shards import ShardPlace
 
 DAY_SECONDS = 86_400
 
@@ -95,6 +96,9 @@ class Store(Protocol):
         Waits while another process has it. Stages that are finished when the block ends without an exception can then
         be seen by all nodes, and what attempts at them left behind is removed.
         """
+
+    def shards(self, stage_id: str) -> ShardPlace:
+        """Give the place of a stage's finished shards, to whoever has the claim or helps who has it."""
 
     def journal(self, name: str) -> Journal:
         """Open what one driver at a time writes down in a file of that name, to go on from."""

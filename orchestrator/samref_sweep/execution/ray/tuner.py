@@ -160,9 +160,11 @@ def _name(trial: Any) -> str:
 
 
 def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group."""
-    request = order_in(config).request
-    if request.workers > 1:
+    """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group; of a
+    stage in shards, all but the first."""
+    order = order_in(config)
+    request = order.request
+    if request.workers > 1 and order.work.kind == "train":
         return _bundle(memory=1)  # bytes; a group may not ask for nothing at all
     return _bundle(CPU=request.cpu, GPU=request.gpu)
 

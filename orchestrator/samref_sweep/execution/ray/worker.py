@@ -13,7 +13,7 @@ from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.dispatch import Order
 from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
-from samref_sweep.execution.unit import Runner, attempt, run_watched
+from samref_sweep.execution.unit import Runner, Sharing, attempt, run_watched
 from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
 
@@ -65,9 +65,16 @@ class _Reports:
 
 
 def _in_group(order: Order, runner: Runner, store: Store) -> Runner:
-    """The runner of a training whose work several processes share."""
+    """The runner of a stage whose work several processes share."""
+    request, log = order.request, f"{order.work.id}.log"
+    if order.work.kind != "train":
+        from samref_sweep.execution.ray.shard_group import ShardGroup
+
+        if not isinstance(runner, Sharing):
+            return runner
+        return ShardGroup(request.workers, request.cpu, request.gpu, store.where, order.work.needs, log, runner)
     from samref.run_stage import run_in_group
     from samref_sweep.execution.ray.train_group import TrainGroup  # imports Ray Train, which few sweeps need
 
-    request, log = order.request, store.node.logs / f"{order.work.id}.log"
-    return TrainGroup(request.workers, request.cpu, request.gpu, log, run_in_group if runner is run_watched else runner)
+    in_each = run_in_group if runner is run_watched else runner
+    return TrainGroup(request.workers, request.cpu, request.gpu, store.node.logs / log, in_each)

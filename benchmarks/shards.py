@@ -1,0 +1,165 @@
+"""Stages in shards: how much faster several workers are, and what large numbers of images and shards cost.
+
+    python benchmarks/shards.py sleeping    # 1 to 16 workers whose samples sleep: the shards' own cost
+    python benchmarks/shards.py two         # real embedding by `tiny`, two processes of one thread against one
+    python benchmarks/shards.py index       # the index of a million images: opening, finding, memory, open files
+    python benchmarks/shards.py board       # ten thousand shards: the memory of who hands them out
+
+`sleeping` runs its workers as threads, so that sixteen need no sixteen cores; their shards are written, hashed and
+brought to the disk as ever. `two` leaves starting processes out. Every figure is a ratio or a count but the index's
+seconds. Needs the packages of the project; no GPU, no data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from samref.config import ModelConfig, Runtime
+from samref.embed import DataSource, embed
+from samref.embeddings import Embeddings, EmbeddingWriter, join
+from samref.shards import Shards
+from samref_sweep.execution.board import Board
+
+SAMPLES, SECONDS = 2048, 0.02
+IMAGES = 384
+
+
+def silent(step: int, metrics: object) -> None:
+    """Report nothing."""
+
+
+def sleeping(folder: Path) -> None:
+    """Rates of 1 to 16 workers over as many times the rate that the sleep alone would have."""
+    print("workers  of the ideal")
+    for num_workers in (1, 2, 4, 8, 16):
+        shards = Shards(folder / str(num_workers), SAMPLES, 8)
+        board = Board({number: len(shards.rows(number)) for number in shards.missing()})
+        lock = threading.Lock()
+
+        def work(name: str, shards: Shards = shards, board: Board = board, lock: threading.Lock = lock) -> None:
+            while True:
+                with lock:
+                    number = board.take(name)
+                if number is None:
+                    return
+                with shards.writing(number) as aside:
+                    time.sleep(SECONDS * len(shards.rows(number)))
+                    (aside / "rows").write_text(str(number))
+                with lock:
+                    board.finish(name, number)
+
+        threads = [threading.Thread(target=work, args=(str(i),)) for i in range(num_workers)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(f"{num_workers:7}  {SAMPLES * SECONDS / num_workers / (time.perf_counter() - began):.3f}", flush=True)
+
+
+def two(folder: Path) -> None:
+    """The rate of two processes over that of one; each embeds shards of its own, from the same moment on."""
+    rates = {}
+    for num_workers in (1, 2, 1, 2):
+        own = Path(tempfile.mkdtemp(dir=folder))
+        command = [sys.executable, __file__, "worker", str(own), str(num_workers)]
+        workers = [subprocess.Popen([*command, str(i)], stdin=-1, stdout=-1, text=True) for i in range(num_workers)]
+        for worker in workers:
+            assert worker.stdout is not None
+            worker.stdout.readline()  # the model is there
+        began = time.perf_counter()
+        for worker in workers:
+            worker.communicate("\n")
+        rates.setdefault(num_workers, []).append(IMAGES / (time.perf_counter() - began))
+    print(f"two workers over one: {max(rates[2]) / max(rates[1]):.2f} (each the better of two runs)")
+
+
+def worker(folder: Path, num_workers: int, own: int) -> None:
+    """Embed every num_workers-th shard, once a line comes."""
+    torch.set_num_threads(1)
+    model = ModelConfig(backbone="tiny", checkpoint="none")
+    source = DataSource(name="shapes", split="val", samples=IMAGES)
+    stage = embed(model, source, "stretch", inputs={}, runtime=Runtime(device="cpu", threads=1))
+    shards = Shards(folder / "shards", stage.total, stage.wave)
+
+    def numbers() -> Iterable[int]:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        yield from range(own, shards.count, num_workers)
+
+    stage.work(shards, numbers(), silent)
+
+
+def index(folder: Path, num_images: int = 1_000_000) -> None:
+    """A million images of one value each, in shards of 512."""
+    keys = [f"train2017/{i:012}.jpg" for i in range(num_images)]
+    shards = Shards(folder / "shards", num_images, 8)
+    for number in range(shards.count):
+        with shards.writing(number) as aside:
+            writer = EmbeddingWriter(aside, len(shards.rows(number)), {"embedding": (1, 1)}, "fp16")
+            writer.receive(0, {"embedding": torch.tensor(shards.rows(number)).float()[:, None, None, None] % 1024})()
+            writer.close()
+    (out := folder / "out").mkdir()
+    join(shards, out, keys, "fp16")
+    process = psutil.Process()
+    memory, began = process.memory_info().rss, time.perf_counter()
+    embeddings = Embeddings(out)
+    opened = time.perf_counter() - began
+    order = np.random.default_rng(0).integers(0, num_images, 20_000)
+    began = time.perf_counter()
+    found = embeddings.read([keys[i] for i in order], "cpu")["embedding"].flatten()
+    assert torch.equal(found, torch.from_numpy(order).float() % 1024)
+    seconds = time.perf_counter() - began
+    text = len(json.dumps(keys))
+    sizes = {path.name: path.stat().st_size for path in (out / "images.npy", out / "names.bin")}
+    maps = sum(".npy" in line for line in Path("/proc/self/maps").read_text().splitlines())
+    print(f"{num_images} images in {shards.count} shards: opened in {opened:.3f} s")
+    print(f"a row in {seconds / len(order) * 1e6:.0f} µs; {maps} arrays mapped")
+    print(f"memory {(process.memory_info().rss - memory) / 1e6:.0f} MB more; on disk {sizes}, names as JSON {text}")
+
+
+def board(folder: Path) -> None:
+    """The memory of a board while ten thousand shards are worked."""
+    del folder
+    tracemalloc.start()
+    for count in (1_000, 10_000):
+        board = Board(dict.fromkeys(range(count), 512))
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        while (number := board.take("a")) is not None:
+            board.tell("a", number, {"clicks": number})
+            board.finish("a", number)
+        print(
+            f"{count} shards: {(tracemalloc.get_traced_memory()[1] - before) / 1e3:.0f} kB more while they are worked"
+        )
+
+
+def main() -> None:
+    """Run one of the measurements, by name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("sleeping", "two", "index", "board", "worker"))
+    parser.add_argument("arguments", nargs="*")
+    options = parser.parse_args()
+    if options.what == "worker":
+        folder, num_workers, own = options.arguments
+        worker(Path(folder), int(num_workers), int(own))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        {"sleeping": sleeping, "two": two, "index": index, "board": board}[options.what](Path(folder))
+
+
+if __name__ == "__main__":
+    main()

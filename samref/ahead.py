@@ -1,0 +1,25 @@
+"""Calls in threads, made a little ahead of whoever takes their results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(pool: Executor, call: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Generator[Result]:
+    """The results of calls in the items' order, of which `ahead` are begun before their result is asked for.
+
+    An item is taken only when its call begins. Raises what a call raises, in its turn.
+    """
+    waiting = iter(items)
+    begun = deque(pool.submit(call, item) for item in islice(waiting, ahead))
+    while begun:
+        result = begun.popleft().result()
+        begun.extend(pool.submit(call, item) for item in islice(waiting, 1))
+        yield result

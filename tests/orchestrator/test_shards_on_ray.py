@@ -1,0 +1,142 @@
+"""One stage over several workers: who gets which shard, what is lost with a worker, what it costs; and on real Ray."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sharing import SharedToys
+from toys import run_toys, toy_plan, toy_sweep
+
+from samref.trial import NamesAsFingerprints
+from samref_sweep.errors import ResourceError
+from samref_sweep.execution.board import Board
+from samref_sweep.execution.dispatch import Dispatcher
+from samref_sweep.execution.requests import Request, resolve, resolve_all
+from samref_sweep.execution.spending import Spending
+from samref_sweep.planning.plan import Plan, plan
+from samref_sweep.spec.policy import Budget, Resources
+from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.object_store import ObjectStore
+
+
+def test_a_board_gives_each_shard_to_one_and_again_what_a_lost_one_had() -> None:
+    board = Board({0: 8, 2: 8, 3: 5})
+    assert [board.take(worker) for worker in ("a", "b", "a")] == [0, 2, 3]
+    assert board.take("b") is None
+    board.finish("a", 0)
+    board.tell("a", 10, {"clicks": 30})
+    board.tell("b", 4, {"clicks": 7})
+    assert board.standing() == (14, {"clicks": 37, "workers": 2}, 0, 2)
+    board.lose("a")
+    assert board.standing() == (12, {"clicks": 7, "workers": 1}, 1, 2)
+    assert board.take("a") is None
+    assert board.take("b") == 3
+    board.finish("a", 3)  # its link was cut, and is there again
+    board.finish("b", 3)
+    board.finish("b", 2)
+    assert board.standing()[2:] == (0, 0)
+    assert board.standing().done == 4 + 8 + 5
+
+
+def test_a_shard_that_a_lost_worker_finished_after_all_is_given_to_nobody() -> None:
+    board = Board({0: 1, 1: 1})
+    assert board.take("a") == 0
+    board.lose("a")
+    board.finish("a", 0)
+    assert [board.take("b"), board.take("b")] == [1, None]
+
+
+def test_a_charge_follows_the_number_of_workers() -> None:
+    now = [0.0]
+    spending = Spending(Budget(gpu_hours=1, trial_hours=0.5), clock=lambda: now[0])
+    spending.start(1, 0.5, 1, before=100)
+    now[0] = 100
+    spending.resize(1, 3)
+    now[0] = 900
+    assert spending.exceeded_by_trial(1)  # 100 + 100 + 3 × 800 s
+    assert spending.exceeded() is None  # half a GPU each
+    spending.resize(1, 2)
+    now[0] = 1000
+    assert spending.end(1) == 1000
+    assert spending.gpu_seconds == 0.5 * (100 + 3 * 800 + 2 * 100)
+
+
+NODES = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}]
+
+
+def test_workers_of_an_evaluation_each_have_its_resources() -> None:
+    small = resolve("evaluate", Resources(workers=8, gpu=0.25, cpu=1), NODES)
+    assert (small.workers, small.gpu, small.cpu, small.at_once, small.auto) == (8, 0.25, 1, 16, False)
+    assert resolve("embed", Resources(gpu=4), NODES) == Request(cpu=2, gpu=1, workers=4, at_once=8)
+    assert resolve("embed", Resources(), NODES).auto
+    assert not resolve("embed", Resources(), [{"CPU": 64.0}]).auto  # of one machine's CPUs an encoder takes all alone
+    assert not resolve("train", Resources(), NODES).auto
+    with pytest.raises(
+        ResourceError, match="4 CPU and 1 GPU for each of 9 processes, which the nodes have not"
+    ) as told:
+        resolve("embed", Resources(workers=9, cpu=4), [{"CPU": 32.0, "GPU": 8.0}])
+    assert "\n" not in str(told.value)
+    with pytest.raises(ResourceError, match=r"resources.profile asks for 2 processes or GPUs; a profile measures one"):
+        resolve("profile", Resources(workers=2), NODES)
+
+
+def sharing_plan(store: FolderStore | ObjectStore, workers: int, **sweep: object) -> Plan:
+    toy = toy_sweep(**sweep)  # type: ignore[arg-type]
+    resources = {**toy.resources, "evaluate": Resources(cpu=1, gpu=0, workers=workers)}
+    return plan(replace(toy, resources=resources), NamesAsFingerprints(), store.done())
+
+
+def test_auto_is_a_share_of_what_would_be_idle(store: FolderStore) -> None:
+    planned = toy_plan(store, gammas=(0.6, 0.7, 0.8), thetas=(1.1,))
+    for stage in planned.stages.values():
+        if stage.kind in ("embed", "train", "profile"):
+            with store.claim([stage.id]) as claim, claim.workspace(stage.id) as folder:
+                (folder / "summary.json").write_text("{}")
+    left = toy_plan(store, gammas=(0.6, 0.7, 0.8), thetas=(1.1,))
+    sweep = replace(left.sweep, resources={**left.sweep.resources, "evaluate": Resources(cpu=1, gpu=1)})
+    requests = resolve_all(replace(left, sweep=sweep), NODES, store.where)
+    for auto, jobs, expected in ((True, None, [2, 3, 3]), (True, 4, [1, 1, 2]), (False, None, [1, 1, 1])):
+        asked = {kind: replace(each, auto=auto and kind == "evaluate") for kind, each in requests.items()}
+        dispatcher = Dispatcher(left, store, asked, on_event=lambda event: None, stop=lambda number: None, jobs=jobs)
+        assert [order.request.workers for _ in range(3) if (order := dispatcher.next())] == expected
+
+
+def began(store: FolderStore) -> list[tuple[int, str]]:
+    lines = (store.root / "scratch" / "ledger").read_text().splitlines()
+    return [(int(number), process) for number, process in map(str.split, lines)]
+
+
+def rows(store: FolderStore | ObjectStore, planned: Plan) -> set[str]:
+    return {
+        (store.open(stage.id) / "rows").read_text() for stage in planned.stages.values() if stage.kind == "evaluate"
+    }
+
+
+ALL = "".join(f"{row}\n" for row in range(12))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
+def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its_hand(store: FolderStore) -> None:
+    planned = sharing_plan(store, 2, gammas=(0.6,))
+    ending, events = run_toys(planned, store, SharedToys(seconds=0.4, kill=True))
+    assert ending.failures == {}
+    assert rows(store, planned) == {ALL}
+    times = Counter(number for number, _ in began(store))
+    assert sorted(times) == list(range(6))
+    assert sorted(times.values()) == [1, 1, 1, 1, 1, 2]  # the one that was killed with its worker
+    assert len({process for _, process in began(store)}) >= 2
+    progress = [event.metrics for event in events if event.kind == "progress" and event.work.kind == "evaluate"]
+    assert {metrics["total"] for metrics in progress} == {12}
+    assert not list(store.root.glob("scratch/evaluate-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("private_ray")
+def test_shards_of_another_node_come_through_object_storage(bucket: str, tmp_path: Path) -> None:
+    store = ObjectStore(bucket)
+    planned = sharing_plan(store, 2, gammas=(0.6,), thetas=(1.1,))  # type: ignore[arg-type]
+    ending, _ = run_toys(planned, store, SharedToys(seconds=0.2))  # type: ignore[arg-type]
+    assert ending.failures == {}
+    assert rows(store, planned) == {ALL}
