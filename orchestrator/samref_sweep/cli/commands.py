@@ -47,7 +47,7 @@ USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out `samref-sweep`, and give its exit code."""
-    first, *others = sys.argv[1:] if arguments is None else arguments or [""]
+    first, *others = (sys.argv[1:] if arguments is None else arguments) or [""]
     if first in COMMANDS:
         return _one_line_errors(lambda: COMMANDS[first](others))
     options = sweep_parser().parse_args(arguments)
