@@ -73,7 +73,7 @@ def test_a_command_without_a_file_says_how_it_is_used(
 
 
 def test_a_setting_that_does_not_exist_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Did you mean theta?" in refused(capsys, "--set", "evaluate.treshold=1")
+    assert "Did you mean threshold?" in refused(capsys, "--set", "evaluate.treshold=1")
     assert not Path("runs").exists()
 
 

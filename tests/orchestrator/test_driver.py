@@ -81,7 +81,7 @@ def test_what_failed_before_is_no_more_to_do_unless_it_is_tried_again(folder: Pa
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(folder: Path) -> None:
-    with pytest.raises(UserError, match="Did you mean theta"):
+    with pytest.raises(UserError, match="Did you mean threshold"):
         samref_sweep.read("small.yaml", ["evaluate.treshold=1"])
     planned = samref_sweep.plan(samref_sweep.read("small.yaml", ["budget.embeddings_gb=1e-6"]))
     with pytest.raises(UserError, match=r"more than budget.embeddings_gb, 1e-06"):

@@ -75,7 +75,7 @@ def test_a_list_setting_takes_a_list_as_its_value_and_lists_as_an_axis(tmp_path:
 
 EVALUATE = ", ".join(EvaluateConfig.model_fields)
 MISTAKES = {
-    "{trial: {evaluate: {treshold: 1}}}": "{file}: evaluate.treshold is not a setting. Did you mean theta? "
+    "{trial: {evaluate: {treshold: 1}}}": "{file}: evaluate.treshold is not a setting. Did you mean threshold? "
     f"evaluate has: {EVALUATE}",
     "{trial: {evalute: {theta: 1}}}": "{file}: evalute is not a setting. Did you mean evaluate? "
     "A trial has: model, train, evaluate, profile",
