@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from unicodedata import category
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@'\"]*):(?!\d+/)[^\s'\"]+@")
 _TOKEN = re.compile(r"(https?://)[^\s:/@'\"]+@")
@@ -25,8 +24,8 @@ class UserError(Exception):
 
 
 def _printable(character: str) -> str:
-    # Control characters, and what Python makes of names that are in no known encoding.
-    return ascii(character)[1:-1] if category(character) in ("Cc", "Cs") else character
+    # Control characters, those that turn the order of letters, and what Python makes of names in no known encoding.
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 class DataError(UserError, ValueError):
