@@ -62,60 +62,53 @@ def write_toy_stage(job: Job, report: Report) -> None:
             lines = [{"step": step, "metric": "loss", "value": 1 / step} for step in range(1, 501)]
             (out / "training.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         elif stage.kind == "evaluate":
-            metrics = {
-                "num_samples": 2,
-                "noc_at_90": min(stage.config["evaluate"].get("theta", 1.1), 20.0),
-                "miou_at_1": 0.5,
-            }
-            metrics["seconds_per_click_made"] = 0.25
-            (out / "samples.json").write_text(json.dumps(["a", "b"]))
-            np.savez(
-                out / "clicks.npz",
-                sample=np.array([0, 0, 1], np.int32),
-                click=np.array([1, 2, 1], np.int16),
-                x=np.array([3, 4, 5], np.int32),
-                y=np.array([6, 7, 8], np.int32),
-                positive=np.array([True, False, True]),
-                iou=np.array([0.5, 0.75, 1.0], np.float32),
-                pasted_on=np.array([1, 2, 0], np.int8),
-                error_ratio=np.array([np.nan, 1.25, np.nan], np.float32),
-            )
-            if curve := stage.config["evaluate"]["curve"]:
-                low, high = curve
-                pieces = {"sample": [0, 0, 1], "above": [low, 1.2, low], "upto": [1.2, high, high], "length": [1, 1, 1]}
-                clicks = {"x": [1, 2, 1], "y": [1, 2, 1], "positive": [1, 1, 1], "iou": [0.5, 0.75, 1.0]}
-                clicks |= {"pasted_on": [1, 1, 1], "error_ratio": [1.2, 1.2, 2]}
-                metrics_of = {"noc_at_90": [4.0, 3.0, 2.0], "nof_at_90": [1.0, 0.0, 0.0], "miou_at_1": [0.5, 0.75, 1.0]}
-                np.savez(
-                    out / "paths.npz", **{name: np.array(own) for name, own in (pieces | clicks | metrics_of).items()}
-                )
-            np.savez(
-                out / "masks.npz",
-                sample=np.array([1, 0], np.int32),
-                height=np.array([2, 3], np.int32),
-                width=np.array([4, 3], np.int32),
-                counts=np.array([5, 1, 2, 0, 9], np.int32),
-                offsets=np.array([0, 3, 5], np.int32),
-            )
-            np.savez(
-                out / "photographs.npz",
-                sample=np.array([1, 0], np.int32),
-                height=np.array([2, 3], np.int32),
-                width=np.array([4, 3], np.int32),
-                counts=np.array([6, 1, 1, 0, 9], np.int32),
-                offsets=np.array([0, 3, 5], np.int32),
-                jpeg=np.frombuffer(b"JPEG bJPEG a...", np.uint8),
-                jpeg_offsets=np.array([0, 6, 15], np.int64),
-            )
+            noc = min(stage.config["evaluate"].get("theta", 1.1), 20.0)
+            metrics = {"num_samples": 2, "noc_at_90": noc, "miou_at_1": 0.5, "seconds_per_click_made": 0.25}
+            write_toy_clicks(out, stage.config["evaluate"]["curve"])
         elif stage.kind == "profile":
-            metrics = {
-                "parameters": 7,
-                "parameters_leaf": 6,
-                "fps": 2.0,
-                "memory_gb": 0.5,
-                "encode_seconds": 0.25,
-            }
+            metrics = {"parameters": 7, "parameters_leaf": 6, "fps": 2.0, "memory_gb": 0.5, "encode_seconds": 0.25}
         (out / "summary.json").write_text(summary_text(stage.id, stage, **metrics))
+
+
+def write_toy_clicks(out: Path, curve: tuple[float, float] | None) -> None:
+    """The arrays of an evaluation of two samples, one of them with the pieces of a curve of θ."""
+    (out / "samples.json").write_text(json.dumps(["a", "b"]))
+    np.savez(
+        out / "clicks.npz",
+        sample=np.array([0, 0, 1], np.int32),
+        click=np.array([1, 2, 1], np.int16),
+        x=np.array([3, 4, 5], np.int32),
+        y=np.array([6, 7, 8], np.int32),
+        positive=np.array([True, False, True]),
+        iou=np.array([0.5, 0.75, 1.0], np.float32),
+        pasted_on=np.array([1, 2, 0], np.int8),
+        error_ratio=np.array([np.nan, 1.25, np.nan], np.float32),
+    )
+    if curve:
+        low, high = curve
+        pieces = {"sample": [0, 0, 1], "above": [low, 1.2, low], "upto": [1.2, high, high], "length": [1, 1, 1]}
+        clicks = {"x": [1, 2, 1], "y": [1, 2, 1], "positive": [1, 1, 1], "iou": [0.5, 0.75, 1.0]}
+        clicks |= {"pasted_on": [1, 1, 1], "error_ratio": [1.2, 1.2, 2]}
+        metrics_of = {"noc_at_90": [4.0, 3.0, 2.0], "nof_at_90": [1.0, 0.0, 0.0], "miou_at_1": [0.5, 0.75, 1.0]}
+        np.savez(out / "paths.npz", **{name: np.array(own) for name, own in (pieces | clicks | metrics_of).items()})
+    np.savez(
+        out / "masks.npz",
+        sample=np.array([1, 0], np.int32),
+        height=np.array([2, 3], np.int32),
+        width=np.array([4, 3], np.int32),
+        counts=np.array([5, 1, 2, 0, 9], np.int32),
+        offsets=np.array([0, 3, 5], np.int32),
+    )
+    np.savez(
+        out / "photographs.npz",
+        sample=np.array([1, 0], np.int32),
+        height=np.array([2, 3], np.int32),
+        width=np.array([4, 3], np.int32),
+        counts=np.array([6, 1, 1, 0, 9], np.int32),
+        offsets=np.array([0, 3, 5], np.int32),
+        jpeg=np.frombuffer(b"JPEG bJPEG a...", np.uint8),
+        jpeg_offsets=np.array([0, 6, 15], np.int64),
+    )
 
 
 TOY_STAGE = Stage("train", key={}, names={})
