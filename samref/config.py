@@ -139,7 +139,9 @@ CLICKERS = ("ritm", "interformer", "jitter", "uniform", "distance")
 
 def _known_clicker(name: Any) -> Any:
     if name not in CLICKERS and not (isinstance(name, str) and plugins.is_plugin(name)):
-        raise ValueError(f"it should be {', '.join(CLICKERS)}, or a function of your own, as mylab.clicks:next_click")
+        raise ValueError(
+            f"{name!r} is no clicker; there are {', '.join(CLICKERS)}, and your own, as mylab.clicks:next_click"
+        )
     return name
 
 

@@ -379,3 +379,33 @@ def test_the_committed_sweeps_are_valid(path: Path) -> None:
     overrides = ["train.data=shapes"] if path.name in ("theta.yaml", "gamma.yaml") else []
     sweep = read(path, overrides)
     assert sweep.configs or sweep.search
+
+
+def test_the_example_of_code_of_ones_own_is_read(tmp_path: Path) -> None:
+    sweep = read(Path(__file__).parents[2] / "docs" / "examples" / "own.yaml")
+    config = sweep.configs[0]
+    assert (config.model.backbone, config.model.options) == ("backbone:build", {"width": 8})
+    assert (config.evaluate.data, config.evaluate.clicker) == ("dataset:open_pairs?images=2", "clicker:anywhere")
+    assert [each.name for each in sweep.derived] == ["noc_at_80", "iou_auc_4", "metric:negative_share"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{metrics: [noc_at_800]}", r"metrics: there is no metric 'noc_at_800'; write noc_at_80, "),
+        ("{metrics: [./gone.py:share]}", r"metrics: ./gone.py:share: there is no file .*/gone.py"),
+        ("{trial: {model: {backbone: ./gone.py:build}}}", r"model.backbone: ./gone.py:build: there is no file"),
+        ("{trial: {model: {backbone: no_lab.nets:build}}}", r"model.backbone: no_lab.nets:build: there is no module"),
+        ("{trial: {model: {backbone: tiny, options: {a: 1}}}}", r"model.backbone: model.options are of a backbone"),
+        (
+            "{trial: {evaluate: {data: no_lab.data:open}}}",
+            r"evaluate.data: no_lab.data:open: there is no module no_lab",
+        ),
+        ("{trial: {evaluate: {clicker: nobody}}}", r"evaluate.clicker: 'nobody' is no clicker; there are ritm, "),
+    ],
+)
+def test_what_is_wrong_with_code_of_ones_own_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SpecError, match=rf"^{path}: {message}") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)

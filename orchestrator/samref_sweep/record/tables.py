@@ -19,7 +19,7 @@ import io
 import json
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from samref import path_files, theta_curves
+from samref import derived, path_files, theta_curves
 from samref.errors import masked
-from samref.measures import MEASURES
+from samref.measures import MEASURES, Measure
 from samref.part import as_json
 from samref.path_files import PathTable
 from samref.stage import Stage
@@ -40,7 +40,7 @@ from samref_sweep.planning.decisions import decided
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
-from samref_sweep.record.schemas import SCHEMAS, VERSION
+from samref_sweep.record.schemas import NUMBER, SCHEMAS, VERSION, column
 from samref_sweep.store.bucket import QUICK, Bucket
 from samref_sweep.store.opening import is_uri, local
 from samref_sweep.store.store import Store
@@ -74,14 +74,18 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
     outcomes = plan.outcomes(done, {**failures, **reader.damaged})
     sweep["decisions"] = [each.text for each in decided(plan, done, store)]
     sweep["other_code"] = other_code(stages, done, store.codes.all()).text
-    rows = (
-        trial_row(plan.sweep.name, trial, outcome, reader) for trial, outcome in zip(plan.trials, outcomes, strict=True)
-    )
+    more = plan.sweep.derived
+    rows = [
+        trial_row(plan.sweep.name, trial, outcome, reader) | _derived(trial, more, reader)
+        for trial, outcome in zip(plan.trials, outcomes, strict=True)
+    ]
+    columns = (column(each.name, each.meaning, NUMBER, each.unit, each.better) for each in more)
+    trials = pa.schema([*SCHEMAS["trials"], *columns])
     about = json.dumps(sweep, ensure_ascii=False).encode(errors="replace")  # a file's name may be any bytes
     # All of them, or the ones before: on a full disk the new trials would else stand beside old clicks.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
         aside = Path(name)
-        _write(aside, "trials", _batches("trials", rows), {"samref.sweep": about})
+        _write(aside, "trials", iter([pa.Table.from_pylist(rows, schema=trials)]), {"samref.sweep": about}, trials)
         _write(aside, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
         _write(aside, "masks", (table for stage in stages for table in _masks(stage, reader)))
         _write(aside, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
@@ -237,8 +241,23 @@ def _batches(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
 
 
-def _write(folder: Path, name: str, tables: Iterator[pa.Table], metadata: Mapping[str, bytes] | None = None) -> None:
-    schema = SCHEMAS[name].with_metadata({"samref.schema": VERSION, **(metadata or {})})
+def _derived(trial: Trial, more: Sequence[Measure], reader: Reader) -> dict[str, float]:
+    """The metrics that a sweep asks for beside those that an evaluation measures, from its clicks."""
+    stage = trial.stage("evaluate")
+    if not more or stage is None or reader.summary(stage) is None:
+        return {}
+    folder = reader.store.file(stage.id, "clicks.npz").parent
+    return derived.values([each.name for each in more], folder, trial.config.evaluate)
+
+
+def _write(
+    folder: Path,
+    name: str,
+    tables: Iterator[pa.Table],
+    metadata: Mapping[str, bytes] | None = None,
+    schema: pa.Schema | None = None,
+) -> None:
+    schema = (schema or SCHEMAS[name]).with_metadata({"samref.schema": VERSION, **(metadata or {})})
     with pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd") as writer:
         waiting: list[pa.Table] = []
         size = 0

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from samref.config import TrialConfig
-from samref.measures import MEASURES
+from samref.measures import MEASURES, Measure
+from samref.plugins import PluginError, beside
 from samref.stage import PARTS, Kind
 from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.axes import overlap
@@ -64,6 +65,8 @@ class Sweep:
     shape: str = ""
     """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
     metrics: tuple[Metric, ...] = ()
+    derived: tuple[Measure, ...] = ()
+    """More metrics of its tables (`samref.derived`)."""
     search: Suggestions | None = None
     """What an adaptive method suggests; such a sweep has no points at first."""
     until: SeedsUntil | None = None
@@ -107,6 +110,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         overrides=tuple(overrides),
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
         metrics=tuple(spec.metric),
+        derived=_derived(spec.metrics, path),
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
         if search
         else None,
@@ -145,6 +149,24 @@ def _name(path: Path) -> str:
             f"(up to {MAX_NAME_BYTES} bytes, without . or - in front)"
         )
     return name
+
+
+def _derived(names: Sequence[str], path: Path) -> tuple[Measure, ...]:
+    """The metrics of `metrics:` that are no columns anyway."""
+    if not names:
+        return ()
+    from samref import derived  # of OpenCV, which reading a file does without
+
+    found = []
+    for name in dict.fromkeys(names):
+        try:
+            measure = derived.measure(beside(name, path.parent))
+        except PluginError as error:
+            raise SpecError(f"{path}: metrics: {error}") from None
+        if measure is None:
+            raise SpecError(f"{path}: metrics: there is no metric {name!r}; write {derived.PATTERNS}")
+        found.append(measure)
+    return tuple(each for each in found if each.name not in MEASURES)
 
 
 def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:

@@ -1,0 +1,120 @@
+"""Metrics by the pattern of their name, of the clicks that an evaluation wrote: nothing is evaluated again.
+
+noc_at_80            mean clicks to IoU 0.80; noc_at_80_in_10: of the first 10; failures count as the most clicks, or,
+                     noc_at_80_else_21, as another number
+nof_at_80            samples that did not reach IoU 0.80 before the last click; nof_at_80_in_10
+success_at_85_in_5   share of samples that reach IoU 0.85 within 5 clicks
+iou_auc_20           area under the IoU over clicks 1 to 20, by trapezoids, over its width: 0 to 1
+mylab.metrics:fn     a function of one's own, of the clicks as columns
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samref import metrics, plugins
+from samref.config import EvaluateConfig
+from samref.measures import MEASURES, Better, Measure
+
+_NOC = re.compile(r"noc_at_(\d{1,2})(?:_in_(\d+))?(?:_else_(\d+))?")
+_NOF = re.compile(r"nof_at_(\d{1,2})(?:_in_(\d+))?")
+_SUCCESS = re.compile(r"success_at_(\d{1,2})_in_(\d+)")
+_AUC = re.compile(r"iou_auc_(\d+)")
+PATTERNS = "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, ./mine.py:metric"
+
+
+def measure(name: str) -> Measure | None:
+    """What a metric of such a name is; None where no pattern fits. Raises PluginError for one that cannot be called."""
+    if name in MEASURES:
+        return MEASURES[name]
+    if plugins.is_plugin(name):
+        plugins.bind(name, {})
+        return Measure(name, "", None, "what this function makes of the clicks", "evaluate")
+    described: tuple[str, Better, str] | None = None
+    if found := _NOC.fullmatch(name):
+        level, most, failed = found.groups()
+        text = (
+            f"mean over samples of the first click with IoU ≥ 0.{level:0>2}, of the first {most or 'that were allowed'}"
+        )
+        described = "clicks", "lower", f"{text}; {failed or 'the most clicks'} if none"
+    elif found := _NOF.fullmatch(name):
+        level, most = found.groups()
+        described = "samples", "lower", f"samples below IoU 0.{level:0>2} before click {most or 'the last one allowed'}"
+    elif found := _SUCCESS.fullmatch(name):
+        level, most = found.groups()
+        described = "0 to 1", "higher", f"share of samples with IoU ≥ 0.{level:0>2} within {most} clicks"
+    elif found := _AUC.fullmatch(name):
+        described = "0 to 1", "higher", f"mean area under the IoU over clicks 1 to {found[1]}"
+    return Measure(name, *described, "evaluate") if described else None
+
+
+def values(names: Iterable[str], folder: Path, config: EvaluateConfig) -> dict[str, float]:
+    """Metrics of a finished evaluation, from its folder; one that its clicks do not tell is left out."""
+    with np.load(folder / "clicks.npz") as file:
+        clicks = dict(file)
+    return of_clicks(names, clicks, json.loads((folder / "samples.json").read_text()), config)
+
+
+def of_clicks(
+    names: Iterable[str], clicks: Mapping[str, NDArray[Any]], samples: Sequence[str], config: EvaluateConfig
+) -> dict[str, float]:
+    """Metrics by their names.
+
+    Args:
+        names: as `measure` takes them.
+        clicks: the columns of clicks.npz, one entry a click, of each sample in the order of its clicks.
+        samples: all samples' keys, by index; a function of one's own gets them as the column `sample_key`.
+        config: how the clicks were made.
+
+    Raises:
+        PluginError: a function of one's own fails, or returns no finite number.
+    """
+    ious: list[list[float]] = [[] for _ in samples]
+    for sample, iou in zip(clicks["sample"].tolist(), clicks["iou"].tolist(), strict=True):
+        ious[sample].append(iou)
+    if config.stop_at is None:  # else a loop ends before its time only where no error is left
+        ious = [own + [own[-1] if own else 1.0] * (config.max_clicks - len(own)) for own in ious]
+    found: dict[str, float] = {}
+    for name in names:
+        if plugins.is_plugin(name):
+            found[name] = _own(name, {**clicks, "sample_key": np.array(samples)[clicks["sample"]]})
+        elif (value := _value(name, ious, config)) is not None:
+            found[name] = value
+    return found
+
+
+def _value(name: str, ious: Sequence[Sequence[float]], config: EvaluateConfig) -> float | None:
+    match = next(filter(None, (each.fullmatch(name) for each in (_NOC, _NOF, _SUCCESS, _AUC))), None)
+    if match is None:
+        return None
+    if match.re is _AUC:
+        most = int(match[1])
+        if config.stop_at is not None or not 1 < most <= config.max_clicks:
+            return None
+        return float(np.mean([np.trapezoid(own[:most]) / (most - 1) for own in ious]))
+    level, most = int(match[1]) / 100, int(match[2] or config.max_clicks)
+    if most > config.max_clicks or (config.stop_at is not None and level > config.stop_at):
+        return None
+    first = metrics.noc(ious, level, most)
+    reached = np.array([max(own[:most], default=0.0) >= level for own in ious])
+    if match.re is _SUCCESS:
+        return float(np.mean(reached))
+    if match.re is _NOF:
+        return float(np.count_nonzero(first == most))
+    return float(np.mean(np.where(reached, first, int(match[3] or most))))
+
+
+def _own(name: str, clicks: Mapping[str, NDArray[Any]]) -> float:
+    function, options = plugins.ready(name)
+    with plugins.told(name):
+        value = float(function(clicks, **options))
+    if not np.isfinite(value):
+        raise plugins.PluginError(f"{name}: {plugins.place_of(function)}: it returned {value}; return a finite number")
+    return value
