@@ -126,9 +126,9 @@ def run(
             if ending.interrupted or done <= store.done():
                 break
             planned = again(planned, store)  # what the tables found damaged is made anew
+        note_trials(final, store)
         draw(folder)
         logged = tracker.close(outcomes, interrupted=ending.interrupted, results=folder)
-    note_trials(final, store)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
     where = where if is_uri(where) else str(folder)
     return Result(final, by_trial, failures, ending.interrupted, where, tracker.link if logged else None)
