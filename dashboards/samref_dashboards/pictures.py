@@ -54,9 +54,8 @@ class Side:
     def reached(self) -> str:
         """How many clicks it took to IoU 0.9."""
         first = next((mark.number for mark in self.clicks if mark.iou >= 0.9), None)
-        return (
-            f"90 % at click {first}" if first else f"{100 * self.clicks[-1].iou:.0f} % after {len(self.clicks)} clicks"
-        )
+        last = self.clicks[-1]
+        return f"IoU 90 % at click {first}" if first else f"IoU {100 * last.iou:.0f} % after {last.number} clicks"
 
 
 @dataclass(frozen=True, kw_only=True)
