@@ -162,9 +162,13 @@ def _draw(nothing_done: bool, folder: Path) -> None:
     """Draw the page of a results folder, unless it is there and nothing was done."""
     from samref_dashboards import report  # imports duckdb
 
-    if not (nothing_done and (folder / PAGE).exists()):
+    if nothing_done and (folder / PAGE).exists():
+        return
+    try:
         with contextlib.redirect_stdout(io.StringIO()):
             report.main([str(folder), "--no-open"])
+    except Exception as error:  # the tables are whole, and a page can be drawn again
+        _warn(f"{folder / PAGE} was not drawn ({' '.join(str(error).split())}); samref-dashboard {folder} draws it")
 
 
 def _say_end(result: Result, ranked: Ranking, store: Store, uri: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from samref.errors import masked
 from samref_sweep.errors import SpecError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -22,15 +23,16 @@ def tracking_uri(given: str | None, default: str) -> str:
     if uri.split(":")[0] == "databricks":
         return uri
     scheme, separator, path = uri.partition("://")
+    shown = f"{place} {masked(uri)}"
     if not separator or scheme == "file":
         path = (path or uri).removeprefix("file:")
         file = path if path.endswith((".db", ".sqlite")) else f"{path.rstrip('/')}/mlflow.db"
         raise SpecError(
-            f"{place} {uri}: MLflow keeps runs in a database or on a server, not in a folder; write sqlite:///{file}, "
+            f"{shown}: MLflow keeps runs in a database or on a server, not in a folder; write sqlite:///{file}, "
             "or the server's http://…"
         )
     if scheme == "sqlite" and not path.startswith("/"):
-        raise SpecError(f"{place} {uri}: two slashes name a host; write sqlite:///{path} for a file below this folder")
+        raise SpecError(f"{shown}: two slashes name a host; write sqlite:///{path} for a file below this folder")
     if scheme.partition("+")[0] not in SCHEMES:
-        raise SpecError(f"{place} {uri}: MLflow knows no {scheme}://; there are: {', '.join(SCHEMES)}")
+        raise SpecError(f"{shown}: MLflow knows no {scheme}://; there are: {', '.join(SCHEMES)}")
     return uri
