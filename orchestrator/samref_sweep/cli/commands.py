@@ -188,8 +188,8 @@ def _say_end(result: Result, ranked: Ranking, store: Store, uri: str) -> None:
     page = None if is_uri(where) else Path(where, PAGE)
     print(f"tables: {where}")
     print(f"page:   {page if page and page.exists() else f'samref-dashboard {shlex.quote(where)} --out page.html'}")
-    told = [] if uri.startswith("http") else [f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"]
-    print(f"mlflow: {', then '.join([*told, *filter(None, [result.mlflow])]) or masked(uri)}")
+    told = [] if uri.startswith("http") else [f"mlflow ui --backend-store-uri {shlex.quote(uri)}"]
+    print(f"mlflow: {masked(', then '.join([*told, *filter(None, [result.mlflow])]) or uri)}")
 
 
 def _short(path: Path) -> str:
