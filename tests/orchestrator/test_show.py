@@ -14,7 +14,7 @@ from samref_sweep.planning.configurations import configurations
 from samref_sweep.planning.plan import Outcome, Plan, plan
 from samref_sweep.planning.work import Event
 from samref_sweep.screen import display as show
-from samref_sweep.screen.ranking import Ranking
+from samref_sweep.screen.ranking import Ranking, ranking, result_table
 from samref_sweep.screen.tally import Tally, took
 from samref_sweep.spec.settings import short_names
 from samref_sweep.store.folder import FolderStore
@@ -160,6 +160,13 @@ def test_the_end_tells_means_over_seeds_and_never_a_single_seed() -> None:
     ranked = Ranking(planned, outcomes, lambda trial: by_trial.get(trial.id, {}))
     assert ranked.best().startswith("best NoC90: 4.00")
     assert [list(column.cells)[1] for column in ranked.table().columns][2:] == ["1.00", "", "1 of 2", "1 failed"]
+
+
+def test_the_end_is_read_from_the_store(finished: tuple[Plan, Store], capsys: pytest.CaptureFixture[str]) -> None:
+    planned, store = finished
+    result_table(ranking(planned, planned.outcomes(store.done(), {}), store))
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert said[:2] == [["gamma", "theta", "NoC90", "NoC95", "n"], ["0.6", "1.05", "1.05", "1"]]
 
 
 def test_a_profile_that_trials_share_counts_once() -> None:

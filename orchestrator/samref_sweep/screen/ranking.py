@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -94,7 +93,6 @@ def ranking(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> Ranking:
     """What a sweep measured of its configurations, from what the store holds."""
     kinds, done = {MEASURES[name].kind for name in headlines(plan)}, store.done()
 
-    @cache
     def summary(stage: Stage) -> Summary | None:
         # Unchecked: the tables compared the files a moment ago.
         return store.summary(stage.id, checked=False) if stage.kind in kinds and stage.id in done else None
