@@ -6,8 +6,8 @@ those that do the work would be gone before the run could tell them to keep thei
 
 from __future__ import annotations
 
-import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C; the end of a job, or its announcement (Slurm's `--signal`); a terminal that was closed."""
 
-_STOPPING = b"\nstopping: what runs keeps its progress and ends within seconds; Ctrl-C ends it at once\n"
+_STOPPING = "\nstopping: what runs keeps its progress and ends within seconds; Ctrl-C ends it at once\n"
 
 
 @contextmanager
@@ -33,8 +33,11 @@ def ends_in_order(end: Callable[[], object]) -> Iterator[None]:
         nonlocal told
         signal.signal(signal.SIGINT, before.get(signal.SIGINT, signal.SIG_DFL))
         if not told:
-            with suppress(OSError):  # of a terminal that was closed
-                os.write(2, _STOPPING)
+            # Of a terminal that was closed, or while something is being written. By Python's stderr, so that a live
+            # table stays below it.
+            with suppress(OSError, ValueError, RuntimeError):
+                sys.stderr.write(_STOPPING)
+                sys.stderr.flush()
             told = True
             end()
 
