@@ -186,8 +186,8 @@ def _live(tally: Tally, console: Console) -> Iterator[Display]:
                 kinds.add_row(f"  {WORDS[kind]}", *cells)
             running = Table(box=None, pad_edge=False, show_header=False)
             for id_, *row in tally.running_rows(limit=max(4, console.height - 10)):
-                kind = id_.partition("-")[0]  # so that all fits 80 columns; a failure's line has the id
-                running.add_row("", *(Text(cell, overflow="ellipsis", no_wrap=True) for cell in (kind, *row)))
+                what = id_.partition("-")[0]  # so that all fits 80 columns; a failure's line has the id
+                running.add_row("", *(Text(cell, overflow="ellipsis", no_wrap=True) for cell in (what, *row)))
             return Group(Text(tally.head(), style="bold"), kinds, running)
 
     with Live(get_renderable=render, console=console, refresh_per_second=4) as live:
