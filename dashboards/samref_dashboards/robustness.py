@@ -21,6 +21,7 @@ from samref_dashboards.load import Trial
 from samref_dashboards.tables import Table, amounts, plain, texts
 
 CLICKER, SLICE, NOISE = "evaluate.clicker", "evaluate.click_slice", "evaluate.click_noise_px"
+NOISE_LABEL = "click noise (px)"
 CLICK_AXES = (CLICKER, SLICE, NOISE)
 STRESS = (
     "Clickers jitter, uniform and distance are stress tests of a model, and no model of people, with whose clicks they "
@@ -114,8 +115,9 @@ def noise(design: Design) -> Figure | None:
                     levels.add(x)
         if len(levels) > 1:
             about = f"{metric.label} against click noise on {data}"
-            names = {"metric": metric.label, "axis": "click noise (px)"}
-            spec = charts.metric_by_axis(rows, legend(design, lined), about, levels=sorted(levels), **names)
+            spec = charts.metric_by_axis(
+                rows, legend(design, lined), about, levels=sorted(levels), metric=metric.label, axis=NOISE_LABEL
+            )
             panels.append(Panel(f"{metric.label}, {data}", spec, data))
     title = "Number of clicks against noise of the clicks"
     return figure(design, "click-noise", title, f"0 px is ritm. {STRESS}", lined, panels)
