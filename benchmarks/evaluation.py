@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from samref import evaluate, metrics, trial
+from samref import evaluation, metrics, trial
 from samref.clickloop import Trajectory
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
@@ -121,7 +121,7 @@ class Case:
         began = time.perf_counter()
         all_of_it = [(0, range(len(self.dataset.samples)))]
         parts = (self.network, configs, self.dataset, self.embeddings, self.device, all_of_it, silent)
-        ((_, paths, calls),) = evaluate.play_parts(*parts)
+        ((_, paths, calls),) = evaluation.play_parts(*parts)
         seconds = time.perf_counter() - began
         return [[at(own, theta) for own in paths] for theta in thetas], calls, seconds
 

@@ -1,7 +1,7 @@
 """SAM-REF (CVPR 2025): the model, its trainer and the click-loop evaluator of interactive segmentation.
 
 Knows nothing of Ray, MLflow, Parquet or YAML: `samref.run_stage.run_job` runs a stage, here and now. For a program of
-one's own there are `samref.model`, `samref.load` and `samref.library.evaluate`.
+one's own there are `samref.evaluate`, `samref.model` and `samref.load` (samref/library.py).
 """
 
 from importlib import metadata
@@ -12,7 +12,7 @@ try:
 except metadata.PackageNotFoundError:  # a cluster's worker gets the package without its distribution
     __version__ = "unknown"
 
-_OF_LIBRARY = ("load", "model")
+_OF_LIBRARY = ("evaluate", "load", "model")
 
 
 def __getattr__(name: str) -> Any:

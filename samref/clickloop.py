@@ -4,7 +4,7 @@ The unit of work is a node: one sample under the θ that have decided alike so f
 live nodes of a wave make one click per round; where the selector's decision differs between the θ of a node, it splits.
 Several θ, or all of an interval, thus cost their distinct paths, and each gets the result of a run of its own.
 
-Knows nothing of datasets, files or threads: `samref.evaluate` gives waves and decides how large they are.
+Knows nothing of datasets, files or threads: `samref.evaluation` gives waves and decides how large they are.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ The same code as a sweep's stages, so the same numbers.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from samref import waves, weights
+from samref.backbones.backbone import Backbone
 from samref.clickloop import ClickLoop
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
@@ -32,7 +35,7 @@ from samref.data import Dataset, Sample, open_dataset
 from samref.data.own import OwnDataset
 from samref.embeddings import TORCH, Embeddings
 from samref.errors import UserError
-from samref.evaluate import columns, headline
+from samref.evaluation import columns, headline
 from samref.precision import autocast, products
 from samref.progress import ProgressLine
 from samref.refiner import SamRef
@@ -175,12 +178,14 @@ def evaluate(
     def play(first: int) -> list[Any]:
         positions = range(first, min(first + at_once, len(dataset.samples)))
         reads = [waves.read(dataset, position, own.network, features) for position in positions]
-        wave = waves.assemble(first, reads, own.network, device, together=at_once > 1)
-        return [at(pieces, config.theta).records for pieces in loop.run(wave)[0]]
+        with autocast(device, config.precision):
+            wave = waves.assemble(first, reads, own.network, device, together=at_once > 1)
+            return [at(pieces, config.theta).records for pieces in loop.run(wave)[0]]
 
     records: list[Any] = []
     # One thread of torch for each of ours, as in a sweep, whose clicks these are.
     with (
+        _threshold(own.network.backbone, config.threshold),
         products(config.precision),
         ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ProgressLine("evaluate", "samples") as line,
@@ -190,6 +195,18 @@ def evaluate(
             if progress:
                 line(len(records), len(dataset.samples))
     return Evaluation(headline(records, config), columns(records), tuple(sample.key for sample in dataset.samples))
+
+
+@contextmanager
+def _threshold(backbone: Backbone, probability: float | None) -> Iterator[None]:
+    """Take a protocol's own threshold of masks for the block; None: the backbone's."""
+    before = backbone.threshold
+    if probability is not None:
+        backbone.threshold = math.log(probability / (1 - probability))
+    try:
+        yield
+    finally:
+        backbone.threshold = before
 
 
 class _Encoded(Embeddings):

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from samref import memory, parallel, plugins
 from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
 from samref.embed import DataSource, embed
-from samref.evaluate import Evaluate
+from samref.evaluation import Evaluate
 from samref.profile import profile
 from samref.shards import Divisible, Lead, Shards, alone
 from samref.source import code_of

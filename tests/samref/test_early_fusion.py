@@ -48,7 +48,7 @@ def test_the_evaluation_clicks_as_a_plain_loop(runner, tmp_path):
     outs = runner.run(planned)
     index = json.loads((outs["embed"] / "index.json").read_text())
     assert index["features"] == {}  # an image as a feature is not kept beside the image
-    assert not list(outs["embed"].glob("*.npy"))
+    assert not list(outs["embed"].rglob("embedding*"))
 
     dataset = data.open_dataset("shapes", split="val", data_root=Path(), samples=5)
     expected = []

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from samref import clickloop, kept, path_files, theta_curves
-from samref import evaluate as module
+from samref import evaluation as module
 from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop, Trajectory
 from samref.clicks import Click, next_click

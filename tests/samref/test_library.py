@@ -8,7 +8,7 @@ import pytest
 
 import samref
 from samref.data import open_dataset
-from samref.library import LoadError, evaluate
+from samref.library import LoadError
 from samref.metrics import iou as iou_of
 
 SETTINGS = {"checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64}
@@ -30,7 +30,7 @@ def store(runner, tmp_path_factory):
 def test_a_loaded_trial_clicks_as_its_evaluation_did(store):
     root, planned, outs = store
     model = samref.load(root, planned.id[:10], device="cpu")
-    found = evaluate(model, "shapes", clicks=6, samples=5)
+    found = samref.evaluate(model, "shapes", clicks=6, samples=5)
     stage = np.load(outs["evaluate"] / "clicks.npz")
     for column, values in found.clicks.items():
         np.testing.assert_allclose(values, stage[column], atol=1e-4, err_msg=column)
@@ -41,7 +41,7 @@ def test_a_loaded_trial_clicks_as_its_evaluation_did(store):
 
     images = [dataset.image(sample.image_key) for sample in dataset.samples]
     truths = [dataset.truth(sample.key) for sample in dataset.samples]
-    again = evaluate(model, (images, truths), clicks=6)
+    again = samref.evaluate(model, (images, truths), clicks=6)
     assert again.metrics == found.metrics
 
     session = model.session(images[0])
@@ -61,9 +61,9 @@ def test_what_is_wrong_is_one_line(store):
         with pytest.raises(LoadError, match=message):
             samref.load(root, trial)
     with pytest.raises(ValueError, match="2 images and 1 truths"):
-        evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)] * 2, [np.ones((4, 4), bool)]))
+        samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)] * 2, [np.ones((4, 4), bool)]))
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
-        evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
+        samref.evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
     model = samref.model("tiny", device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
         model.session(np.zeros((4, 4)))

@@ -21,10 +21,16 @@ def stages(backbone="sam_vit_b"):
 
 def test_a_stage_is_made_by_what_its_kind_and_its_backbone_import():
     evaluate, profile = (code_of(stages()[kind]) for kind in ("evaluate", "profile"))
-    assert {"evaluate.py", "clickloop.py", "refiner/gfr.py", "backbones/sam.py", "data/__init__.py"} <= evaluate.keys()
+    assert {
+        "evaluation.py",
+        "clickloop.py",
+        "refiner/gfr.py",
+        "backbones/sam.py",
+        "data/__init__.py",
+    } <= evaluate.keys()
     assert not {"train.py", "backbones/sam2.py", "config.py", "stage.py", "trial.py"} & evaluate.keys()
     assert "train.py" in code_of(stages()["train"])
-    assert "evaluate.py" not in profile
+    assert "evaluation.py" not in profile
     assert "backbones/sam2.py" in code_of(stages("sam2_hiera_t")["embed"])
 
 
