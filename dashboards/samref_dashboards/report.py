@@ -112,12 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as copies:
+            wants_page = not options.tables or options.out is not None
             options.results = _here(options, Path(copies))
             if options.explore:
                 return explore.open_notebook(options.results)
             if options.claims:
                 return _judge_claims(options)
-            return _write_tables(options) if options.tables else _write_page(options)
+            if options.tables:
+                _write_tables(options)
+            return _write_page(options) if wants_page else 0
     except (ResultsError, OSError) as error:
         reason = str(error)
     except (duckdb.InvalidInputException, duckdb.IOException) as error:
@@ -152,11 +155,10 @@ def _judge_claims(options: argparse.Namespace) -> int:
     return claims.exit_code(judgements)
 
 
-def _write_tables(options: argparse.Namespace) -> int:
+def _write_tables(options: argparse.Namespace) -> None:
     content = gather(load(options.results), baseline=options.baseline, more_published=options.published)
     written = exports.write(content, options.tables)
     print(f"{options.tables}: {len(written)} files")
-    return 0
 
 
 def _write_page(options: argparse.Namespace) -> int:
