@@ -155,11 +155,16 @@ def metric_by_name(rows: Rows, legend: Legend, description: str, *, metric: str,
     return _spec(layers, rows, description, height=height)
 
 
-def heat(rows: Rows, description: str, *, metric: str, x: str, y: str) -> Spec:
-    """Draw a metric, written `text`, over two axes (`x`, `y`: texts, in order); `fill` and `ink` are colours."""
+def heat(
+    rows: Rows, description: str, *, metric: str, x: str, y: str, across: Sequence[str], down: Sequence[str]
+) -> Spec:
+    """Draw a metric, written `text`, over two axes (`x`, `y`: texts); `fill` and `ink` are colours.
+
+    `across` and `down` are the axes' values in their order.
+    """
     base = alt.Chart().encode(
-        x=alt.X("x:N", sort=None, axis=alt.Axis(title=x, labelAngle=0, grid=False, labelOverlap=True)),
-        y=alt.Y("y:N", sort=None, axis=alt.Axis(title=y, grid=False, labelOverlap=True)),
+        x=alt.X("x:N", sort=list(across), axis=alt.Axis(title=x, labelAngle=0, grid=False, labelOverlap=True)),
+        y=alt.Y("y:N", sort=list(down), axis=alt.Axis(title=y, grid=False, labelOverlap=True)),
         tooltip=[_WHO, alt.Tooltip("text:N", title=metric), alt.Tooltip("n:N", title="n")],
     )
     layers = [base.mark_rect().encode(color=alt.Color("fill:N", scale=None))]

@@ -47,7 +47,11 @@ def heat_maps(design: Design) -> Figure | None:
             filter(None, [f"NoC90, {design.counted(first.data)}", rest, RANDOM if first.random_weights else ""])
         )
         names = {"x": design.label(across), "y": design.label(down)}
-        spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names)
+        order: dict[str, Any] = {
+            way: [design.show(axis, level) for level in design.levels(axis)]
+            for way, axis in (("across", across), ("down", down))
+        }
+        spec = charts.heat(rows, f"{title}, over {across} and {down}", metric="NoC90", **names, **order)
         panels.append(Panel(title, spec, first.data))
     title = f"NoC90 over {design.label(across)} and {design.label(down)}"
     note = "Mean over seeds. One scale per dataset: "

@@ -179,6 +179,7 @@ def test_charts_of_one_dataset_have_one_scale(content: Content) -> None:
         assert (squares[0]["fill"], squares[-1]["fill"]) == ("var(--ramp-1)", "var(--ramp-7)")
         assert all(a["fill"] <= b["fill"] for a, b in pairwise(squares))
         assert heat.ramp
+        assert heat.panels[0].spec["layer"][0]["encoding"]["x"]["sort"] == ["1.05", "1.10"]
         assert f"{data} {squares[0]['text'].rstrip('†')} to {squares[-1]['text'].rstrip('†')}" in heat.note
 
 
