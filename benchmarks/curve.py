@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evaluation import THETAS, Case, heading, row, silent, tiny
 
-from samref import evaluate
+from samref import evaluation
 
 INTERVALS = ((1.05, 1.3), (1.0, 1.5), (0.5, 2.0))
 
@@ -39,7 +39,9 @@ def main() -> None:
         for interval in INTERVALS:
             config = case.config.model_copy(update={"curve": interval})
             began = time.perf_counter()
-            paths, calls = evaluate.play_all(case.network, [config], case.dataset, case.embeddings, case.device, silent)
+            whole = [(0, range(len(case.dataset.samples)))]
+            parts = (case.network, [config], case.dataset, case.embeddings, case.device, whole, silent)
+            ((_, paths, calls),) = evaluation.play_parts(*parts)
             seconds = time.perf_counter() - began
             histories = {
                 (sample, tuple(record.pasted_on for record in path.records[:made]))

@@ -1,4 +1,4 @@
-"""A dataset: discs and squares on a plane background, two objects an image, a group for each kind of object.
+"""A dataset: discs and squares on a plane background, two objects an image.
 
 evaluate: {data: "./dataset.py:open_pairs?images=4"}
 """
@@ -13,7 +13,7 @@ SIDE_PX = 96
 class Pairs:
     def __init__(self, images, samples):
         names = [f"{number:03d}" for number in range(images)]
-        self.samples = [Sample(f"{name}-{kind}", name, group=kind) for name in names for kind in ("disc", "square")]
+        self.samples = [Sample(f"{name}-{kind}", name) for name in names for kind in ("disc", "square")]
 
     def image(self, image_key):
         image = np.full((SIDE_PX, SIDE_PX, 3), 40, np.uint8)

@@ -30,8 +30,6 @@ class Sample:
     """Unique in its dataset, stable across machines; e.g. the mask's stem."""
     image_key: str
     """Name of the image; samples of one image share it, and with it its embedding."""
-    group: str = ""
-    """The subset of its dataset that it belongs to, as `DIS` of HQSeg-44K; empty where there are none."""
 
 
 class Pixels(NamedTuple):
