@@ -136,15 +136,13 @@ def board(folder: Path) -> None:
     del folder
     tracemalloc.start()
     for count in (1_000, 10_000):
-        board = Board(dict.fromkeys(range(count), 512))
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
+        board = Board(dict.fromkeys(range(count), 512))
         while (number := board.take("a")) is not None:
             board.tell("a", number, {"clicks": number})
             board.finish("a", number)
-        print(
-            f"{count} shards: {(tracemalloc.get_traced_memory()[1] - before) / 1e3:.0f} kB more while they are worked"
-        )
+        print(f"{count} shards: {(tracemalloc.get_traced_memory()[1] - before) / 1e3:.0f} kB at most")
 
 
 def main() -> None:

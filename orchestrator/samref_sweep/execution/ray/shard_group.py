@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from samref.shards import Shards, Work
 from samref.stage import Job, Report
@@ -77,8 +77,10 @@ class _Leader:
         place = open_store(self.group.where, patient=True).shards(self.job.stages[0].id)
         place.fetch()
         sizes = {number: len(self.shards.rows(number)) for number in self.shards.missing()}
-        board: Any = ray.remote(num_cpus=0, scheduling_strategy=ANYWHERE)(Board)
-        self.board = board.remote(sizes)
+        # On this node, so that no other's loss is the board's.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board: Any = ray.remote(num_cpus=0)(Board)
+        self.board = board.options(scheduling_strategy=here).remote(sizes)
 
         def finished(folder: Path) -> None:
             place.send(folder)
