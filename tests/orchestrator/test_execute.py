@@ -132,7 +132,7 @@ def test_what_all_processes_get_ends_what_runs_in_order_and_leaves_none(
     _, alive = psutil.wait_procs(others, timeout=5)
     assert not alive
     assert rest.splitlines()[-1:] == ["interrupted {}"], (process.returncode, rest, errors)
-    assert [work.kind for work in toy_plan(store).works] == ["evaluate", "evaluate"]
+    assert [work.kind for work in toy_plan(store).works if work.kind != "profile"] == ["evaluate", "evaluate"]
     if number == signal.SIGKILL:
         assert process.returncode == 130
         return
