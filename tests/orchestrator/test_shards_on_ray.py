@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sharing import SharedToys
@@ -17,7 +16,6 @@ from samref_sweep.execution.spending import Spending
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.spec.policy import Budget, Resources
 from samref_sweep.store.folder import FolderStore
-from samref_sweep.store.object_store import ObjectStore
 
 
 def test_a_board_gives_each_shard_to_one_and_again_what_a_lost_one_had() -> None:
@@ -81,7 +79,7 @@ def test_workers_of_an_evaluation_each_have_its_resources() -> None:
         resolve("profile", Resources(workers=2), NODES)
 
 
-def sharing_plan(store: FolderStore | ObjectStore, workers: int, **sweep: object) -> Plan:
+def sharing_plan(store: FolderStore, workers: int, **sweep: object) -> Plan:
     toy = toy_sweep(**sweep)  # type: ignore[arg-type]
     resources = {**toy.resources, "evaluate": Resources(cpu=1, gpu=0, workers=workers)}
     return plan(replace(toy, resources=resources), NamesAsFingerprints(), store.done())
@@ -107,7 +105,7 @@ def began(store: FolderStore) -> list[tuple[int, str]]:
     return [(int(number), process) for number, process in map(str.split, lines)]
 
 
-def rows(store: FolderStore | ObjectStore, planned: Plan) -> set[str]:
+def rows(store: FolderStore, planned: Plan) -> set[str]:
     return {
         (store.open(stage.id) / "rows").read_text() for stage in planned.stages.values() if stage.kind == "evaluate"
     }
@@ -130,13 +128,3 @@ def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its
     progress = [event.metrics for event in events if event.kind == "progress" and event.work.kind == "evaluate"]
     assert {metrics["total"] for metrics in progress} == {12}
     assert not list(store.root.glob("scratch/evaluate-*"))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("private_ray")
-def test_shards_of_another_node_come_through_object_storage(bucket: str, tmp_path: Path) -> None:
-    store = ObjectStore(bucket)
-    planned = sharing_plan(store, 2, gammas=(0.6,), thetas=(1.1,))  # type: ignore[arg-type]
-    ending, _ = run_toys(planned, store, SharedToys(seconds=0.2))  # type: ignore[arg-type]
-    assert ending.failures == {}
-    assert rows(store, planned) == {ALL}

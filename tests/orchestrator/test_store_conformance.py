@@ -207,3 +207,14 @@ class TestStore:
         place.mark(marker)
         with pytest.raises(StoreError, match=message):
             place.node("one")
+
+
+def test_a_finished_shard_comes_to_another_node_once_and_whole(one: Store, another: Store) -> None:
+    shard = one.shards("embed-1").scratch / "shards-0" / "7"
+    shard.mkdir(parents=True)
+    (shard / "embedding.npy").write_bytes(b"features")
+    for _ in range(2):  # as two do that both finished it
+        one.shards("embed-1").send(shard)
+        another.shards("embed-1").fetch()
+    came = another.shards("embed-1").scratch / "shards-0" / "7"
+    assert [(path.name, path.read_bytes()) for path in came.iterdir()] == [("embedding.npy", b"features")]
