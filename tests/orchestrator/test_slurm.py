@@ -61,5 +61,8 @@ def test_the_documented_job(tmp_path: Path, new_database: Callable[[Path], None]
             for name in ("long.log", "again.log")
         ]
         assert steps[1][0] >= steps[0][-1]  # from the checkpoint
+
+        # Slurm sends SIGTERM to every process, Ray's too, and after KillWait (by default 30 s) SIGKILL.
         cluster.ask("scancel", again)
-        wait_for(lambda: cluster.state(again) == "CANCELLED")
+        wait_for(lambda: cluster.state(again) == "CANCELLED" and not cluster.ask("squeue", "--noheader"))
+        assert "tables: results/long" in cluster.log("again.log")
