@@ -120,7 +120,7 @@ class Contents:
         def compare() -> str:
             from samref.backbones import state_dicts  # of torch, which most plans do without
 
-            return state_dicts.compare(model.backbone, model.options, path)
+            return state_dicts.compare(model.backbone, path, model.options)
 
         if said := self._once(f"names {_identity(model)} {fingerprint}", compare):
             self.said[path] = f"{path}: {said}"

@@ -49,7 +49,7 @@ def load(backbone: Backbone, path: Path, name: str = "") -> str:
     return said
 
 
-def compare(name: str, options: Mapping[str, Any], path: Path) -> str:
+def compare(name: str, path: Path, options: Mapping[str, Any] | None = None) -> str:
     """Say what `load` would say of a file, by names, shapes and types alone: the values are left on disk."""
     from samref.backbones import build
 
