@@ -80,7 +80,7 @@ def test_a_setting_that_does_not_exist_is_refused(folder: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("theta=1.2", "train.theta or evaluate.theta"),
+        ("theta=1.2", "evaluate.theta or train.theta"),
         ("gamma=0.6", "train.gamma"),
         ("train.clicker=ritm", "evaluate.clicker"),
     ],
