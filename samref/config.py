@@ -177,6 +177,8 @@ class EvaluateConfig(Part):
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
     precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
     """Arithmetic of the clicks: decoder and refiner."""
+    resize: Annotated[Literal["stretch", "pad"], Added(as_before="stretch")] = "stretch"
+    """How an image becomes the network's square input: `stretch` as the paper evaluates, `pad` as SAM and HQ-SAM do."""
     threshold: Annotated[Number | None, Field(gt=0, lt=1), Added(as_before=None)] = None
     """Probability above which a pixel belongs to the object; null: the backbone's own (0.5; SegNext's 0.49)."""
     seed: Whole = Field(0, ge=0)

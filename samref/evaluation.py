@@ -174,7 +174,7 @@ def play_parts(
             yield part[1]
 
     def play(position: int) -> tuple[Paths, int]:
-        reads = [waves.read(dataset, position, network, embeddings)]
+        reads = [waves.read(dataset, position, network, embeddings, configs[0].resize)]
         with autocast(device, configs[0].precision):
             return loop.run(waves.assemble(position, reads, network, device))
 

@@ -85,6 +85,8 @@ class Wave:
     truths: list[NDArray[np.int8]]
     context: Context
     """What the decoder needs of all the samples; with `Images` where they are played in batches."""
+    sizes: Sequence[tuple[int, int]] = ()
+    """Height and width of each sample's image, px, where truths may be padded; empty where none is."""
     _boundaries: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @cached_property
@@ -92,10 +94,15 @@ class Wave:
         """Pixels of each object."""
         return [int(np.count_nonzero(truth == 1)) for truth in self.truths]
 
+    def inside(self, sample: int, mask_HW: NDArray[Any]) -> NDArray[Any]:
+        """Cut a mask, or a truth, to the sample's image, where it is padded to a square."""
+        height, width = self.sizes[sample] if self.sizes else mask_HW.shape
+        return mask_HW[:height, :width]
+
     def boundary(self, sample: int) -> NDArray[np.bool_]:
         """Compute the boundary of one object, when first asked for."""
         if sample not in self._boundaries:
-            self._boundaries[sample] = metrics.boundary(self.truths[sample] == 1)
+            self._boundaries[sample] = metrics.boundary(self.inside(sample, self.truths[sample]) == 1)
         return self._boundaries[sample]
 
     @property
@@ -279,11 +286,11 @@ def _verdict(
     # Where it is reported: after some clicks, and after the last one of a sample on which nothing is left to do.
     if len(node.records) in BOUNDARY_CLICKS or following is None:
         assert mask_HW is not None
-        truth, true = wave.truths[node.sample], wave.boundary(node.sample)
-        boundary = metrics.boundary_iou(truth, mask_HW, true_boundary_HW=true)
+        truth, true = wave.inside(node.sample, wave.truths[node.sample]), wave.boundary(node.sample)
+        boundary = metrics.boundary_iou(truth, wave.inside(node.sample, mask_HW), true_boundary_HW=true)
     if _is_last(config, iou, following):
         assert mask_HW is not None
-        following, last = None, run_lengths.encode(mask_HW)
+        following, last = None, run_lengths.encode(wave.inside(node.sample, mask_HW))
     return Verdict(iou, boundary, following, last)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samref.config import EvaluateConfig, ModelConfig
+from samref.plugins import is_plugin
 from samref.stage import digest_text
 
 MEANINGS: Mapping[str, str] = {
@@ -59,8 +60,8 @@ def protocol(
         "most_clicks": evaluate.max_clicks,
         "stop_at": "none" if evaluate.stop_at is None else evaluate.stop_at,
         "multimask": model.multimask,
-        "resize": "stretch",
-        "threshold": evaluate.threshold or (0.49 if model.backbone.startswith("segnext_") else 0.5),
+        "resize": evaluate.resize,
+        "threshold": evaluate.threshold or _own_threshold(model.backbone),
         "ignored": _IGNORED.get(family, "none"),
         "failures": "NoC = most_clicks",
         "precision": f"{model.precision}, {evaluate.precision}",
@@ -72,6 +73,11 @@ def _clicker(evaluate: EvaluateConfig) -> str:
     noise = f" {evaluate.click_noise_px:g} px" if evaluate.clicker == "jitter" else ""
     mass = " {:g} to {:g}".format(*evaluate.click_slice) if evaluate.click_slice else ""
     return f"{evaluate.clicker}{noise}{mass}"
+
+
+def _own_threshold(backbone: str) -> float | str:
+    """The threshold of a backbone, as a probability; a plug-in's is not known without importing it."""
+    return "its own" if is_plugin(backbone) else 0.49 if backbone.startswith("segnext_") else 0.5
 
 
 def short_hash(keys: Mapping[str, Any]) -> str:

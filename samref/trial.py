@@ -82,7 +82,7 @@ def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any
     """
     evaluate = config.evaluate
     others = (getattr(config, name) for name in type(config).model_fields if name != "evaluate")
-    key = (*others, evaluate.data, evaluate.samples)
+    key = (*others, evaluate.data, evaluate.samples, evaluate.resize)
     base: _Base | None = shared.get(key) if shared is not None else None
     if base is None:
         base = _Builder(config.model, fingerprints).base(config)
@@ -149,7 +149,7 @@ class _Builder:
         """What does not depend on the evaluation's own settings."""
         evaluate = config.evaluate
         trained, encoder = self._train_stages(config.train)
-        embeddings = self._embed_stage(evaluate.data, "val", evaluate.samples, "stretch", encoder)
+        embeddings = self._embed_stage(evaluate.data, "val", evaluate.samples, evaluate.resize, encoder)
         return _Base(
             stages=tuple(self._stages.values()),
             profile=self._profile_stage(config.profile) if config.profile else None,

@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samref.backbones.backbone import Resize
 from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
@@ -54,19 +56,32 @@ class Read(NamedTuple):
     """3×h×w uint8; of one pixel where the network does not look at images."""
     image_3SS: Tensor
     """The image as the encoder saw it, 3×S×S."""
+    size: tuple[int, int]
+    """Height and width of the sample's image, px; less than the truth's where that is padded to a square."""
 
 
-def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings) -> Read:
-    """Read the sample at a position of the dataset; may be called from several threads at once."""
+def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings, resize: Resize = "stretch") -> Read:
+    """Read the sample at a position of the dataset; may be called from several threads at once.
+
+    With `pad`, image and truth are padded to a square, right and below, by black and by ignored pixels: what is then
+    stretched to the network's square is what was padded.
+    """
     sample = dataset.samples[position]
     # Only a refiner and a network without an encoder look at images. Read before the truth, which is checked against
     # their size.
     image = image_3SS = torch.zeros(3, 1, 1, dtype=torch.uint8)
     if network.gfr is not None or network.backbone.features_are_images:
         image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
-        image_3SS = network.backbone.resize(image, "stretch")
+        image_3SS = network.backbone.resize(image, resize)
     features = embeddings.read([sample.image_key], "cpu") or network.backbone.encode(image_3SS[None])
-    return Read(dataset.truth(sample.key), features, image, image_3SS)
+    truth = dataset.truth(sample.key)
+    size = truth.shape
+    if resize == "pad":
+        below, right = (max(size) - side for side in size)
+        truth = np.pad(truth, ((0, below), (0, right)), constant_values=-1)
+        if tuple(image.shape[1:]) == size:
+            image = F.pad(image, (0, right, 0, below))
+    return Read(truth, features, image, image_3SS, size)
 
 
 def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *, together: bool = False) -> Wave:
@@ -84,7 +99,7 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
         context = network.prepare(
             features, images_B3SS, Images.stack(images, device) if together else [image.to(device) for image in images]
         )
-    return Wave(first, [each.truth for each in reads], context)
+    return Wave(first, [each.truth for each in reads], context, [each.size for each in reads])
 
 
 def at_once(height: int, width: int, num_paths: int, free_bytes: float) -> int:
@@ -128,7 +143,9 @@ def play(
 
         def begin(count: int) -> Iterator[_Begun]:
             for part, position in islice(waiting, count):
-                yield _Begun(part, position, readers.submit(read, dataset, position, network, embeddings))
+                yield _Begun(
+                    part, position, readers.submit(read, dataset, position, network, embeddings, configs[0].resize)
+                )
 
         ahead = deque(begin(LARGEST))
         waves: deque[Future[tuple[Paths, int]]] = deque()

@@ -214,6 +214,36 @@ def test_a_threshold_is_a_setting_and_null_is_the_backbones_own(runner, evaluate
     assert sum(mask.sum() for mask in masks[0.02].values()) > sum(mask.sum() for mask in masks[0.5].values())
 
 
+@pytest.mark.parametrize("refiner", ["none", "gfr+lfr"])
+def test_padding_is_the_evaluation_of_what_was_padded_before(runner, tmp_path, refiner):
+    """Images of the network's own width, so that nothing is resized: a square with ignored pixels is the same."""
+    generator = np.random.default_rng(0)
+    for folder in ("wide", "square"):
+        for part in ("images", "masks"):
+            (tmp_path / folder / part).mkdir(parents=True)
+    for number in range(2):
+        image = generator.integers(0, 255, (160, 256, 3), np.uint8)
+        mask = np.zeros((160, 256), np.uint8)
+        cv2.ellipse(mask, (120 + 20 * number, 90), (60, 40), 0, 0, 360, 1, -1)
+        square, below = np.zeros((256, 256, 3), np.uint8), np.full((256, 256), 255, np.uint8)
+        square[:160], below[:160] = image, mask
+        for folder, pixels, truth in (("wide", image, mask), ("square", square, below)):
+            cv2.imwrite(str(tmp_path / folder / "images" / f"{number}.png"), pixels)
+            cv2.imwrite(str(tmp_path / folder / "masks" / f"{number}.png"), truth)
+    clicks = {}
+    for folder, resize in (("wide", "pad"), ("square?ignore=255", "stretch"), ("wide", "stretch")):
+        evaluate = {"data": f"folder:{tmp_path / folder}", "resize": resize, "max_clicks": 5, "samples": None}
+        planned = runner.build(model={"refiner": refiner}, train=None, profile=None, evaluate=evaluate)
+        out = runner.run(planned)["evaluate"]
+        clicks[folder, resize] = clicks_of(out)
+        if resize == "pad":
+            assert {mask.shape for mask in masks_of(out).values()} == {(160, 256)}
+    padded, before, stretched = clicks.values()
+    for name in ("x", "y", "positive", "iou", "pasted_on"):
+        assert np.array_equal(padded[name], before[name]), name
+    assert not np.array_equal(padded["iou"], stretched["iou"])
+
+
 def test_the_masks_that_are_kept_have_the_last_iou(evaluated):
     for out in evaluated[1]:
         assert_masks_are_the_last_ones(out, 5)

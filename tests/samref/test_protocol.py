@@ -20,6 +20,7 @@ def test_what_changes_numbers_changes_the_short_name_and_nothing_else_does():
     others = [
         made(clicker="interformer"),
         made(threshold=0.6),
+        made(resize="pad"),
         made(max_clicks=10),
         made(data="grabcut"),
         made({"multimask": "always"}),
@@ -33,9 +34,10 @@ def test_what_changes_numbers_changes_the_short_name_and_nothing_else_does():
 def test_segnexts_threshold_is_its_backbones():
     import math
 
-    from samref.backbones.segnext import _PROBABILITY
+    from samref.backbones.dense import PROBABILITY
 
-    assert made({"backbone": "segnext_vit_b_sax1"})["threshold"] == _PROBABILITY
+    assert made({"backbone": "segnext_vit_b_sax1"})["threshold"] == PROBABILITY
+    assert made({"backbone": "./nets.py:build"})["threshold"] == "its own"
     assert made()["threshold"] == 1 / (1 + math.exp(0.0))
 
 
