@@ -37,7 +37,7 @@ def test_segnexts_threshold_is_its_backbones():
     from samref.backbones.dense import PROBABILITY
 
     assert made({"backbone": "segnext_vit_b_sax1"})["threshold"] == PROBABILITY
-    assert made({"backbone": "./nets.py:build"})["threshold"] == "its own"
+    assert made({"backbone": "nets:build"})["threshold"] == "its own"
     assert made()["threshold"] == 1 / (1 + math.exp(0.0))
 
 
