@@ -16,6 +16,8 @@ BESIDE = [str(Path(__file__).parent / folder) for folder in ("orchestrator", "da
 sys.path[:0] = BESIDE
 os.environ["PYTHONPATH"] = os.pathsep.join([*BESIDE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
+# Ray reads it when it is imported, which some tests do before ours: each worker would start through `uv run` again.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 if os.environ.get("SAMREF_TEST_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels, in numpy
 
