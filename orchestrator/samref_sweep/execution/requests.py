@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samref.stage import Kind
 from samref_sweep.errors import ResourceError
@@ -49,12 +49,14 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
 
     def request(kind: Kind) -> Request:
         found = resolve(kind, plan.sweep.resources[kind], nodes)
-        if kind == "train" and found.workers > 1 and len(nodes) > 1 and is_uri(where):
+        if not is_uri(where):
+            return found
+        if found.workers > 1 and (len(nodes) > 1 or kind in SHARED):
             raise ResourceError(
                 f"resources.{kind} asks for {found.workers} processes, which must see one folder; {where} gives each "
                 "node its own: choose a folder that all nodes share with --store"
             )
-        return found
+        return replace(found, auto=False)
 
     wanted = set(KINDS) if growing else {work.kind for work in plan.works}
     requests = {kind: request(kind) for kind in KINDS if kind in wanted}
