@@ -366,8 +366,8 @@ def test_a_mistake_in_an_extended_file_names_it(tmp_path: Path, parent: str | No
     assert str(caught.value) == message.replace("{folder}", str(tmp_path))
 
 
-def test_the_readmes_second_sweep_is_valid(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+def test_the_second_sweep_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", Path("docs/sweeps.md").read_text(), re.DOTALL)
     (tmp_path / "theta.yaml").write_text(Path("sweeps/theta.yaml").read_text())
     path = write(tmp_path, next(block for block in blocks if "extends: theta.yaml" in block))
     # Three backbones × (without refiner, or three θ), less two θ of tiny, for three seeds.
