@@ -107,7 +107,9 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.json:
         statuses = {trial: outcome.status for trial, outcome in result.outcomes.items()}
         end = {"event": "end", "results": result.where, "interrupted": result.interrupted, "trials": statuses}
+        page = _page(result.where)
         end |= {"configurations": ranked.values(), "best": ranked.best(), "mlflow": result.mlflow}
+        end |= {"page": str(page) if page else None}
         show.print_json(end)
     else:
         _say_end(result, ranked, store, uri)
@@ -185,11 +187,17 @@ def _say_end(result: Result, ranked: Ranking, store: Store, uri: str) -> None:
     if reused := other_code(stages, store.done(), store.codes.all()).text:
         print(reused)
     where = masked(result.where) if is_uri(result.where) else _short(Path(result.where))
-    page = None if is_uri(where) else Path(where, PAGE)
+    page = _page(where)
     print(f"tables: {where}")
-    print(f"page:   {page if page and page.exists() else f'samref-dashboard {shlex.quote(where)} --out page.html'}")
+    print(f"page:   {page if page else f'samref-dashboard {shlex.quote(where)} --out page.html'}")
     told = [] if uri.startswith("http") else [f"mlflow ui --backend-store-uri {shlex.quote(uri)}"]
     print(f"mlflow: {masked(', then '.join([*told, *filter(None, [result.mlflow])]) or uri)}")
+
+
+def _page(where: str) -> Path | None:
+    """The page of a results folder; None where none was drawn."""
+    page = None if is_uri(where) else Path(where, PAGE)
+    return page if page and page.exists() else None
 
 
 def _short(path: Path) -> str:
