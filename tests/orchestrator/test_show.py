@@ -155,6 +155,9 @@ def test_the_end_tells_means_over_seeds_and_never_a_single_seed() -> None:
     assert first["metrics"]["noc_at_90"] == {"mean": 4.0, "std": pytest.approx(2**0.5), "n": 2}
     assert second["trials"] == [trial.id for trial in planned.trials[2:]]
 
+    alike = Ranking(planned, outcomes, lambda trial: {"noc_at_90": 20.0})
+    assert alike.best() == "best NoC90: 20.00 ± 0.00, alike in 2 configurations"
+
     # A mean that lacks a seed is not the best while another is whole.
     del by_trial[lost]
     ranked = Ranking(planned, outcomes, lambda trial: by_trial.get(trial.id, {}))

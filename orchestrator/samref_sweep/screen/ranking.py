@@ -60,8 +60,12 @@ class Ranking:
     def best(self) -> str:
         """The best configuration, in words; empty where none is measured."""
         metric = goal(self.plan)
-        if (found := best(configurations(self.plan), metric, self.measured)) is None:
+        every = configurations(self.plan)
+        if (found := best(every, metric, self.measured)) is None:
             return ""
+        means = [summary.mean for each in every if (summary := each.summary(metric.name, self.measured))]
+        if (alike := means.count(found[1].mean)) > 1:
+            return f"best {heading(metric.name)}: {mean_text(found[1])}, alike in {alike} configurations"
         where = words(found[0].values, short_names(self.plan.sweep.axes))
         return f"best {heading(metric.name)}: {mean_text(found[1])}" + (f" with {where}" if where else "")
 
