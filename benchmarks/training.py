@@ -25,6 +25,7 @@ from samref.batches import ROUNDS
 from samref.clicks import num_rounds
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.embed import DataSource, embed
+from samref.shards import whole
 from samref.train import train
 
 
@@ -63,7 +64,7 @@ def main() -> None:
         cache.mkdir()
         clock = time.perf_counter()
         source = DataSource(name=config.data, split="train", samples=config.samples)
-        embed(model, source, config.resize, inputs={}, out=cache, runtime=runtime, report=silent)
+        whole(embed(model, source, config.resize, inputs={}, runtime=runtime), (cache,), folder / "shards")
         print(f"encoding {config.samples} images once: {time.perf_counter() - clock:.1f} s", flush=True)
         rates = {}
         for way, inputs in {"cached embeddings": {"embeddings": cache}, "encoding each batch": {}}.items():

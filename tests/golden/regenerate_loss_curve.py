@@ -15,6 +15,7 @@ import torch
 
 from samref.config import ModelConfig, Runtime, TrainConfig
 from samref.embed import DataSource, embed
+from samref.shards import whole
 from samref.train import train
 
 MODEL = ModelConfig(backbone="tiny", checkpoint="none", refiner_width=16, refiner_blocks=2, patch_size_px=64)
@@ -34,7 +35,7 @@ def loss_curve() -> list[float]:
             out.mkdir()
             runtime = Runtime(device="cpu")
             source = DataSource(name=TRAIN.data, split="train", samples=TRAIN.samples)
-            embed(MODEL, source, TRAIN.resize, inputs={}, out=embeddings, runtime=runtime, report=lambda *_: None)
+            whole(embed(MODEL, source, TRAIN.resize, inputs={}, runtime=runtime), (embeddings,), Path(name, "shards"))
             train(
                 MODEL,
                 TRAIN,

@@ -85,7 +85,10 @@ class Space:
         misses = 0
         while len(points) < count and misses < MISSES:
             point = self.sample(lambda dimension: dimension.at(generator.random()))
-            text = canonical(point)
+            try:
+                text = canonical(point)
+            except ValueError as error:  # NaN among an axis' values
+                raise SpecError(f"{self.file}: {error}") from None
             misses = misses + 1 if text in points or not self.repeats(point) else 0
             if not misses:
                 points[text] = point
