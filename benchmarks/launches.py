@@ -127,7 +127,7 @@ def click_round(built: SamRef, wave: int) -> Counts:
         truth[height // 4 : -height // 4, 3:-3] = 1
         image = torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8))
         features = {"embedding": torch.from_numpy(rng.normal(size=(1, 64, 16, 16)).astype(np.float32))}
-        reads.append(waves.Read(truth, features, image, torch.zeros(3, 256, 256, dtype=torch.uint8)))
+        reads.append(waves.Read(truth, features, image, torch.zeros(3, 256, 256, dtype=torch.uint8), truth.shape))
     found = []
     for clicks in (2, 3):
         drawn = waves.assemble(0, reads, built, "cpu", together=True)
