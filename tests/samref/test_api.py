@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import samref
+from samref.api import LoadError
 from samref.data import open_dataset
-from samref.library import LoadError
 from samref.metrics import iou as iou_of
 
 SETTINGS = {"checkpoint": "none", "refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 64}
