@@ -19,6 +19,7 @@ if not torch.cuda.is_available():
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from samref import device_clicks, transfers, waves
 from samref.batches import Batch
 from samref.clickloop import ClickLoop
+from samref.clicks import next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig
 from samref.data import Sample
 from samref.refiner import SamRef
@@ -146,10 +148,11 @@ def train_step(built: SamRef, batch: int, rounds: int = 1) -> Counts:
     truths = np.zeros((batch, size, size), np.int8)
     truths[:, size // 4 : -size // 4, size // 3 : -size // 3] = 1
     samples = tuple(Sample(str(i), str(i)) for i in range(batch))
-    drawn = Batch(samples, tuple(range(batch)), list(images), images, truths)
+    centers = tuple(next_click(truth, np.zeros((size, size), bool), ()) for truth in truths)
+    drawn = Batch(samples, tuple(range(batch)), list(images), images, truths, centers, {})
     config = TrainConfig(data="shapes", modules=("decoder", "refiner"))
-    with counting() as counts:
-        training_step(built, drawn, None, config, 0, rounds, "cpu")
+    with ThreadPoolExecutor(1) as pool, counting() as counts:
+        training_step(built, drawn, config, 0, rounds, "cpu", pool)
     return counts
 
 
