@@ -22,7 +22,6 @@ from samref.judging import (
     GLOBAL,
     NO_SELECTOR,
     PREVIOUS,
-    Map,
     Node,
     OneByOne,
     Place,
@@ -35,6 +34,7 @@ from samref.refiner import SamRef
 from samref.refiner.selector import error_ratio
 from samref.run_lengths import RunLengths
 from samref.thetas import Thetas
+from samref.threads import Map
 
 MOST_PATHS = 2048
 """Most paths of one sample: twenty clicks can part an interval of θ half a million times, a trained refiner does a few
@@ -138,6 +138,7 @@ class ClickLoop:
             coarse,
             place.previous(live),
             place.frames(samples),
+            self._each,
         )
 
         selects = interaction.patch is not None

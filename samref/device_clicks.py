@@ -21,7 +21,6 @@ Legend: B masks, H W their common frame; a truth smaller than it is padded with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
 
 import torch
 import triton
@@ -29,12 +28,10 @@ import triton.language as tl
 from torch import Tensor
 
 from samref.clicks import Click
+from samref.threads import LAUNCHING
 
 LARGEST_IMAGE = 2**15
 """px along a side; more would not fit into the numbers here."""
-
-_LAUNCHING = Lock()
-"""Triton's interpreter changes its own modules while it works, and two threads need not compile the same."""
 
 _ROWS: tl.constexpr = tl.constexpr(16)  # of a block; as many bits have an exact float32
 _COLUMNS: tl.constexpr = tl.constexpr(32)
@@ -241,7 +238,7 @@ def judge(truth_SHW: Tensor, sample_B: Tensor, mask_BHW: Tensor, clicked_BN2: Te
     best = torch.zeros(batch, 1, dtype=torch.int64, device=device)
     counts = torch.zeros(batch, 2, dtype=torch.int64, device=device)
     where = (highest, clicked_BN2, clicked_BN2.shape[1], depths, best, height, width)
-    with _LAUNCHING, torch.cuda.device_of(mask_BHW):
+    with LAUNCHING, torch.cuda.device_of(mask_BHW):
         _columns[(grid[0], batch)](truth_SHW, mask_BHW, sample_B, columns, highest, counts, height, width)
         _samples[(num_blocks, batch)](columns, *where, num_warps=1)
         _blocks[(num_blocks, batch)](columns, *where)

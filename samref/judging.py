@@ -7,7 +7,7 @@ calls; what one of them gave, only the same one takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -25,9 +25,8 @@ from samref.refiner import SamRef
 from samref.refiner.model import Context, Interaction
 from samref.refiner.resample import Frames
 from samref.run_lengths import RunLengths
+from samref.threads import Map
 from samref.transfers import to_device, to_host
-
-Map = Callable[[Callable[[int], Any], Sequence[int]], Iterator[Any]]
 
 NO_SELECTOR, GLOBAL, PREVIOUS = 0, 1, 2
 BOUNDARY_CLICKS = (1, 5, 20)

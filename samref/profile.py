@@ -72,7 +72,7 @@ def profile(
     device = runtime.resolve_device()
     busy = os.getloadavg()[0]
     random = model.model_copy(update={"checkpoint": "none"})
-    network = weights.build_model(random, runtime, weights=None, precision=model.precision)
+    network = weights.build_model(random, runtime, weights=None, precision=model.precision).requires_grad_(False)
     with products(model.precision), autocast(device, model.precision):
         found = _measure(network, model, config, device, report)
     return {**found, "load_average": max(busy, os.getloadavg()[0])}

@@ -73,7 +73,7 @@ def training_step(
     with autocast(device, config.precision):
         clicks, coarse, results = simulate_rounds(network, context, batch, frames, config, step, rounds, pool)
     with autocast(device, config.precision):
-        interaction = network(context, clicks, coarse, results, frames)
+        interaction = network(context, clicks, coarse, results, frames, pool.map)
     return interaction_losses(network, interaction, truth_BSS, config)
 
 
@@ -99,7 +99,7 @@ def simulate_rounds(
     results: Results = None
     areas = torch.full((len(clicks),), -1)
     for _ in range(rounds):
-        interaction: Interaction = network(context, clicks, coarse, results, frames)
+        interaction: Interaction = network(context, clicks, coarse, results, frames, pool.map)
         on_global = [True] * len(clicks)
         if interaction.error_area_B is not None:
             ratios = error_ratio(interaction.error_area_B, areas).tolist()

@@ -1,12 +1,20 @@
-"""The number of CPU threads that torch and OpenCV use, for the time of a block."""
+"""Work on several CPU threads, and the number of those that torch and OpenCV use for the time of a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
+from typing import Any
 
 import cv2
 import torch
+
+Map = Callable[[Callable[[int], Any], Sequence[int]], Iterator[Any]]
+"""Calls a function with each of some numbers, one after the other as `map` does, or in threads."""
+LAUNCHING = Lock()
+"""Held where Triton compiles and launches: two threads need not compile the same, and its interpreter, which changes
+its own modules while it works, bears one at a time."""
 
 
 @contextmanager

@@ -27,11 +27,12 @@ from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
 from samref.embeddings import Embeddings
-from samref.judging import Map, Wave
+from samref.judging import Wave
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.resample import Images
 from samref.thetas import Thetas
+from samref.threads import Map
 from samref.transfers import to_device
 
 _LOG = logging.getLogger(__name__)

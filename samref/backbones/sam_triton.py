@@ -29,12 +29,14 @@ import triton
 import triton.language as tl
 from segment_anything.modeling.image_encoder import Attention, window_partition, window_unpartition
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _LOG2_E = 1.4426950408889634
 # Queries and keys that one program has at once, warps and stages: of those that were right on an H100 the fastest.
 _GLOBAL = {"BLOCK_M": 128, "num_warps": 8, "num_stages": 2}
 _WINDOW = {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
 _TRY_SECONDS = 300
+_CASTS: Any = WeakTensorKeyDictionary()
 
 
 def require(encoder: Any, device: torch.device) -> None:
@@ -99,7 +101,7 @@ def encode(encoder: Any, images_B3SS: Tensor, dtype: torch.dtype = torch.bfloat1
         images_B3SS: normalised.
         dtype: of the products' factors; float32 is for tests.
     """
-    stream = (encoder.patch_embed(images_B3SS).float() + encoder.pos_embed).contiguous()
+    stream = (_patches(encoder.patch_embed.proj, images_B3SS, dtype).float() + encoder.pos_embed).contiguous()
     shape, channels = stream.shape, stream.shape[-1]
     blocks = list(encoder.blocks)
     normed = add_norm(stream, None, blocks[0].norm1, dtype)
@@ -107,7 +109,7 @@ def encode(encoder: Any, images_B3SS: Tensor, dtype: torch.dtype = torch.bfloat1
         mixed = attention(block.attn, normed.view(shape), block.window_size or shape[1])
         normed = add_norm(stream, mixed, block.norm2, dtype)
         grown = block.mlp.lin1
-        weight, bias = grown.weight.to(dtype), grown.bias.to(dtype)
+        weight, bias = _cast(grown.weight, dtype), _cast(grown.bias, dtype)
         if dtype is torch.bfloat16:
             hidden = torch._addmm_activation(bias, normed.view(-1, channels), weight.t(), use_gelu=True)
         else:
@@ -134,7 +136,7 @@ def attention(module: Any, x_BGGC: Tensor, side: int) -> Tensor:
     blocks = triton.cdiv(side * side, options["BLOCK_M"])
     windows = batch * triton.cdiv(grid, side) ** 2
     scale = (channels // heads) ** -0.5 * _LOG2_E
-    bias = module.qkv.bias.to(qkv.dtype)
+    bias = _cast(module.qkv.bias, qkv.dtype)
     _attend[(blocks, heads, windows)](qkv, bias, rel_BNT2P, mixed_BGGC, scale, **sizes, **options)
     return _linear(module.proj, mixed_BGGC)
 
@@ -152,7 +154,30 @@ def add_norm(stream: Tensor, added: Tensor | None, norm: nn.LayerNorm | None, dt
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+    return F.linear(x, _cast(layer.weight, x.dtype), _cast(layer.bias, x.dtype))
+
+
+def _cast(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter in the factors' type, kept until it changes: to cast a whole encoder anew takes 2 % of its time."""
+    if parameter.is_inference():  # of which nobody knows when they change
+        return parameter.to(dtype)
+    version, cast = _CASTS.get(parameter, (-1, parameter))
+    if version != parameter._version or cast.dtype != dtype:
+        version, cast = _CASTS[parameter] = parameter._version, parameter.detach().to(dtype)
+    kept: Tensor = cast
+    return kept
+
+
+def _patches(convolution: nn.Conv2d, images_B3SS: Tensor, dtype: torch.dtype) -> Tensor:
+    """B×G×G×C: the convolution, whose step is as large as its kernel, as a product, for which CUDA has fast kernels."""
+    batch, channels, size, _ = images_B3SS.shape
+    side = convolution.kernel_size[0]
+    parts = images_B3SS.to(dtype).view(batch, channels, size // side, side, size // side, side)
+    return F.linear(
+        parts.permute(0, 2, 4, 1, 3, 5).flatten(3),
+        _cast(convolution.weight, dtype).flatten(1),
+        _cast(convolution.bias, dtype) if convolution.bias is not None else None,
+    )
 
 
 def _parts(channels: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -53,12 +53,9 @@ def focus_window(global_mask: NDArray[np.uint8], previous_mask: NDArray[np.uint8
     left, top, right, bottom = _box(global_mask)
     object_size = (right - left, bottom - top)
     if cv2.countNonZero(previous_mask):
-        changed = cv2.bitwise_xor(global_mask, previous_mask)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(changed, connectivity=8)
-        if count > 1:
-            chosen = int(labels[min(click.y, height - 1), min(click.x, width - 1)])
-            chosen = chosen or 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-            x, y, w, h = (int(value) for value in stats[chosen, :4])
+        changed = (cv2.bitwise_xor(global_mask, previous_mask) != 0).astype(np.uint8)
+        if cv2.countNonZero(changed):
+            x, y, w, h = _component(changed, min(click.x, width - 1), min(click.y, height - 1))
             left, top, right, bottom = x, y, x + w, y + h
             if w < object_size[0] * _SMALLEST_SHARE or h < object_size[1] * _SMALLEST_SHARE:
                 half = _CLICK_SHARE * max(object_size)
@@ -70,6 +67,16 @@ def focus_window(global_mask: NDArray[np.uint8], previous_mask: NDArray[np.uint8
     top, bottom = max(0, int(center_y - half_y)), min(height, int(np.ceil(center_y + half_y)))
     (left, right), (top, bottom) = _at_least(left, right, width), _at_least(top, bottom, height)
     return left, top, right, bottom
+
+
+def _component(changed: NDArray[np.uint8], x: int, y: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a pixel's 8-connected component; where it did not change, of the largest one."""
+    if changed[y, x]:  # the others need not be found
+        left, top, width, height = cv2.floodFill(changed, None, (x, y), 2, flags=8)[3]
+        return left, top, width, height
+    _, _, stats, _ = cv2.connectedComponentsWithStats(changed, connectivity=8)
+    left, top, width, height, _ = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+    return left, top, width, height
 
 
 def _at_least(start: int, end: int, limit: int, smallest: int = 8) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from samref.refiner.gfr import GlobalFusionRefiner
 from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
+from samref.threads import Map
 from samref.transfers import to_device, to_host
 
 _ROOM = 32
@@ -117,6 +118,7 @@ class SamRef(nn.Module):
         coarse_B1MM: Tensor | None,
         results: Sequence[Tensor] | Tensor | None,
         frames: Sequence[tuple[int, int]] | Frames,
+        each: Map = map,
     ) -> Interaction:
         """One interaction of B objects.
 
@@ -126,6 +128,7 @@ class SamRef(nn.Module):
             coarse_B1MM: S_{t-1}, or None at the first click.
             results: M_{t-1}, each H×W logits (with `Frames` B×H×W masks), or None at the first click.
             frames: (H, W) of each.
+            each: finds the objects' windows, perhaps in threads.
 
         With a refiner the host waits for the device, once.
         """
@@ -147,7 +150,7 @@ class SamRef(nn.Module):
         if self.lfr is None:
             return Interaction(coarse, refined, error, torch.from_numpy(*to_host(area_B)), None)
         area, *masks = to_host(area_B, mask_BMM, *self._on_grid(results, frames))
-        windows = self._windows(masks, clicks, sizes)
+        windows = self._windows(masks, clicks, sizes, each)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
 
@@ -195,27 +198,30 @@ class SamRef(nn.Module):
         return [previous.to(torch.uint8)]
 
     def _windows(
-        self, masks: Sequence[NDArray[np.uint8]], clicks: Sequence[Sequence[Click]], frames: Sequence[tuple[int, int]]
+        self,
+        masks: Sequence[NDArray[np.uint8]],
+        clicks: Sequence[Sequence[Click]],
+        frames: Sequence[tuple[int, int]],
+        each: Map,
     ) -> list[Window]:
         # Found on the grid of the logits, where the change is known, and cheap; then scaled to the frame.
         side = self.backbone.mask_size
         refined_BMM, *previous_BMM = masks
-        windows = []
-        for i, (height, width) in enumerate(frames):
+
+        def window(i: int) -> Window:
             previous = previous_BMM[0][i] if previous_BMM else np.zeros_like(refined_BMM[i])
-            newest = clicks[i][-1]
+            newest, (height, width) = clicks[i][-1], frames[i]
             scale_x, scale_y = width / side, height / side
             on_grid = Click(int(newest.x / scale_x), int(newest.y / scale_y), newest.positive)
             left, top, right, bottom = focus_window(refined_BMM[i], previous, on_grid)
-            windows.append(
-                (
-                    int(left * scale_x),
-                    int(top * scale_y),
-                    min(width, int(np.ceil(right * scale_x))),
-                    min(height, int(np.ceil(bottom * scale_y))),
-                )
+            return (
+                int(left * scale_x),
+                int(top * scale_y),
+                min(width, int(np.ceil(right * scale_x))),
+                min(height, int(np.ceil(bottom * scale_y))),
             )
-        return windows
+
+        return list(each(window, range(len(frames))))
 
     def paste(self, interaction: Interaction, i: int, previous_HW: Tensor | None, frame: tuple[int, int]) -> Tensor:
         """M_t of object i as H×W logits: the patch on G_t, or on M_{t-1} if that is given."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from samref.threads import LAUNCHING
+
 _LOG = logging.getLogger(__name__)
 _TOLERANCE = 1e-4  # of the kernels, as a share of the largest value, where they are tried
 
@@ -74,7 +76,7 @@ def _fused(
 ) -> Tensor:
     from samref.refiner.norm_kernels import NormGelu
 
-    with torch.cuda.device(x.device):
+    with LAUNCHING, torch.cuda.device(x.device):
         out: Tensor = NormGelu.apply(x, before, weight, bias, groups, eps, dtype)
     return out
 
@@ -82,7 +84,7 @@ def _fused(
 def _sum(x: Tensor, y: Tensor, before: Tensor, z: Tensor | None) -> Tensor:
     from samref.refiner.norm_kernels import Sum
 
-    with torch.cuda.device(x.device):
+    with LAUNCHING, torch.cuda.device(x.device):
         out: Tensor = Sum.apply(x, y, before, z)
     return out
 
