@@ -100,16 +100,19 @@ def test_auto_is_a_share_of_what_would_be_idle(store: FolderStore) -> None:
         assert [order.request.workers for _ in range(3) if (order := dispatcher.next())] == expected
 
 
-def test_on_object_storage_a_stage_has_one_worker_as_yet(store: FolderStore) -> None:
+def test_on_object_storage_shards_may_be_shared_and_a_training_s_folder_may_not(store: FolderStore) -> None:
     planned = toy_plan(store)
-    sweep = replace(planned.sweep, resources={**planned.sweep.resources, "evaluate": Resources(cpu=1, gpu=1)})
-    assert resolve_all(replace(planned, sweep=sweep), NODES, store.where)["evaluate"].auto
-    assert not resolve_all(replace(planned, sweep=sweep), NODES, "s3://bucket/runs")["evaluate"].auto
-    sweep = replace(sweep, resources={**sweep.resources, "evaluate": Resources(cpu=1, gpu=1, workers=2)})
-    with pytest.raises(
-        ResourceError, match="evaluate asks for 2 processes, which must see one folder; s3://bucket/runs"
-    ):
-        resolve_all(replace(planned, sweep=sweep), NODES, "s3://bucket/runs")
+    for kind in ("evaluate", "train"):
+        two = Resources(cpu=1, gpu=0, workers=2)
+        asking = replace(planned, sweep=replace(planned.sweep, resources={**planned.sweep.resources, kind: two}))
+        assert resolve_all(asking, NODES, store.where)[kind].workers == 2
+        if kind == "evaluate":
+            assert resolve_all(asking, NODES, "s3://bucket/runs")[kind].workers == 2
+            continue
+        with pytest.raises(
+            ResourceError, match="train asks for 2 processes, which must see one folder; s3://bucket/runs gives each"
+        ):
+            resolve_all(asking, NODES, "s3://bucket/runs")
 
 
 def began(store: FolderStore) -> list[tuple[int, str]]:

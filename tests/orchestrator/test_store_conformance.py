@@ -1,5 +1,6 @@
 """What every store promises, run against a folder and against object storage; "another" is another node or process."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from stores import InFolder, OnObjectStorage, Place, finish
 from toys import summary_text
 
+from samref.shards import Shards, linked
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store.folder import FolderStore
@@ -209,12 +211,58 @@ class TestStore:
             place.node("one")
 
 
-def test_a_finished_shard_comes_to_another_node_once_and_whole(one: Store, another: Store) -> None:
-    shard = one.shards("embed-1").scratch / "shards-0" / "7"
-    shard.mkdir(parents=True)
-    (shard / "embedding.npy").write_bytes(b"features")
-    for _ in range(2):  # as two do that both finished it
-        one.shards("embed-1").send(shard)
-        another.shards("embed-1").fetch()
+def finished_shard(store: Store, content: bytes = b"features") -> Path:
+    """A shard that this node finished, of embed-1."""
+    shards = Shards(store.shards("embed-1").scratch / "shards-0", 16, 2)
+    with shards.writing(7) as folder:
+        (folder / "embedding.npy").write_bytes(content)
+    return shards.path(7)
+
+
+def files(shard: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in shard.iterdir() if path.name != "shard.json"}
+
+
+def test_a_shard_that_is_handed_over_comes_to_another_node_once_and_whole(one: Store, another: Store) -> None:
     came = another.shards("embed-1").scratch / "shards-0" / "7"
-    assert [(path.name, path.read_bytes()) for path in came.iterdir()] == [("embedding.npy", b"features")]
+    for _ in range(2):  # as two do that both finished it
+        shard = finished_shard(one)
+        one.shards("embed-1").hand_over(shard)
+        another.shards("embed-1").fetch()
+        assert files(came) == {"embedding.npy": b"features"}
+        assert shard.is_dir() == (one.shared is not None)
+
+
+def test_another_node_goes_on_from_the_shards_of_one_that_stopped(one: Store, another: Store, place: Place) -> None:
+    def stop() -> None:
+        with one.claim(["embed-1"]) as claim, claim.scratch("embed-1"):
+            finished_shard(one)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    with another.claim(["embed-1"]) as claim, claim.workspace("embed-1") as out, claim.scratch("embed-1") as scratch:
+        linked(scratch / "shards-0" / "7" / "embedding.npy", out / "embedding.7.npy")
+        (out / "summary.json").write_text(summary_text("embed-1"))
+    assert (place.node("third").open("embed-1") / "embedding.7.npy").read_bytes() == b"features"
+    one.clean()
+    assert not scratch.exists()
+    assert not any(one.shards("embed-1").scratch.iterdir())
+    if isinstance(another, ObjectStore):
+        assert another._bucket.list("shards/embed-1") == {}
+
+
+def test_a_shard_whose_object_is_damaged_is_worked_again(
+    bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = OnObjectStorage(bucket, tmp_path).node
+    one = node("one")
+    one.shards("embed-1").hand_over(finished_shard(one))
+    marker = "shards/embed-1/shards-0.7.json"
+    upload = json.loads(one._bucket.read(marker))["upload"]
+    one._bucket.write(f"{upload}/embedding.npy", b"Features")
+    place = node("another").shards("embed-1")
+    place.fetch()
+    assert not (place.scratch / "shards-0" / "7").exists()
+    assert "embedding.npy has other bytes than those that were written; the shard is worked again" in caplog.text
+    assert not one._bucket.has(marker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from samref.stage import Kind
 from samref_sweep.errors import ResourceError
@@ -49,14 +49,12 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
 
     def request(kind: Kind) -> Request:
         found = resolve(kind, plan.sweep.resources[kind], nodes)
-        if not is_uri(where):
-            return found
-        if found.workers > 1 and (len(nodes) > 1 or kind in SHARED):
+        if found.workers > 1 and kind not in SHARED and is_uri(where) and len(nodes) > 1:
             raise ResourceError(
                 f"resources.{kind} asks for {found.workers} processes, which must see one folder; {where} gives each "
                 "node its own: choose a folder that all nodes share with --store"
             )
-        return replace(found, auto=False)
+        return found
 
     wanted = set(KINDS) if growing else {work.kind for work in plan.works}
     requests = {kind: request(kind) for kind in KINDS if kind in wanted}

@@ -88,12 +88,26 @@ class Bucket:
         with self._told(name):
             fs.copy_files(self._path(name), str(path), self._files, fs.LocalFileSystem(), chunk_size=CHUNK_BYTES)
 
-    def put_folder(self, folder: Path, upload: str, marker: str, **about: Any) -> None:
-        """Upload the files of a folder that has a manifest; the marker, written last, says that they are whole."""
+    def put_folder(
+        self, folder: Path, upload: str, marker: str, there: Mapping[str, str] | None = None, **about: Any
+    ) -> None:
+        """Upload the files of a folder that has a manifest; the marker, written last, says that they are whole.
+
+        What is `there` already (a file's hash → an object's name) the server copies.
+        """
         content = manifest.read(folder)
-        for name in content["files"]:
-            self.put(folder / name, f"{upload}/{name}")
+        for name, entry in content["files"].items():
+            if not self._copied((there or {}).get(entry["sha256"]), f"{upload}/{name}"):
+                self.put(folder / name, f"{upload}/{name}")
         self.write(marker, json.dumps({"upload": upload, "manifest": content, **about}).encode())
+
+    def _copied(self, source: str | None, name: str) -> bool:
+        """Have the server copy an object; False where there is none."""
+        with suppress(FileNotFoundError), self._told(name):
+            if source:
+                self._files.copy_file(self._path(source), self._path(name))
+                return True
+        return False
 
     def get_folder(self, about: Mapping[str, Any], folder: Path) -> None:
         """Fetch the files that a marker tells of, and their manifest, into an empty folder.

@@ -184,12 +184,13 @@ class FolderStore:
         with self.node.temporary("probe") as folder:
             yield partial(_write_into, folder)
 
-    def clean(self, seconds: float = DAY_SECONDS) -> None:
+    def clean(self, seconds: float = DAY_SECONDS, is_done: Callable[[str], bool] | None = None) -> None:
+        """Remove what is left behind; in front of a bucket `is_done` says whether that has a stage."""
         self.node.clean(seconds)
         if self._scratches.is_dir():
             for folder in self._scratches.iterdir():
                 with contextlib.suppress(FileNotFoundError):  # who works on the stage removed it
-                    if self.has(folder.name) and not is_held(folder):
+                    if (is_done or self.has)(folder.name) and not is_held(folder):
                         self.remove_scratch(folder.name)
 
 

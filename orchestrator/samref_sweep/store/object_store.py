@@ -164,6 +164,7 @@ class ObjectStore:
             else:
                 with suppress(OSError):  # another process was first
                     aside.rename(self.cache.folder(stage_id))
+                self.cache.remove_scratch(stage_id)  # what this node did of a stage that another one finished
 
     def file(self, stage_id: str, name: str) -> Path:
         """Fetch one file of a finished stage unless this node has it, and return it; compared with the manifest.
@@ -226,7 +227,8 @@ class ObjectStore:
         folder, random = self.cache.folder(stage_id), secrets.token_hex(6)
         self._bucket.write(f"uploads/{stage_id}.{random}", b"")
         summary = json.loads((folder / "summary.json").read_text())
-        self._bucket.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), summary=summary)
+        there = self._shards(stage_id).objects()
+        self._bucket.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), there, summary=summary)
         self._bucket.remove(f"uploads/{stage_id}.{random}")
         return True
 
@@ -247,15 +249,18 @@ class ObjectStore:
 
     @contextmanager
     def scratch(self, stage_id: str) -> Iterator[Path]:
-        """Give a folder with the newest checkpoint of any node; those that appear in it are uploaded meanwhile."""
+        """Give a folder with the newest checkpoint or all shards of any node; new ones are uploaded meanwhile."""
         with (
             self.cache.scratch(stage_id) as folder,
             mirrored(folder, self._bucket, f"checkpoints/{stage_id}", self.node.temporary),
+            self._shards(stage_id).mirrored(),
         ):
             yield folder
 
     def shards(self, stage_id: str) -> ShardPlace:
-        """Give the way of finished shards through the bucket."""
+        return self._shards(stage_id)
+
+    def _shards(self, stage_id: str) -> OnObjects:
         return OnObjects(self.cache.shards(stage_id).scratch, self._bucket, f"shards/{stage_id}", self.node.temporary)
 
     def journal(self, name: str) -> Journal:
@@ -271,7 +276,7 @@ class ObjectStore:
         return self._bucket.probe()
 
     def clean(self, seconds: float = DAY_SECONDS) -> None:
-        self.cache.clean(seconds)
+        self.cache.clean(seconds, self.has)
         for name, when in self._bucket.list("uploads").items():
             if when < time.time() - seconds:
                 stage_id, _, random = name.rpartition(".")

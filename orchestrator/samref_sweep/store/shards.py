@@ -1,7 +1,7 @@
 """Finished shards of a stage that several nodes work on, on their way to the one that joins them.
 
 In a folder that all nodes see there is no way to go. On object storage a shard is some objects, and one that is written
-last and has their hashes. Knows nothing of what is in a shard.
+last and has their hashes: what a node finished is there for any other, which goes on from it or joins it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from samref.shards import linked
-from samref_sweep.errors import DamagedError
+from samref.shards import FILE, linked
+from samref_sweep.errors import DamagedError, StoreError
+from samref_sweep.repeating import every
 from samref_sweep.store import manifest
 
 if TYPE_CHECKING:
     from samref_sweep.store.bucket import Bucket  # imports pyarrow, which a folder needs not
 
 _LOG = logging.getLogger(__name__)
+LOOK_SECONDS = 2.0
+"""Between two looks for finished shards."""
 
 
 class ShardPlace(Protocol):
@@ -33,11 +36,11 @@ class ShardPlace(Protocol):
     def scratch(self) -> Path:
         """This node's scratch folder of the stage; a finished shard is a folder two levels below."""
 
-    def send(self, folder: Path) -> None:
-        """Bring a finished shard to where other nodes see it."""
+    def hand_over(self, folder: Path) -> None:
+        """Bring a finished shard to where the node that joins them sees it; where that is elsewhere, none stays."""
 
     def fetch(self) -> None:
-        """Bring what other nodes sent into this node's scratch folder; what is damaged is left out."""
+        """Bring what other nodes handed over into this node's scratch folder; what is damaged is left out."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class SeenByAll:
 
     scratch: Path
 
-    def send(self, folder: Path) -> None: ...
+    def hand_over(self, folder: Path) -> None: ...
 
     def fetch(self) -> None: ...
 
@@ -60,27 +63,73 @@ class OnObjects:
     name: str
     temporary: Callable[[str], AbstractContextManager[Path]]
 
-    def send(self, folder: Path) -> None:
-        place = f"{folder.parent.name}/{folder.name}"
-        name = f"{self.name}/{place.replace('/', '.')}"
-        with self.temporary("shard") as aside:
-            shard = aside / "shard"
-            shutil.copytree(folder, shard, copy_function=lambda path, to: linked(Path(path), Path(to)))
-            manifest.write(shard)
-            self.bucket.put_folder(shard, f"{name}/{secrets.token_hex(6)}", f"{name}.json", place=place)
+    def hand_over(self, folder: Path) -> None:
+        self._send(folder)
+        shutil.rmtree(folder)
 
     def fetch(self) -> None:
-        for name in self.bucket.list(self.name):
-            about = json.loads(self.bucket.read(f"{self.name}/{name}"))
-            folder = self.scratch / about["place"]
+        self._fetch(self.bucket.list(self.name))
+
+    def _fetch(self, markers: Iterable[str]) -> None:
+        for marker in markers:
+            place, _, number = marker.removesuffix(".json").rpartition(".")
+            folder = self.scratch / place / number
             if folder.is_dir():
                 continue
             try:
                 with self.temporary("shard") as aside:
-                    self.bucket.get_folder(about, aside)
+                    self.bucket.get_folder(json.loads(self.bucket.read(f"{self.name}/{marker}")), aside)
                     (aside / manifest.FILE).unlink()
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     aside.rename(folder)
             except DamagedError as error:
                 _LOG.warning("%s; the shard is worked again", error)
-                self.bucket.remove(f"{self.name}/{name}")
+                self.bucket.remove(f"{self.name}/{marker}")
+
+    @contextmanager
+    def mirrored(self) -> Iterator[None]:
+        """Fetch what is there, and for the block upload the shards that are finished here, in a thread.
+
+        Raises:
+            StoreError: it cannot be known what is there. A shard that cannot be uploaded is only warned of.
+        """
+        sent = set(self.bucket.list(self.name))
+        self._fetch(sent)
+
+        def send() -> None:
+            for folder in self.scratch.glob("shards-*/[0-9]*"):
+                try:
+                    if self._marker(folder) not in sent:
+                        self._send(folder)
+                        sent.add(self._marker(folder))
+                except (OSError, shutil.Error, StoreError) as error:
+                    _LOG.warning("%s: not uploaded, and tried again: %s", folder, error)
+
+        try:
+            with every(LOOK_SECONDS, send, "shards"):
+                yield
+        except BaseException:
+            send()  # the last ones; after success the stage is uploaded
+            raise
+
+    def objects(self) -> dict[str, str]:
+        """The hash of each file of the shards that are there → its object's name."""
+        found = {}
+        for marker in self.bucket.list(self.name):
+            about = json.loads(self.bucket.read(f"{self.name}/{marker}"))
+            found.update(
+                {own["sha256"]: f"{about['upload']}/{name}" for name, own in about["manifest"]["files"].items()}
+            )
+        return found
+
+    def _marker(self, folder: Path) -> str:
+        return f"{folder.parent.name}.{folder.name}.json"
+
+    def _send(self, folder: Path) -> None:
+        with self.temporary("shard") as aside:
+            shard = aside / "shard"
+            shutil.copytree(folder, shard, copy_function=lambda path, to: linked(Path(path), Path(to)))
+            (shard / manifest.KNOWN).write_text(json.dumps(json.loads((shard / FILE).read_text())["files"]))
+            manifest.write(shard)
+            marker = f"{self.name}/{self._marker(folder)}"
+            self.bucket.put_folder(shard, f"{marker.removesuffix('.json')}/{secrets.token_hex(6)}", marker)

@@ -74,19 +74,12 @@ class _Leader:
 
     def lead(self) -> None:
         """Have all missing shards worked; those that nobody has taken here too."""
-        place = open_store(self.group.where, patient=True).shards(self.job.stages[0].id)
-        place.fetch()
         sizes = {number: len(self.shards.rows(number)) for number in self.shards.missing()}
         # On this node, so that no other's loss is the board's.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = NodeAffinitySchedulingStrategy(_node(), soft=False)
         board: Any = ray.remote(num_cpus=0)(Board)
         self.board = board.options(scheduling_strategy=here).remote(sizes)
-
-        def finished(folder: Path) -> None:
-            place.send(folder)
-            self.board.finish.remote(LEADER, int(folder.name))
-
-        self.shards.finished = finished
+        self.shards.finished = lambda folder: self.board.finish.remote(LEADER, int(folder.name))
         try:
             for _ in range(min(self.group.size, len(sizes)) - 1):
                 self._start()
@@ -96,7 +89,7 @@ class _Leader:
                 else:
                     time.sleep(LOOK_SECONDS)
                     self._look()
-            place.fetch()
+            open_store(self.group.where, patient=True).shards(self.job.stages[0].id).fetch()
             if missing := self.shards.missing():
                 raise StoreError(f"{self.shards.folder}: another node finished shard {missing[0]}, which is not here")
         finally:
@@ -136,18 +129,19 @@ class _Leader:
         name = f"worker {self._started}"
         task = ray.remote(max_retries=0, scheduling_strategy=ANYWHERE)(_help)
         asked = task.options(num_cpus=self.group.cpu, num_gpus=self.group.gpu)
-        self._tasks[asked.remote(self.group, self.job, self.board, name)] = name
+        self._tasks[asked.remote(self.group, self.job, self.board, name, _node())] = name
 
 
 def _node() -> str:
-    found: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    found: str = ray.get_runtime_context().get_node_id()
     return found
 
 
-def _help(group: ShardGroup, job: Job, board: Any, name: str) -> None:
-    """What each of the other workers does: shards of a job, until there are no more."""
+def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> None:
+    """What each of the other workers does: shards of a job that `leaders`, a node, joins, until there are no more."""
     if not is_uri(group.where) and not job.scratch.is_dir():
-        raise StoreError(f"{group.where}: the node {_node()} does not see this folder")
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        raise StoreError(f"{group.where}: the node {address} does not see this folder")
     store = open_store(group.where, patient=True)
     place = store.shards(job.stages[0].id)
     inputs = {role: store.open(need) for role, need in group.needs.items()}
@@ -160,7 +154,8 @@ def _help(group: ShardGroup, job: Job, board: Any, name: str) -> None:
             board.tell.remote(name, done, metrics)
 
     def finished(folder: Path) -> None:
-        place.send(folder)
+        if _node() != leaders:
+            place.hand_over(folder)
         ray.get(board.finish.remote(name, int(folder.name)))
 
     job = replace(job, inputs=inputs, scratch=place.scratch)
