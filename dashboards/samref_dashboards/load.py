@@ -69,6 +69,8 @@ class Sweep:
     """A sentence for each difference that `seeds: {until: …}` was to decide."""
     other_code: str = ""
     """A sentence on stages that were reused though other code made them; empty where there are none."""
+    notes: tuple[str, ...] = ()
+    """A sentence for each thing that is odd about the data or a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,7 @@ def _read_trials(folder: Path) -> tuple[Sweep, list[Trial]]:
         name=about.get("name") or folder.name,
         **{key: masked(about.get(key) or "") for key in ("purpose", "file", "command", "other_code")},
         decisions=tuple(about.get("decisions") or ()),
+        notes=tuple(map(masked, about.get("notes") or ())),
         axes=_axes(about.get("axes", ())),
         planned=about.get("planned", len(rows)),
         recorded=len(rows),

@@ -224,9 +224,11 @@ def test_stages_that_other_code_made_are_told_where_the_page_says_what_made_it(
     write_results: Writer, tmp_path: Path
 ) -> None:
     write_results(tmp_path, axes=METHODS)
-    assert "other code" not in dict(gather(load([tmp_path])).provenance)
+    assert not {"other code", "notes"} & dict(gather(load([tmp_path])).provenance).keys()
     file, said = tmp_path / "trials.parquet", "8 stages were made by other code (refiner/gfr.py changed since)"
+    odd = "mine: 2 of 3 masks are inverted"
     table = pq.read_table(file)
-    about = {**json.loads(table.schema.metadata[b"samref.sweep"]), "other_code": said}
+    about = {**json.loads(table.schema.metadata[b"samref.sweep"]), "other_code": said, "notes": [odd]}
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"samref.sweep": json.dumps(about)}), file)
-    assert dict(gather(load([tmp_path])).provenance)["other code"] == [said]
+    provenance = dict(gather(load([tmp_path])).provenance)
+    assert (provenance["other code"], provenance["notes"]) == ([said], [odd])

@@ -33,6 +33,7 @@ def tables(finished: tuple[Plan, Store], tmp_path: Path) -> Path:
         {},
         tmp_path / "results",
         "samref-sweep toy.yaml --mlflow http://ann:pa55@host --data-root caf\udce9",
+        ["mine: 2 of 3 masks are inverted"],
     )
     return tmp_path / "results"
 
@@ -117,6 +118,7 @@ def test_the_sweep_is_in_the_metadata(tables: Path) -> None:
         "command": "samref-sweep toy.yaml --mlflow http://ann:***@host --data-root caf?",
         "axes": {"train.gamma": [0.6, 0.9], "evaluate.theta": [1.05, 1.1]},
         "planned": 4,
+        "notes": ["mine: 2 of 3 masks are inverted"],
         "other_code": None,
     }
 

@@ -114,11 +114,18 @@ def test_a_search_goes_on_from_the_store_and_is_extended(tmp_path: Path, store: 
     perform_all(second, store)
     assert len(set(thetas(second))) == 12
 
+    assert first.anew == second.anew == ""
+
     third = Search(sweep(tmp_path, OPTUNA, "trials=14"), NamedContents(), store)
     assert (third.num_open, third.num_left, third.plan.works) == (0, 2, ())
     assert thetas(third) == thetas(second)
     perform_all(third, store)
     assert len(set(thetas(third))) == 14  # the random draws do not begin again
+
+    wider = Search(sweep(tmp_path, OPTUNA.replace("max: 2}", "max: 3}")), NamedContents(), store)
+    assert wider.anew.startswith("the search of s begins anew: what it suggested before (14 of its points) was for other ")
+    wider.more()
+    assert Search(sweep(tmp_path, OPTUNA), NamedContents(), store).anew == "", "it goes on from what it suggested"
 
 
 def test_each_suggestion_is_repeated_for_the_seeds_and_told_their_mean(tmp_path: Path, store: Store) -> None:

@@ -81,9 +81,14 @@ class SweepPlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a run says first, too: stages by other code, what is odd about data or checkpoints, shared images."""
-        said = (self.other_code.text,) if self.other_code.text else ()
+        anew = self.search.anew if isinstance(self.search, Search) else ""
+        return (*filter(None, (self.other_code.text, anew)), *self.odd)
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """What is odd about data or checkpoints, and which images are both trained on and evaluated."""
         probes = self.sweep.search.probes if self.sweep.search else ()
-        return (*said, *self.contents.warnings([*(trial.config for trial in self.plan.trials), *probes]))
+        return self.contents.warnings([*(trial.config for trial in self.plan.trials), *probes])
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""

@@ -50,12 +50,16 @@ class Search:
         self._store = store
         self._fingerprints = fingerprints
         self._metrics = sweep.metrics
-        self._journal = store.journal(f"searches/{self._name()}.jsonl")
+        self._search = self._name()
+        self._journal = store.journal(f"searches/{self._search}.jsonl")
+        self._searches = store.journal(f"searched/{digest('sweep', {'name': sweep.name})}.jsonl")
         self._open: list[Suggestion] = []
         self._failures: dict[str, Failure] = {}
         self._asked = 0
         suggested = self._journal.read()
         self._written = len(suggested)
+        self.anew = "" if suggested else self._anew(sweep.name)
+        """Says that the sweep's search is another than before; empty where it is not."""
         self._study = self._new_study(len(suggested))
         for params in suggested[: self.wanted.trials]:
             self._study.enqueue_trial(params)
@@ -93,6 +97,8 @@ class Search:
         self.plan = planned
         self._asked += 1
         if self._asked > self._written:
+            if not self._written:
+                self._searches.append({"search": self._search})
             self._journal.append(params)
             self._written += 1
         self._open.append(Suggestion(asked, trials))
@@ -116,6 +122,17 @@ class Search:
                 self._study.tell(suggestion.trial, state=self._optuna.trial.TrialState.FAIL)
             else:
                 self._study.tell(suggestion.trial, values)
+
+    def _anew(self, sweep: str) -> str:
+        """What to say where the sweep of that name was searched before, and this search goes on from none."""
+        before = self._searches.read()
+        if not before or before[-1]["search"] == self._search:
+            return ""
+        known = len(self._store.journal(f"searches/{before[-1]['search']}.jsonl").read())
+        return (
+            f"the search of {sweep} begins anew: what it suggested before ({known} of its points) was for other axes, "
+            "settings, seeds or another metric; stages that are done are used again"
+        )
 
     def _values(self, trials: Sequence[Trial]) -> list[float] | None:
         """Each metric's mean over trials; None where one was not measured."""

@@ -51,10 +51,18 @@ PASTED_ON = ("global", "previous")
 Table = pa.Table
 
 
-def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str) -> tuple[Outcome, ...]:
+def write(
+    plan: Plan,
+    store: Store,
+    failures: Mapping[str, Failure],
+    folder: Path,
+    command: str,
+    notes: Iterable[str] = (),
+) -> tuple[Outcome, ...]:
     """Write all tables of a plan's trials from what the store holds now; gives what became of each trial.
 
-    A stage whose files turn out to be damaged is not done, and its trial failed.
+    A stage whose files turn out to be damaged is not done, and its trial failed. `notes` are sentences on the data and
+    checkpoints, which the tables keep for the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep = {
@@ -65,6 +73,7 @@ def write(plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Pat
         "command": masked(command),
         "axes": as_json(plan.sweep.axes),
         "planned": len(plan.trials),
+        "notes": list(map(masked, notes)),
     }
     reader = Reader(store)
     for trial in plan.trials:

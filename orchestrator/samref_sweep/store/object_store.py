@@ -8,7 +8,7 @@
     URI/checkpoints/<stage id>.json     a training's newest checkpoint, whose files are in <stage id>/<random>/ there
     URI/replaced/<stage id>.json        what `done` said of a stage that a user wanted anew, until that is done
     URI/code/                           which code made which stage (notes.py)
-    URI/failures/<stage id>.json  logs/  searches/  rungs.jsonl     as in a folder
+    URI/failures/<stage id>.json  logs/  searches/  searched/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or
 fetched there: embeddings are fetched once a node. It may be deleted whenever nothing runs.
