@@ -49,6 +49,31 @@ def test_cpus_are_what_is_allotted(
     assert allotment.cpus(environment, cgroup(tmp_path, lines, **files)) == (expected or whole)
 
 
+JOB_1 = "sys/fs/cgroup/memory/slurm/job_7"
+JOB_2 = "sys/fs/cgroup/job"
+NO_LIMIT = "9223372036854771712\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected", "killed"),
+    [
+        ("0::/\n", {}, None, 0),
+        ("0::/job/step\n", {f"{JOB_2}/memory.max": "2000000\n", f"{JOB_2}/step/memory.max": "max\n"}, 2000000, 0),
+        ("0::/job\n", {f"{JOB_2}/memory.max": "max", f"{JOB_2}/memory.events": "oom 4\noom_kill 3\n"}, None, 3),
+        ("4:memory:/slurm/job_7\n0::/\n", {f"{JOB_1}/memory.limit_in_bytes": "2000000\n"}, 2000000, 0),
+        ("4:memory:/slurm/job_7\n", {f"{JOB_1}/memory.limit_in_bytes": NO_LIMIT}, None, 0),
+        ("4:memory:/slurm/job_7\n", {f"{JOB_1}/memory.oom_control": "under_oom 0\noom_kill 2\n"}, None, 2),
+    ],
+)  # fmt: skip
+def test_memory_is_what_is_allotted_and_who_was_killed_for_it_is_counted(
+    tmp_path: Path, lines: str, files: dict[str, str], expected: int | None, killed: int
+) -> None:
+    whole = allotment.memory(tmp_path)
+    group = cgroup(tmp_path, lines, **files)
+    assert allotment.memory(group) == ((expected, "the control group's limit") if expected else whole)
+    assert allotment.killed(group) == killed
+
+
 def test_cpu_affinity_is_kept(tmp_path: Path) -> None:
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(mine)})

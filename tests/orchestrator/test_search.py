@@ -123,7 +123,9 @@ def test_a_search_goes_on_from_the_store_and_is_extended(tmp_path: Path, store: 
     assert len(set(thetas(third))) == 14  # the random draws do not begin again
 
     wider = Search(sweep(tmp_path, OPTUNA.replace("max: 2}", "max: 3}")), NamedContents(), store)
-    assert wider.anew.startswith("the search of s begins anew: what it suggested before (14 of its points) was for other ")
+    assert wider.anew.startswith(
+        "the search of s begins anew: what it suggested before (14 of its points) was for other "
+    )
     wider.more()
     assert Search(sweep(tmp_path, OPTUNA), NamedContents(), store).anew == "", "it goes on from what it suggested"
 

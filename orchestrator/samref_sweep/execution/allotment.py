@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from samref.progress import readable_size
+
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 """In this order; the first is set where a job asks for CPUs by the task."""
 
@@ -32,17 +34,43 @@ def cpus(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) ->
     return max(1, int(bounds[by])), by
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """The CPUs that the process' control groups allow, from its own up to the root's, of either version of them."""
+def memory(root: Path = Path("/")) -> tuple[int, str]:
+    """Bytes of memory that this process and the others of its control groups may use, and what bounds them."""
+    bounds = [(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "")]
+    for folder in _groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                bounds.append((int((folder / name).read_text()), "the control group's limit"))
+    return min(bounds)
+
+
+def killed(root: Path = Path("/")) -> int:
+    """How many processes the kernel killed so far because the memory of one of this one's control groups was full."""
+    kills = 0
+    for folder in _groups("memory", root):
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError):
+                kills += int(dict(map(str.split, (folder / name).read_text().splitlines())).get("oom_kill", 0))
+    return kills
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """Where the process' control groups may be, from its own up to the root's, of either version of them."""
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, own = line.split(":", 2)
             mounted = root / "sys/fs/cgroup"
-            if controllers and "cpu" not in controllers.split(","):
+            if controllers and controller not in controllers.split(","):
                 continue
             for group in (Path(own), *Path(own).parents):
-                for folder in (mounted, mounted / controllers, mounted / "unified"):
-                    yield from _quota(folder / str(group).lstrip("/"))
+                for folder in dict.fromkeys((mounted, mounted / controllers, mounted / "unified")):
+                    yield folder / str(group).lstrip("/")
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The CPUs that the process' control groups allow."""
+    for folder in _groups("cpu", root):
+        yield from _quota(folder)
 
 
 def _quota(folder: Path) -> Iterator[float]:
@@ -93,7 +121,8 @@ def this_machine() -> list[dict[str, float]]:
 
 def notes() -> tuple[str, ...]:
     """What to know where this machine is not used whole."""
-    (count, by), (seen, absent) = cpus(), gpus()
+    (count, by), (seen, absent), (size, limit) = cpus(), gpus(), memory()
     few = f"{count} of this machine's {os.cpu_count()} CPUs are used ({by})"
     none = f"{absent} names GPUs that are not there; {seen} are used"
-    return (*([few] if by else []), *([none] if absent else []))
+    little = f"{readable_size(size)} of this machine's memory may be used ({limit})"
+    return (*([few] if by else []), *([none] if absent else []), *([little] if limit else []))

@@ -43,6 +43,8 @@ class Cost:
     """Earlier stages that tell it."""
     hardware: str | None
     """What they ran on."""
+    unsized_images: int = 0
+    """Images of embed stages whose features are a plug-in's: `embedding_bytes` cannot count them."""
 
 
 def embedding_bytes(model: Mapping[str, Any], images: int) -> int:
@@ -66,14 +68,16 @@ def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> C
             seconds[key] += summary.device_seconds
             amounts[key] += amount
             earlier[key] += 1
-    disk, known, told = 0, 0, set()
+    disk, known, told, unsized = 0, 0, set(), 0
     total: defaultdict[Kind, float] = defaultdict(float)
     unknown: Counter[Kind] = Counter()
     for each in stages:
         key = (each.kind, each.backbone)
         size = _size(each, size_of)
         if each.kind == "embed" and size:
-            disk += embedding_bytes(each.config["model"], size[0])
+            needed = embedding_bytes(each.config["model"], size[0])
+            disk += needed
+            unsized += 0 if needed else size[0]
         amount = _amount(each, size)
         if amount is None or not amounts[key]:
             unknown[each.kind] += 1
@@ -81,7 +85,7 @@ def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> C
             total[each.kind] += seconds[key] / amounts[key] * amount
             known += 1
             told.add(key)
-    return Cost(disk, dict(total), known, dict(unknown), sum(earlier[key] for key in told), hardware)
+    return Cost(disk, dict(total), known, dict(unknown), sum(earlier[key] for key in told), hardware, unsized)
 
 
 def _size(stage: Stage, size_of: SizeOf) -> Size | None:

@@ -90,9 +90,12 @@ def _folded(line: str, width: int) -> str:
 
 def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None) -> Iterator[str]:
     """Say what the stages that are left to do will cost, as far as it is known."""
-    if cost.embedding_bytes:
+    sizes = [readable_size(cost.embedding_bytes)] if cost.embedding_bytes else []
+    if cost.unsized_images:
+        sizes.append(f"what a plug-in's features of {cost.unsized_images} images take (not known)")
+    if sizes:
         allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
-        yield f"embeddings to come take {readable_size(cost.embedding_bytes)} of disk{allowed}"
+        yield f"embeddings to come take {' and '.join(sizes)} of disk{allowed}"
     if not kinds:
         return
     unknown = ", ".join(f"{count} {plural(kind, count)}" for kind, count in cost.unknown.items())

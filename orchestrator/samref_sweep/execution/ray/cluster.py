@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -19,13 +20,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import samref
 from samref import plugins
 from samref_sweep.errors import ResourceError, StoreError
-from samref_sweep.execution.allotment import this_machine
+from samref_sweep.execution.allotment import memory, this_machine
 from samref_sweep.execution.ray import ENVIRONMENT
 from samref_sweep.execution.ray.presence import leave
 from samref_sweep.execution.requests import Nodes
 from samref_sweep.execution.signals import not_heard_by_children
 
 CONNECT_SECONDS = 10
+MIN_STORE_BYTES = 100_000_000
+"""Of Ray's object store; it takes no less than 75 MiB."""
 NODE_SECONDS = 300
 """What a node has for its first answer, the transfer of the packages included."""
 
@@ -47,6 +50,9 @@ def connected(address: str | None) -> Iterator[Nodes]:
         here = this_machine()[0]
         options = {"address": "local", "include_dashboard": False}
         options |= {"num_cpus": int(here["CPU"]), "num_gpus": int(here["GPU"])}
+        size, limited = memory()
+        if limited:  # by a group of which Ray may know nothing: orders and reports are small
+            options |= {"_memory": size, "object_store_memory": max(MIN_STORE_BYTES, size // 10)}
     else:
         _check_address(address)
         packages = [str(path) for path in (Path(samref.__file__).parent, Path(__file__).parents[2], *plugins.roots())]
@@ -54,10 +60,23 @@ def connected(address: str | None) -> Iterator[Nodes]:
     with explained(address), without_stderr(), not_heard_by_children():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config(), **options)
     try:
-        yield [node["Resources"] for node in _alive()]
+        with contextlib.nullcontext() if joined else _silent():
+            yield [node["Resources"] for node in _alive()]
     finally:
         if not joined:
             leave()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Meanwhile Ray prints nothing of lost workers, which the dispatcher tells of: it would on stdout, among JSON."""
+    ray_worker: Any = ray._private.worker
+    before = ray_worker.print_to_stdstream
+    ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
 
 
 class _Fixed(list[str]):

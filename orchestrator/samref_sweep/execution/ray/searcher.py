@@ -15,11 +15,13 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from samref_sweep.execution import allotment
 from samref_sweep.execution.dispatch import Dispatcher, Loss
 from samref_sweep.execution.ray.messages import failure_in, order_to_config, progress_in
 
 OUT_OF_MEMORY = "running low on memory"
 """In the words of Ray's memory monitor."""
+KILLED = "the kernel killed it because the memory of this job's control group was full"
 
 
 class OrderSearcher(Searcher):
@@ -28,6 +30,7 @@ class OrderSearcher(Searcher):
     def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
         self.dispatcher = dispatcher
+        self._killed = allotment.killed()
         self.trials: Sequence[Any] = ()
         """Tune's own list of its trials, the newest last."""
         self._numbers: dict[str, int] = {}  # Tune's trial id → the order's number
@@ -50,7 +53,8 @@ class OrderSearcher(Searcher):
         loss = None
         if error:
             lost = next((trial for trial in reversed(self.trials) if trial.trial_id == trial_id), None)
-            loss = _loss(lost)
+            before, self._killed = self._killed, allotment.killed()
+            loss = _loss(lost) if self._killed == before else Loss(KILLED, "out_of_memory")
         self.dispatcher.ended(self._numbers[trial_id], failure_in(result), loss)
 
     # Tune snapshots and pickles its searcher and callbacks; ours are made anew from the store.
@@ -74,6 +78,7 @@ def _loss(trial: Any) -> Loss:
         return Loss()
     if OUT_OF_MEMORY in "".join(lines):
         return Loss("Ray killed it because its node's memory was full", "out_of_memory")
+    last = last.partition(" Some common causes")[0]  # which Ray lists, of any death, in as many lines again
     return Loss(last, counts=not (isinstance(error, RayActorError) and error.preempted))
 
 
