@@ -145,7 +145,7 @@ def build(size: str, overrides: Sequence[str] = ()) -> Sam2Backbone:
         overrides: of its values, in hydra's notation (`model.image_size=256`); tests build small networks with them.
     """
     config = f"configs/{size.partition('_')[0]}/{size}.yaml"
-    device = torch.get_default_device()  # the CPU, unless a caller counts parameters on `meta`
+    device = torch.empty(0).device  # the CPU, unless a caller counts parameters on `meta`
     if device.type == "meta":  # of the video's part, which is dropped anyway, sam2 sends a table to CUDA where that is
         overrides = [*overrides, "model.memory_attention=null"]
     return Sam2Backbone(build_sam2(config, device=device, hydra_overrides_extra=list(overrides)))
