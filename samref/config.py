@@ -35,7 +35,8 @@ class ModelConfig(Part):
 
     backbone: str = "sam_vit_h"
     """Name of the backbone; `samref.backbones.names()` lists them. One of your own: `mylab.nets:build`, or
-    `./nets.py:build` beside the sweep file (docs/extending.md)."""
+    `./nets.py:build` beside the sweep file; one of Hugging Face's: `hf:NAME`, or a folder, `hf:./weights/mine`
+    (docs/extending.md)."""
     options: Annotated[dict[str, JsonValue], AfterValidator(Options), Added(as_before={})] = Field(
         default_factory=dict, validate_default=True
     )

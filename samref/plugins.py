@@ -27,6 +27,7 @@ from samref import modules
 from samref.errors import UserError
 
 _NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<attribute>[A-Za-z_]\w*)(\?(?P<options>.*))?")
+_HUGGING_FACE = "hf:"
 _FILE = re.compile(r"(?P<file>.+\.py)(?P<rest>:.*)")
 # What stages are made with anyway: their summaries say which versions, and no id does.
 _OURS = {"samref", "samref_sweep", "torch", "torchvision", "numpy", "cv2", "PIL", "scipy"}
@@ -49,21 +50,30 @@ class Part(NamedTuple):
 
 
 def is_plugin(name: str) -> bool:
-    """Whether a name has the form of a plug-in's, `module:attribute` or `module:attribute?option=value`."""
-    return bool(_NAME.fullmatch(name))
+    """Whether a name is of no part of this package: `module:attribute`, `module:attribute?option=value`, `hf:…`."""
+    return is_hugging_face(name) or bool(_NAME.fullmatch(name))
+
+
+def is_hugging_face(name: str) -> bool:
+    """Whether a name is that of a network of Hugging Face's (`samref.backbones.hugging_face_files`)."""
+    return name.startswith(_HUGGING_FACE)
 
 
 def beside(name: str, folder: Path) -> str:
     """The name of a plug-in in a file (`./nets.py:build`) as `nets:build`, whose folder is looked in from now on.
 
+    So is a network in a folder, `hf:./weights/mine`, as `hf:mine`.
+
     Args:
-        name: any name; one that names no file is returned as it is.
+        name: any name; one that names no file or folder is returned as it is.
         folder: what a relative path starts from.
     """
+    if is_hugging_face(name) and name[len(_HUGGING_FACE) :].startswith((".", "/", "~")):
+        return _network_beside(name, folder)
     found = _FILE.fullmatch(name)
     if not found:
         return name
-    file = (folder / found["file"]).expanduser().resolve()
+    file = (folder / Path(found["file"]).expanduser()).resolve()
     if not file.is_file():
         raise PluginError(f"{name}: there is no file {file}; give the plug-in's path from the sweep file's folder")
     if not file.stem.isidentifier():
@@ -74,6 +84,17 @@ def beside(name: str, folder: Path) -> str:
         other = spec.origin if spec else "nothing"
         raise PluginError(f"{name}: the module name {file.stem} is taken by {other}; rename {file}")
     return f"{file.stem}{found['rest']}"
+
+
+def _network_beside(name: str, folder: Path) -> str:
+    place = (folder / Path(name.removeprefix(_HUGGING_FACE)).expanduser()).resolve()
+    if not (place / "config.json").is_file():
+        raise PluginError(f"{name}: {place} has no config.json; give a folder that save_pretrained wrote")
+    look_in(place.parent)
+    first = next(each / place.name for each in folders() if (each / place.name / "config.json").is_file())
+    if first != place:
+        raise PluginError(f"{name}: the name {place.name} is taken by {first}; rename {place}")
+    return f"{_HUGGING_FACE}{place.name}"
 
 
 def look_in(folder: Path) -> None:
@@ -114,14 +135,14 @@ def ready(name: str) -> tuple[Callable[..., Any], Mapping[str, Any]]:
         return load(name)
 
 
-def call(name: str, *arguments: Any, **more: Any) -> Any:
+def call(name: str, /, *arguments: Any, **more: Any) -> Any:
     """What a plug-in returns when it is called with its options and `more`; raises as `bind` and `alone` do."""
     found, options = bind(name, *arguments, **more)
     with alone(name):
         return found(*arguments, **options)
 
 
-def bind(name: str, *arguments: Any, **more: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+def bind(name: str, /, *arguments: Any, **more: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """What a plug-in's name stands for and all its options, if it takes them; it is not called.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samref.config import EvaluateConfig, ModelConfig
-from samref.plugins import is_plugin
+from samref.plugins import is_hugging_face, is_plugin
 from samref.stage import digest_text
 
 MEANINGS: Mapping[str, str] = {
@@ -77,7 +77,9 @@ def _clicker(evaluate: EvaluateConfig) -> str:
 
 def _own_threshold(backbone: str) -> float | str:
     """The threshold of a backbone, as a probability; a plug-in's is not known without importing it."""
-    return "its own" if is_plugin(backbone) else 0.49 if backbone.startswith("segnext_") else 0.5
+    if is_plugin(backbone) and not is_hugging_face(backbone):
+        return "its own"
+    return 0.49 if backbone.startswith("segnext_") else 0.5
 
 
 def short_hash(keys: Mapping[str, Any]) -> str:

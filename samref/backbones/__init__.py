@@ -1,6 +1,7 @@
 """Backbones by name: an image encoder with a promptable mask decoder, behind one protocol (backbone.py).
 
-Each is what the `build` of some module returns: of those below, or of a plug-in (`mylab.nets:build`). Adding one to
+Each is what the `build` of some module returns: of those below, or of a plug-in (`mylab.nets:build`); `hf:NAME` is one
+of Hugging Face's (hugging_face.py). Adding one to
 those below is one file and one line in `_BUILTIN`. Importing this package does not import torch.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samref import plugins
+from samref.backbones import hugging_face_files
 
 if TYPE_CHECKING:
     from samref.backbones.backbone import Backbone
@@ -71,7 +73,9 @@ def values_per_image(name: str) -> int:
 
 def revision(name: str) -> int | str:
     """Which code a backbone is: of those of this package how often, from 1, it came to compute other numbers than
-    before; of a plug-in its source (`samref.plugins.source`)."""
+    before; of a plug-in its source (`samref.plugins.source`), of a network `hf:…` what its files hold."""
+    if plugins.is_hugging_face(name):
+        return hugging_face_files.contents(name)
     if name in _BUILTIN or not plugins.is_plugin(name):
         return _BUILTIN[name].revision if name in _BUILTIN else 1  # `build` refuses what there is not
     return plugins.source(name)
@@ -82,10 +86,12 @@ def check(name: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         PluginError: in one line with the plug-in's own file and line.
-        ValueError: no such backbone.
+        ValueError: no such backbone, or its files are not on this machine.
     """
     target, arguments = _target(name, options)
-    if name not in _BUILTIN:
+    if plugins.is_hugging_face(name):
+        hugging_face_files.contents(name)
+    elif name not in _BUILTIN:
         plugins.bind(target, **arguments)
 
 
@@ -95,7 +101,8 @@ def build(
     """A backbone on the CPU, in evaluation mode.
 
     Args:
-        name: one of `names()`, or a plug-in's, whose `build` returns a `samref.backbones.backbone.Backbone`.
+        name: one of `names()`; a plug-in's, whose `build` returns a `samref.backbones.backbone.Backbone`; or `hf:…`, a
+            network of Hugging Face's.
         options: keyword arguments for a plug-in's `build`.
         checkpoint: file with a state dict under the public checkpoint's names; None: random weights, or of a plug-in
             those with which its `build` returns.
@@ -116,7 +123,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone: Backbone = plugins.call(target, **arguments)
-    if name not in _BUILTIN:
+    if target == name:
         guarded(backbone, name)
     if checkpoint is not None and (said := load(backbone, checkpoint, name)) and not is_official(name, checkpoint):
         _LOG.warning("%s: %s", checkpoint, said)
@@ -129,8 +136,13 @@ def _target(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
         if options:
             raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
         return _BUILTIN[name].target, {"size": _BUILTIN[name].size}
+    if plugins.is_hugging_face(name):
+        if options:
+            raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
+        return "samref.backbones.hugging_face:build", {"name": name}
     if plugins.is_plugin(name):
         return name, dict(options)
     raise ValueError(
-        f"there is no backbone {name!r}; there are {', '.join(_BUILTIN)}, and your own, as mylab.nets:build"
+        f"there is no backbone {name!r}; there are {', '.join(_BUILTIN)}, hf:NAME_OR_FOLDER, and your own, as "
+        "mylab.nets:build"
     )

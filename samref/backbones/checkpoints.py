@@ -12,7 +12,7 @@ from samref.backbones.official import OFFICIAL, Official
 from samref.config import ModelConfig
 from samref.download import DownloadError, download, sha256
 from samref.errors import UserError
-from samref.plugins import is_plugin
+from samref.plugins import is_hugging_face, is_plugin
 from samref.progress import Progress, silent
 from samref.user_paths import absolute, home
 
@@ -101,14 +101,20 @@ def fingerprint(model: ModelConfig, folder: Path) -> str:
     with which its `build` returns, `built:SEED`.
 
     Raises:
-        CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read.
+        CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read; or a network of Hugging
+            Face's is to have other weights than its folder's.
     """
+    if is_hugging_face(model.backbone) and model.checkpoint != "auto":
+        raise CheckpointError(
+            f"model.checkpoint: {model.backbone} has its weights in its folder; leave checkpoint at auto, or save "
+            "other weights to another folder with save_pretrained"
+        )
     if model.checkpoint == "auto" and model.backbone in OFFICIAL:
         return OFFICIAL[model.backbone].file  # the same whether it is here yet or not
     path = locate(model, folder)
     try:
         how = "random" if model.checkpoint == "none" else "built"
-        return f"{how}:{model.seed}" if path is None else f"sha256:{_sha256(path)}"
+        return f"{how}:{model.seed}" if path is None else f"sha256:{file_digest(path)}"
     except OSError as error:
         raise CheckpointError(
             f"model.checkpoint: {path} cannot be read ({error.strerror}); make it readable"
@@ -121,7 +127,7 @@ def _verify(official: Official, path: Path) -> None:
     if known and known.size not in (None, size):
         what = "is a web page" if is_page(path) else f"has {size} bytes instead of {known.size}"
         raise CheckpointError(f"{path} {what}; it is not the official file: remove it, and the next run fetches it")
-    digest = _sha256(path)
+    digest = file_digest(path)
     if known and known.sha256 not in (None, digest):
         raise CheckpointError(
             f"{path} is not the official file, or damaged: its SHA-256 is {digest[:16]}… instead of "
@@ -147,8 +153,8 @@ def is_page(path: Path) -> bool:
         return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
-def _sha256(path: Path) -> str:
-    """The file's hash, computed only where its place, size or time is new."""
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, computed only where its place, size or time is new."""
     known, key = _hashes(path)
     if key not in known:
         known[key] = sha256(path)

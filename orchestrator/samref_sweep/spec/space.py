@@ -177,7 +177,7 @@ class Space:
             key = f"{above}{name}"
             if isinstance(value, dict):
                 tree[name] = self._found(value, f"{key}.")
-            elif isinstance(value, str) and ".py:" in value:
+            elif isinstance(value, str) and (".py:" in value or plugins.is_hugging_face(value)):
                 place = Path(self.place(key))
                 try:
                     tree[name] = plugins.beside(value, place.parent if place.is_file() else Path.cwd())
