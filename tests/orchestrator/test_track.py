@@ -1,50 +1,29 @@
 """MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
 
 import json
-import re
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from toys import NamedContents, toy_plan, toy_sweep, write_toy_stage
+from tracked import runs_of, times, track
 
 from samref.config import Runtime
 from samref.stage import Job, Report
-from samref_sweep.errors import SpecError
 from samref_sweep.execution.telemetry import sampled
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan, plan
-from samref_sweep.planning.work import Event, Work
 from samref_sweep.record import tables
 from samref_sweep.record.mlflow_content import miou_per_click
 from samref_sweep.record.tracker import Tracker
-from samref_sweep.record.tracking_uri import tracking_uri
 from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_database")]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(300):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
-
-
-def track(planned: Plan, store: Store, failures: dict[str, Failure] | None = None, uri: str = "") -> list[str]:
-    warnings: list[str] = []
-    tracker = Tracker(planned, store, uri or store.node.mlflow, warnings.append)
-    tracker.close(planned.outcomes(store.done(), failures or {}), interrupted=False)
-    return warnings
 
 
 def test_each_trial_is_one_run_below_the_sweep_however_often_it_is_logged(finished: tuple[Plan, Store]) -> None:
@@ -155,22 +134,6 @@ def test_what_was_sampled_of_the_machine_is_logged_with_its_time(finished: tuple
     assert point.timestamp == int(told[0]["system/time"] * 1000)
 
 
-def runs_of(uri: str) -> dict[str, Any]:
-    """By the id of the trial or training, the sweep's own by "", all runs that are not deleted."""
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("samref-sweep")
-    found = {}
-    for run in client.search_runs([experiment.experiment_id]) if experiment else ():
-        name = run.data.tags.get("samref.trial") or run.data.tags.get("samref.stage") or ""
-        assert name not in found
-        found[name] = run
-    return found
-
-
-def times(uri: str) -> dict[str, tuple[int, int, str]]:
-    return {name: (run.info.start_time, run.info.end_time, run.info.status) for name, run in runs_of(uri).items()}
-
-
 def test_runs_last_as_long_as_their_stages_and_nothing_to_do_changes_no_times(finished: tuple[Plan, Store]) -> None:
     planned, store = finished
     assert track(planned, store) == []
@@ -256,131 +219,3 @@ def test_the_sweeps_run_tells_means_of_seeds_and_has_the_files(store: FolderStor
     client = MlflowClient(tracking_uri=store.node.mlflow)
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files >= {"toy.yaml", "configurations.csv", "trials.parquet", "dashboard.html"}
-
-
-def test_runs_are_there_when_the_sweep_starts_and_follow_what_runs(store: FolderStore) -> None:
-    planned = toy_plan(store, gammas=[0.6], thetas=[1.05])
-    (trial,) = planned.trials
-    train = trial.stage("train")
-    assert train is not None
-    works = {work.kind: work for work in planned.works if work.stages[0].kind != "embed"}
-    uri = store.node.mlflow
-    tracker = Tracker(planned, store, uri, pytest.fail, live=True)
-
-    def state(*names: str) -> list[str | None]:
-        found = runs_of(uri)
-        return [found[name].info.status if name in found else None for name in names]
-
-    def do(work: Work) -> None:
-        perform(work, store, runtime=Runtime(), report=lambda step, metrics: None, runner=write_toy_stage)
-        tracker.on_event(Event("done", work))
-
-    tracker.start()
-    wait_for(lambda: state("", trial.id, train.id) == ["RUNNING", "SCHEDULED", None])
-    placeholder = runs_of(uri)[trial.id]
-    assert placeholder.data.params["evaluate.theta"] == "1.05"
-    for work in planned.works:
-        if work.kind == "embed":
-            do(work)
-    tracker.on_event(Event("started", works["train"]))
-    wait_for(lambda: state(trial.id, train.id) == ["RUNNING", "RUNNING"])
-    tracker.on_event(Event("progress", works["train"], {"step": 5, "total": 500, "recorded": 4, "loss": 0.25}))
-    tracker.on_event(Event("progress", works["train"], {"step": 6, "total": 500, "recorded": 4, "loss": 0.25}))
-    wait_for(lambda: "train/loss" in runs_of(uri)[train.id].data.metrics)
-    do(works["train"])
-    wait_for(lambda: state(trial.id, train.id) == ["SCHEDULED", "FINISHED"])
-    for kind in ("evaluate", "profile"):
-        tracker.on_event(Event("started", works[kind]))
-        do(works[kind])
-    assert tracker.close(planned.outcomes(store.done(), {}), interrupted=False)
-    assert state("", trial.id, train.id) == ["FINISHED"] * 3
-    run = runs_of(uri)[trial.id]
-    started = datetime.fromisoformat("2026-01-02T03:04:05.000006+00:00")
-    assert run.info.start_time == int(started.timestamp() * 1000) < placeholder.info.start_time
-    client = MlflowClient(tracking_uri=uri)
-    steps = [point.step for point in client.get_metric_history(runs_of(uri)[train.id].info.run_id, "train/loss")]
-    assert len(steps) == len(set(steps)) > 100, "what was logged while it ran is not logged once more"
-
-
-def test_an_interrupted_sweep_leaves_nothing_that_seems_to_run(store: FolderStore) -> None:
-    planned = toy_plan(store)
-    work = next(work for work in planned.works if work.kind == "train")
-    tracker = Tracker(planned, store, store.node.mlflow, pytest.fail, live=True)
-    tracker.on_event(Event("started", work))
-    tracker.__exit__(OSError)
-    found = {name: run.info.status for name, run in runs_of(store.node.mlflow).items()}
-    assert found.pop("") == "KILLED"
-    assert set(found.values()) == {"SCHEDULED"}
-
-
-@pytest.mark.parametrize("name", ["Anna's θ", "both 'kinds' of \"quotes\"", "50 %_; -- 蛙"])
-def test_any_name_of_a_sweep_is_found_again(finished: tuple[Plan, Store], name: str) -> None:
-    planned, store = finished
-    planned = replace(planned, sweep=replace(planned.sweep, name=name))
-    assert track(planned, store) == []
-    first = times(store.node.mlflow)
-    assert track(planned, store) == []
-    assert times(store.node.mlflow) == first
-
-
-def test_what_was_deleted_in_mlflow_is_there_again(finished: tuple[Plan, Store]) -> None:
-    planned, store = finished
-    assert track(planned, store) == []
-    client = MlflowClient(tracking_uri=store.node.mlflow)
-    first = runs_of(store.node.mlflow)
-    for name in ("", planned.trials[0].id):
-        client.delete_run(first[name].info.run_id)
-    assert track(planned, store) == []
-    again = runs_of(store.node.mlflow)
-    assert again.keys() == first.keys()
-    assert {run.data.tags.get("mlflow.parentRunId") for name, run in again.items() if name} == {again[""].info.run_id}
-    client.delete_experiment(client.get_experiment_by_name("samref-sweep").experiment_id)
-    (warning,) = track(planned, store)
-    assert "the experiment samref-sweep was deleted there, and is restored" in warning
-    assert runs_of(store.node.mlflow).keys() == first.keys()
-
-
-def test_a_part_that_is_refused_is_said_once_and_logged_when_it_can_be(finished: tuple[Plan, Store]) -> None:
-    planned, store = finished
-    blocked = store.root / "mlflow-artifacts"
-    blocked.write_text("no folder")
-    (warning,) = track(planned, store)
-    assert "does not take the files: " in warning
-    runs = runs_of(store.node.mlflow)
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert all(runs[trial.id].data.metrics["noc_at_90"] for trial in planned.trials)
-    blocked.unlink()
-    assert track(planned, store) == []
-    client = MlflowClient(tracking_uri=store.node.mlflow)
-    for name, run in runs_of(store.node.mlflow).items():
-        assert "samref.lacks" not in run.data.tags
-        if name.startswith("trial"):
-            assert client.list_artifacts(run.info.run_id)
-
-
-@pytest.mark.parametrize(
-    ("uri", "instead"),
-    [
-        ("./mlruns", "sqlite:///./mlruns/mlflow.db"),
-        ("file:///data/mlruns/", "sqlite:////data/mlruns/mlflow.db"),
-        ("runs/own.db", "sqlite:///runs/own.db"),
-        ("sqlite://x.db", "sqlite:///x.db"),
-        ("ftp://there", "http, https, sqlite"),
-    ],
-)
-def test_a_place_that_mlflow_cannot_use_is_refused_with_one_that_it_can(uri: str, instead: str) -> None:
-    with pytest.raises(SpecError, match=re.escape(instead)) as refused:
-        tracking_uri(uri, "sqlite:///default.db")
-    assert str(refused.value).startswith(f"--mlflow {uri}: ")
-
-
-def test_the_option_goes_before_the_environment_and_that_before_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    default = "sqlite:///store.db"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking_uri(None, default) == default
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
-    assert tracking_uri(None, default) == "http://there:5000"
-    assert tracking_uri("sqlite:///own.db", default) == "sqlite:///own.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
-    with pytest.raises(SpecError, match="MLFLOW_TRACKING_URI mlruns: MLflow keeps runs in a database"):
-        tracking_uri(None, default)
