@@ -2,6 +2,7 @@
 
 Curves are one row each, with lists of x and y: names repeated at every point would be most of a page.
 Rows have `configuration` (which line), `line` (which colour of the legend), `random` (dashed) and `lacking` (hollow).
+Channels are Altair's classes rather than texts, which it would look up in Vega-Lite's schema, each time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Legend = Mapping[str, str]
 
 _POINT: dict[str, Any] = {"filled": False, "size": 50, "opacity": 1, "strokeWidth": 1.5}
 _WHO = alt.Tooltip("configuration:N", title="trials")
+_SOURCE = [alt.Tooltip("source:N"), alt.Tooltip("y:Q")]
 
 
 def unchecked() -> AbstractContextManager[None]:
@@ -49,9 +51,9 @@ def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent:
             x=x,
             y=alt.Y("y:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5)),
             color=_colour(legend),
-            detail="configuration:N",
+            detail=alt.Detail("configuration:N"),
             strokeDash=_dash(rows),
-            tooltip=[_WHO, "click:Q", alt.Tooltip("y:Q", title=title, format=".2f")],
+            tooltip=[_WHO, alt.Tooltip("click:Q"), alt.Tooltip("y:Q", title=title, format=".2f")],
         )
     )
     # Points that cannot be seen can be hit by a mouse; lines only by luck.
@@ -59,7 +61,7 @@ def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent:
     if any("low" in row for row in rows):
         band = alt.Chart().transform_filter("isValid(datum.low)").transform_flatten(["click", "low", "high"])
         low = alt.Y("low:Q", title=title, scale=scale)
-        band = band.encode(x=x, y=low, y2="high:Q", fill=_colour(legend), detail="configuration:N")
+        band = band.encode(x=x, y=low, y2=alt.Y2("high:Q"), fill=_colour(legend), detail=alt.Detail("configuration:N"))
         layers.insert(0, band.mark_area(opacity=0.13, stroke=None, strokeWidth=0))
     return _spec(layers, rows, description)
 
@@ -83,16 +85,16 @@ def metric_by_axis(
     y = alt.Y("y:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=5))
     base = alt.Chart().encode(x=x, color=_colour(legend))
     low = alt.Y("low:Q", title=metric, scale=scale)
-    band = alt.Chart().encode(x=x, fill=_colour(legend), detail="rest:N", y=low, y2="high:Q")
+    band = alt.Chart().encode(x=x, fill=_colour(legend), detail=alt.Detail("rest:N"), y=low, y2=alt.Y2("high:Q"))
     layers = [
         band.mark_area(opacity=0.14 if len(legend) < 4 else 0.07, stroke=None, strokeWidth=0),
-        base.mark_line().encode(y=y, detail="rest:N", strokeDash=_dash(rows)),
+        base.mark_line().encode(y=y, detail=alt.Detail("rest:N"), strokeDash=_dash(rows)),
         base.mark_point(**_POINT).encode(y=y, fill=_hollow(legend), tooltip=_measured(metric)),
     ]
     if reference:
         point = alt.OverlayMarkDef(color="var(--soft)", size=20)
         line = _apart(reference).mark_line(color="var(--soft)", strokeWidth=1, strokeDash=[1, 3], point=point)
-        layers.append(line.encode(x="x:Q", y="y:Q", tooltip=["source:N", "y:Q"]))
+        layers.append(line.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=_SOURCE))
     return _spec(layers, rows, description)
 
 
@@ -117,24 +119,24 @@ def steps(
     flat = alt.Chart().transform_flatten(["x", "y", "low", "high", "seeds_low", "seeds_high"])
     y = alt.Y("y:Q", title=metric, scale=scale, axis=alt.Axis(tickCount=5))
     band = flat.mark_area(interpolate="step-before", opacity=0.12, stroke=None, strokeWidth=0)
-    band = band.encode(x=x, fill=_colour(legend), detail="configuration:N")
+    band = band.encode(x=x, fill=_colour(legend), detail=alt.Detail("configuration:N"))
     tooltip = [_WHO, alt.Tooltip("x:Q", title="up to θ", format=".4~g"), alt.Tooltip("y:Q", title=metric, format=".3f")]
-    line = flat.encode(x=x, y=y, color=_colour(legend), detail="configuration:N")
+    line = flat.encode(x=x, y=y, color=_colour(legend), detail=alt.Detail("configuration:N"))
     layers = [
-        band.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"),
-        band.encode(y=alt.Y("seeds_low:Q", scale=scale), y2="seeds_high:Q"),
+        band.encode(y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high:Q")),
+        band.encode(y=alt.Y("seeds_low:Q", scale=scale), y2=alt.Y2("seeds_high:Q")),
         line.mark_line(interpolate="step-before", strokeWidth=1.4).encode(strokeDash=_dash(rows)),
         line.mark_point(size=40, opacity=0).encode(tooltip=tooltip),
         _apart([{"x": place} for place in rug])
         .mark_tick(thickness=0.75, size=6, color="var(--soft)")
-        .encode(x="x:Q", y=alt.value(HEIGHT_PX - 3)),
+        .encode(x=alt.X("x:Q"), y=alt.YValue(HEIGHT_PX - 3)),
     ]
     if alike:
         spans = _apart(alike).mark_rule(strokeWidth=5, opacity=0.4, strokeCap="butt")
-        layers.append(spans.encode(x="x:Q", x2="x2:Q", y="y:Q", color=_colour(legend)))
+        layers.append(spans.encode(x=alt.X("x:Q"), x2=alt.X2("x2:Q"), y=alt.Y("y:Q"), color=_colour(legend)))
     if reference:
         points = _apart(reference).mark_point(color="var(--soft)", filled=True, size=30, opacity=1)
-        layers.append(points.encode(x="x:Q", y="y:Q", tooltip=["source:N", "y:Q"]))
+        layers.append(points.encode(x=alt.X("x:Q"), y=alt.Y("y:Q"), tooltip=_SOURCE))
     return _spec(layers, rows, description)
 
 
@@ -191,8 +193,8 @@ def differences(rows: Rows, description: str, *, metric: str, domain: Sequence[f
     y = alt.Y("configuration:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False, ticks=False))
     scale = alt.Scale(domain=list(domain), nice=True)
     base = alt.Chart().encode(y=y)
-    sure = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--soft)"))
-    fill = alt.condition("datum.sure", alt.value("var(--series-1)"), alt.value("var(--ground)"))
+    known = {"test": "datum.sure", "value": "var(--series-1)"}
+    sure, fill = alt.ColorValue("var(--soft)", condition=known), alt.FillValue("var(--ground)", condition=known)
     tooltip = [
         _WHO,
         alt.Tooltip("mean:Q", title=f"Δ {metric}", format="+.2f"),
@@ -217,7 +219,7 @@ def training(rows: Rows, legend: Legend, description: str) -> Spec:
         x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=5, format="~s")),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         color=_colour(legend),
-        detail="configuration:N",
+        detail=alt.Detail("configuration:N"),
         strokeDash=_dash(rows),
         tooltip=[alt.Tooltip("configuration:N", title="training")],
     )
@@ -263,21 +265,21 @@ def _round(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def _colour(legend: Legend) -> Any:
+def _colour(legend: Legend, **more: Any) -> Any:
     if not legend:
-        return alt.value("var(--series-1)")
+        return alt.ColorValue("var(--series-1)", **more)
     scale = alt.Scale(domain=list(legend), range=list(legend.values()))
-    return alt.Color("line:N", scale=scale, legend=None)
+    return alt.Color("line:N", scale=scale, legend=None, **more)
 
 
 def _hollow(legend: Legend) -> Any:
     """The fill of points: the ground's where a seed is missing."""
-    return alt.condition("datum.lacking", alt.value("var(--ground)"), _colour(legend))
+    return _colour(legend, condition={"test": "datum.lacking", "value": "var(--ground)"})
 
 
 def _dash(rows: Rows) -> Any:
     if not any(row["random"] for row in rows):
-        return alt.value([1, 0])
+        return alt.StrokeDashValue([1, 0])
     dashes = alt.Scale(domain=[False, True], range=[[1, 0], [5, 4]])
     return alt.StrokeDash("random:N", scale=dashes, legend=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -21,6 +22,13 @@ SLIM = 6
 
 def render(**content: Any) -> str:
     """Render the page from its template and this content."""
+    page = _environment().get_template("page.html")
+    return page.render(**content, light=theme.LIGHT, dark=theme.DARK, chart_config=theme.CHART_CONFIG)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """The templates, which `--watch` need not read again for each page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("samref_dashboards", "page"),
         autoescape=True,
@@ -31,9 +39,7 @@ def render(**content: Any) -> str:
     environment.globals |= {"cells": _cells, "overs": overs, "tall": TALL, "slim": SLIM}
     environment.globals |= {"random_mark": RANDOM, "most_findings": MAX_FINDINGS}
     environment.globals["orientation"] = paper.ORIENTATION
-    return environment.get_template("page.html").render(
-        **content, light=theme.LIGHT, dark=theme.DARK, chart_config=theme.CHART_CONFIG
-    )
+    return environment
 
 
 def _cells(row: Row, columns: Sequence[Column]) -> Markup:
