@@ -129,7 +129,7 @@ def steps(
         line.mark_point(size=40, opacity=0).encode(tooltip=tooltip),
         _apart([{"x": place} for place in rug])
         .mark_tick(thickness=0.75, size=6, color="var(--soft)")
-        .encode(x=alt.X("x:Q"), y=alt.YValue(HEIGHT_PX - 3)),
+        .encode(x=alt.X("x:Q"), y=alt.value(HEIGHT_PX - 3)),
     ]
     if alike:
         spans = _apart(alike).mark_rule(strokeWidth=5, opacity=0.4, strokeCap="butt")
