@@ -27,20 +27,21 @@ import torch
 from numpy.typing import NDArray
 
 from samref import waves, weights
-from samref.backbones.backbone import Backbone
-from samref.clickloop import ClickLoop
+from samref.backbones.backbone import Backbone, Resize
+from samref.clickloop import ClickLoop, Trajectory
 from samref.clicks import Click
-from samref.config import EvaluateConfig, ModelConfig, Runtime
+from samref.config import BOX, EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, Sample, open_dataset
 from samref.data.own import OwnDataset
 from samref.embeddings import TORCH, Embeddings
 from samref.errors import UserError
-from samref.evaluation import columns, headline
+from samref.evaluation import before, columns, headline
 from samref.precision import autocast, products
 from samref.progress import ProgressLine
 from samref.refiner import SamRef
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.stage import Stage
+from samref.starts import Starts
 from samref.thetas import Thetas, at
 from samref.trial import check_code
 
@@ -157,7 +158,7 @@ def evaluate(
         theta: threshold θ of the dynamic selector.
         data_root: the folder of datasets, for a name.
         progress: whether stderr says how far it is.
-        settings: others of `samref.config.EvaluateConfig`: `clicker`, `stop_at`, `samples`, `seed`.
+        settings: others of `samref.config.EvaluateConfig`: `clicker`, `start`, `stop_at`, `seed`.
 
     Raises:
         ValueError: something that is given is wrong; one line that says what to do.
@@ -170,19 +171,20 @@ def evaluate(
     else:
         inner: Any = _Pairs(*data) if isinstance(data, tuple) else data
         dataset = OwnDataset("the data that was given", inner, samples=config.samples)
+    starts = _starts(config, Path(data_root), named=isinstance(data, str))
     device = own.runtime.resolve_device()
     at_once, threads = (1, os.cpu_count() or 1) if device == "cpu" else (_WAVE, 1)
     loop = ClickLoop(own.network, config, Thetas.of([config]), batch=at_once, together=at_once > 1)
-    features = _Encoded(own, dataset)
+    features = _Encoded(own, dataset, config.resize)
 
-    def play(first: int) -> list[Any]:
+    def play(first: int) -> list[Trajectory]:
         positions = range(first, min(first + at_once, len(dataset.samples)))
-        reads = [waves.read(dataset, position, own.network, features) for position in positions]
+        reads = [waves.read(dataset, at, own.network, features, config.resize, starts) for at in positions]
         with autocast(device, config.precision):
             wave = waves.assemble(first, reads, own.network, device, together=at_once > 1)
-            return [at(pieces, config.theta).records for pieces in loop.run(wave)[0]]
+            return [at(pieces, config.theta) for pieces in loop.run(wave)[0]]
 
-    records: list[Any] = []
+    paths: list[Trajectory] = []
     # One thread of torch for each of ours, as in a sweep, whose clicks these are.
     with (
         _threshold(own.network.backbone, config.threshold),
@@ -191,10 +193,19 @@ def evaluate(
         ProgressLine("evaluate", "samples") as line,
     ):
         for found in pool.map(play, range(0, len(dataset.samples), at_once)):
-            records += found
+            paths += found
             if progress:
-                line(len(records), len(dataset.samples))
-    return Evaluation(headline(records, config), columns(records), tuple(sample.key for sample in dataset.samples))
+                line(len(paths), len(dataset.samples))
+    records, keys = [path.records for path in paths], tuple(sample.key for sample in dataset.samples)
+    return Evaluation({**headline(records, config), **before(paths)}, columns(records), keys)
+
+
+def _starts(config: EvaluateConfig, data_root: Path, *, named: bool) -> Starts:
+    """What an evaluation begins with; only data that has a name has files for it."""
+    given = config.first_clicks or (config.start if config.start != BOX else None)
+    if given and not named:
+        raise ValueError(f"clicks begin with {given}, a file for data that has a name; give the data's name")
+    return Starts.open(config, data_root)
 
 
 @contextmanager
@@ -212,7 +223,8 @@ def _threshold(backbone: Backbone, probability: float | None) -> Iterator[None]:
 class _Encoded(Embeddings):
     """Features of images that are encoded when they are asked for, rounded as a sweep's cache rounds them."""
 
-    def __init__(self, model: Model, dataset: Dataset) -> None:
+    def __init__(self, model: Model, dataset: Dataset, resize: Resize) -> None:
+        self._resize = resize
         self._backbone, self._dtype = model.network.backbone, TORCH[model.config.embedding_precision]
         self._precision, self._device = model.config.precision, model.runtime.resolve_device()
         self._dataset = dataset
@@ -226,7 +238,7 @@ class _Encoded(Embeddings):
     @torch.inference_mode()
     def _encode(self, key: str) -> dict[str, torch.Tensor]:
         image = torch.from_numpy(np.ascontiguousarray(self._dataset.image(key).transpose(2, 0, 1)))
-        input_13SS = self._backbone.resize(image, "stretch")[None].to(self._device)
+        input_13SS = self._backbone.resize(image, self._resize)[None].to(self._device)
         with products(self._precision), autocast(self._device, self._precision):
             features = self._backbone.encode(input_13SS.float())
         if self._backbone.features_are_images:

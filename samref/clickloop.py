@@ -52,6 +52,10 @@ class Trajectory(NamedTuple):
     """It is that of the θ greater than this,"""
     upto: float = math.inf
     """up to and including this."""
+    seed: int = 0
+    """Of what was drawn, or of whose first click it is."""
+    start_iou: float = math.nan
+    """IoU of the mask that the first click corrected."""
 
 
 class TooManyPathsError(ValueError):
@@ -90,8 +94,10 @@ class ClickLoop:
         self._each = each
 
     @torch.inference_mode()
-    def run(self, wave: Wave) -> tuple[list[list[Trajectory]], int]:
-        """For each sample of the wave its trajectories by rising θ; and the decoder calls, counted in nodes.
+    def run(self, wave: Wave, seeds: Sequence[int] | None = None) -> tuple[list[list[Trajectory]], int]:
+        """For each sample of the wave its trajectories by seed and rising θ; and the decoder calls, counted in nodes.
+
+        `seeds`, of each of which every sample has a first click; None: the evaluation's own.
 
         Raises:
             TooManyPathsError: all θ of an interval are asked for, and on one sample they part too often.
@@ -101,11 +107,7 @@ class ClickLoop:
             place = Together(wave, self._network, self._config, self._each)
         else:
             place = OneByOne(wave, self._network, self._config)
-        nodes = [Node(i, self._thetas.above, self._thetas.upto, None) for i in range(len(wave.truths))]
-        nodes = [
-            replace(node, click=verdict.next_click)
-            for node, verdict in zip(nodes, place.judge(nodes, None), strict=True)
-        ]
+        nodes = self._begin(wave, place, seeds or [self._config.seed])
         finished: list[Node] = []
         calls = 0
         for _ in range(self._config.max_clicks):
@@ -118,12 +120,29 @@ class ClickLoop:
                 nodes += map(_judged, branches, place.judge(branches, masks))
             self._check_paths(wave, nodes)
         found: list[list[Trajectory]] = [[] for _ in wave.truths]
-        for node in sorted(finished + nodes, key=lambda node: node.above):
-            found[node.sample].append(Trajectory(node.records, node.mask, node.above, node.upto))
+        for node in sorted(finished + nodes, key=lambda node: (node.seed, node.above)):
+            own = Trajectory(node.records, node.mask, node.above, node.upto, node.seed, node.start_iou)
+            found[node.sample].append(own)
         return found, calls
 
+    def _begin(self, wave: Wave, place: Place, seeds: Sequence[int]) -> list[Node]:
+        """A node for each sample and seed, with its first click."""
+        all_thetas = self._thetas.above, self._thetas.upto
+        nodes = [Node(i, *all_thetas, None, seed=seeds[0]) for i in range(len(wave.truths))]
+        given = wave.first_masks(nodes)
+        results, masks = place.begin(given) if given else ([None] * len(nodes), None)
+        begun = []
+        for node, result, verdict in zip(nodes, results, place.judge(nodes, masks), strict=True):
+            first = wave.starts[node.sample].clicks if wave.starts else {}
+            iou = math.nan if masks is None else verdict.iou
+            for seed in seeds:
+                click = first.get(seed, verdict.next_click)
+                begun.append(replace(node, click=click, seed=seed, result_HW=result, start_iou=iou))
+        return begun
+
     def _check_paths(self, wave: Wave, nodes: Sequence[Node]) -> None:
-        sample, paths = max(Counter(node.sample for node in nodes).items(), key=lambda item: item[1], default=(0, 0))
+        counts = Counter((node.sample, node.seed) for node in nodes)
+        (sample, _), paths = max(counts.items(), key=lambda item: item[1], default=((0, 0), 0))
         if paths > MOST_PATHS and self._thetas.listed is None:
             raise TooManyPathsError(wave.first + sample)
 
@@ -161,7 +180,8 @@ class ClickLoop:
             assert click is not None
             pasted_on = NO_SELECTOR if not selects else GLOBAL if anew else PREVIOUS
             made = (*live[i].records, Record(click, math.nan, math.nan, pasted_on, ratios[i]))
-            branches.append(Node(live[i].sample, above, upto, None, made, coarse_of[i], result, areas[i]))
+            own = live[i].seed, live[i].start_iou
+            branches.append(Node(live[i].sample, above, upto, None, made, coarse_of[i], result, areas[i], *own))
         return branches, masks
 
 
@@ -170,5 +190,5 @@ def _judged(node: Node, verdict: Verdict) -> Node:
     last = node.records[-1]._replace(iou=verdict.iou, boundary_iou=verdict.boundary_iou)
     records = (*node.records[:-1], last)
     if verdict.next_click is None:
-        return Node(node.sample, node.above, node.upto, None, records, mask=verdict.last_mask)
+        return replace(node, records=records, coarse_1MM=None, result_HW=None, mask=verdict.last_mask)
     return replace(node, click=verdict.next_click, records=records)

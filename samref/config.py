@@ -138,6 +138,10 @@ CLICKERS = ("ritm", "interformer", "jitter", "uniform", "distance")
 """The clickers that come with this package."""
 
 
+BOX = "box"
+"""The `start` of an evaluation that begins with the object's box."""
+
+
 def _known_clicker(name: Any) -> Any:
     if name not in CLICKERS and not (isinstance(name, str) and plugins.is_plugin(name)):
         raise ValueError(
@@ -174,6 +178,13 @@ class EvaluateConfig(Part):
     click_slice: Annotated[tuple[Number, Number] | None, Field(strict=False), Added(as_before=None)] = None
     """`[0.9, 1.0]` lets `clicker: distance` draw only the deepest pixels that hold a tenth of all chances together,
     `[0.0, 0.1]` the shallowest (RClicks' groups of clicks); null: all."""
+    first_clicks: Annotated[str | None, Added(as_before=None)] = None
+    """A file below the data root with people's first clicks, as RClicks publishes them: seed n takes the n-th on each
+    object, from 0 and around, and all seeds run in one go (docs/sweeps.md). null: the clicker makes the first one."""
+    start: Annotated[str | None, Added(as_before=None)] = None
+    """What the first click corrects: `box`, the mask that the network makes of the object's box, which stays a prompt;
+    `sp` or `stm`, masks of davis585; else a folder below the data root with a mask KEY.png for each object. null: an
+    empty mask."""
     stop_at: Number | None = Field(None, gt=0, le=1)
     """Stop a sample once its IoU reaches this; null makes all clicks (n-mIoU and paste counts need them)."""
     precision: Annotated[Precision, Added(as_before="fp32")] = "fp32"
@@ -183,7 +194,8 @@ class EvaluateConfig(Part):
     threshold: Annotated[Number | None, Field(gt=0, lt=1), Added(as_before=None)] = None
     """Probability above which a pixel belongs to the object; null: the backbone's own (0.5; SegNext's 0.49)."""
     seed: Whole = Field(0, ge=0)
-    """Seed of the clicks, where the clicker draws them; one stream of chance for each sample and click."""
+    """Seed of the clicks, where the clicker draws them; one stream of chance for each sample and click. With
+    `first_clicks` also which of an object's clicks is taken."""
     photographs: Annotated[bool, Added(as_before=True)] = True
     """Keep small photographs and the truths of the hardest samples for the page, about 20 kB each. They change no
     number, so that true is in no id, and an evaluation of an older version has none."""
@@ -204,6 +216,15 @@ class EvaluateConfig(Part):
             )
         if not 0 <= self.click_slice[0] < self.click_slice[1] <= 1:
             raise ValueError(f"click_slice is {list(self.click_slice)}; it should rise within 0 to 1, as [0.9, 1.0]")
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.start is not None and self.first_clicks is not None:
+            raise ValueError(
+                f"start is {self.start} and first_clicks is {self.first_clicks}; people made these clicks without a "
+                "mask: leave one of the two out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import samref.backbones
 import samref.data
 from samref import plugins
 from samref.backbones import checkpoints
-from samref.config import ModelConfig, Runtime, TrialConfig
+from samref.config import EvaluateConfig, ModelConfig, Runtime, TrialConfig
 from samref.data import DataError, Dataset, MissingDataError
+from samref.data.hashes import FileHashes
 from samref.progress import ProgressLine, readable_size
+from samref.trial import STARTS
 
 Split = Literal["train", "val"]
 TRAIN: Split = "train"
@@ -41,6 +43,7 @@ class Contents:
         self._cache = cache
         self._datasets: dict[str, Dataset] = {}
         self._data: dict[tuple[str, Split, int | None], str] = {}
+        self._starts: dict[tuple[Any, ...], Mapping[str, str]] = {}
         self._checkpoints: dict[ModelConfig, str] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
 
@@ -65,6 +68,28 @@ class Contents:
                 self.missing.setdefault(name, str(error))
                 self._data[key] = f"missing:{name}:{split}:{samples}"
         return self._data[key]
+
+    def starts(self, evaluate: EvaluateConfig) -> Mapping[str, str]:
+        """Fingerprints of what an evaluation begins with, or `missing:…`, which `missing` explains.
+
+        Raises:
+            DataError: what is named is here, and not what it should be.
+        """
+        from samref.starts import Starts  # of Numba, which most plans do without
+
+        names = {name: value for name in STARTS if (value := getattr(evaluate, name)) is not None}
+        fingerprint = self.data(evaluate.data, VAL, evaluate.samples)
+        key = (fingerprint, *names.items())
+        if names and key not in self._starts:
+            try:
+                starts = Starts.open(evaluate, self._runtime.data_root, cache=self._cache)
+                hashes = FileHashes(self._cache)
+                self._starts[key] = starts.contents(self._datasets[fingerprint].samples, hashes)
+                hashes.save()
+            except MissingDataError as error:
+                self.missing.setdefault(evaluate.data, str(error))
+                self._starts[key] = {name: f"missing:{value}" for name, value in names.items()}
+        return self._starts[key] if names else {}
 
     def size(self, name: str, split: Split, samples: int | None) -> tuple[int, int] | None:
         """Images and samples of a dataset; None where it cannot be opened."""

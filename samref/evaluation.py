@@ -38,7 +38,7 @@ import torch
 
 from samref import kept, metrics, pixel_loops, trajectories, waves, weights
 from samref.ahead import in_order
-from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError
+from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError, Trajectory
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
@@ -48,6 +48,7 @@ from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.shards import Shards
 from samref.stage import Report
+from samref.starts import NOTHING, Starts
 from samref.thetas import Thetas, at
 from samref.waves import Paths
 
@@ -72,18 +73,20 @@ class Evaluate:
 
         Args:
             model: the network.
-            configs: alike but for θ.
+            configs: alike but for θ, and with `first_clicks` for the seed, too.
             inputs: `embeddings`, and `weights` where there was a training.
             runtime: device and data.
         """
         config = self._config = configs[0]
-        if any(other.model_copy(update={"theta": config.theta}) != config for other in configs):
-            raise ValueError("evaluations that run in one go may differ in theta alone")
+        alike = {"theta": config.theta, **({"seed": config.seed} if config.first_clicks else {})}
+        if any(other.model_copy(update=alike) != config for other in configs):
+            raise ValueError("evaluations that run in one go may differ in theta, and in the seed with first_clicks")
         self._model = model
         self._configs = configs
         self._inputs = inputs
         self._runtime = runtime
         self._dataset = open_dataset(config.data, split="val", data_root=runtime.data_root, samples=config.samples)
+        self._starts = Starts.open(config, runtime.data_root, seeds=[each.seed for each in configs])
         self.total = len(self._dataset.samples)
         self.unit = config.max_clicks
 
@@ -103,7 +106,7 @@ class Evaluate:
         _load_compiled(device)
         shards.begin()
         parts = ((number, shards.rows(number)) for number in numbers)
-        playing = play_parts(network, self._configs, self._dataset, embeddings, device, parts, report)
+        playing = play_parts(network, self._configs, self._dataset, embeddings, device, parts, report, self._starts)
         with products(self._config.precision), contextlib.closing(playing):
             for number, paths, _ in playing:
                 with shards.writing(number) as folder:
@@ -114,16 +117,27 @@ class Evaluate:
         seconds = sum(each["busy_seconds"] for each in shards.about())
         config, files = self._config, [shards.path(number) / _PATHS for number in range(shards.count)]
         paths = [pieces for file in files for pieces in trajectories.load(file)]
-        chosen = [[at(pieces, each.theta) for pieces in paths] for each in self._configs]
-        for out, own in zip(outs, chosen, strict=True):
+        by_seed = {
+            each.seed: [[path for path in pieces if path.seed == each.seed] for pieces in paths]
+            for each in self._configs
+        }
+        chosen = [[at(pieces, each.theta) for pieces in by_seed[each.seed]] for each in self._configs]
+        for out, own, each in zip(outs, chosen, self._configs, strict=True):
             np.savez_compressed(out / "clicks.npz", **columns([trajectory.records for trajectory in own]))
             if config.curve:
-                PathTable.of(paths, lambda records: headline([records], config)).write(out)
+                PathTable.of(by_seed[each.seed], lambda records: headline([records], config)).write(out)
             (out / "samples.json").write_text(json.dumps([sample.key for sample in self._dataset.samples]) + "\n")
         kept.write(outs, chosen, config.max_clicks, self._dataset if config.photographs else None)
         clicked = [[trajectory.records for trajectory in own] for own in chosen]
         made = clicked if config.curve is None else [[path.records for path in pieces] for pieces in paths]
-        return [{**headline(records, config), SECONDS: per_click(seconds, made)} for records in clicked]
+        took = {SECONDS: per_click(seconds, made)}
+        return [{**headline(path, config), **before(own), **took} for path, own in zip(clicked, chosen, strict=True)]
+
+
+def before(paths: Sequence[Trajectory]) -> dict[str, float]:
+    """The mean IoU before the first click, `miou_at_0`, where clicks correct a mask."""
+    ious = [path.start_iou for path in paths]
+    return {} if any(map(math.isnan, ious)) else {"miou_at_0": float(np.mean(ious))}
 
 
 def per_click(seconds: float, clicked: Sequence[Sequence[Sequence[Record]]]) -> float:
@@ -147,25 +161,29 @@ def play_parts(
     device: str,
     parts: Iterable[tuple[int, range]],
     report: Report,
+    starts: Starts = NOTHING,
 ) -> Generator[tuple[int, Paths, int]]:
     """Play parts of a dataset, each taken when there is time for it.
 
     Args:
         network: the model.
-        configs: alike but for θ.
+        configs: alike but for θ, and with `first_clicks` for the seed, too.
         dataset: the samples.
         embeddings: of their images.
         device: cpu, or a GPU.
         parts: numbers, each with the positions of its samples.
         report: called with the samples that are done, and `clicks`, the decoder calls that took.
+        starts: what the samples begin with.
 
     Yields:
-        Each part's number, for each of its samples the trajectories by rising θ, and its decoder calls, in nodes.
+        Each part's number, for each of its samples the trajectories by seed and rising θ, and its decoder calls, in
+        nodes.
 
     Raises:
         ValueError: the θ of an interval part too often on a sample.
     """
     loop = ClickLoop(network, configs[0], Thetas.of(configs), batch=1)
+    seeds = sorted({config.seed for config in configs})
     taken: deque[tuple[int, range]] = deque()
 
     def noted() -> Iterator[range]:
@@ -174,9 +192,9 @@ def play_parts(
             yield part[1]
 
     def play(position: int) -> tuple[Paths, int]:
-        reads = [waves.read(dataset, position, network, embeddings, configs[0].resize)]
+        reads = [waves.read(dataset, position, network, embeddings, configs[0].resize, starts)]
         with autocast(device, configs[0].precision):
-            return loop.run(waves.assemble(position, reads, network, device))
+            return loop.run(waves.assemble(position, reads, network, device), seeds)
 
     paths: Paths = []
     done = calls = calls_before = 0
@@ -185,7 +203,7 @@ def play_parts(
         if device == "cpu":
             played = _in_threads(play, chain.from_iterable(noted()), threads)
         else:
-            played = waves.play(network, configs, dataset, embeddings, device, threads, noted())
+            played = waves.play(network, configs, dataset, embeddings, device, threads, noted(), starts)
         # Closing: whoever stops us by an exception waits for the samples that are being played, not for all.
         try:
             for found, more in stack.enter_context(contextlib.closing(played)):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samref import drawn_clicks, metrics, pixel_loops, run_lengths
+from samref.backbones.backbone import GIVEN_LOGIT
 from samref.clicks import Click, Errors, click_on, errors, own_click
 from samref.config import EvaluateConfig
 from samref.plugins import is_plugin
@@ -25,6 +26,7 @@ from samref.refiner import SamRef
 from samref.refiner.model import Context, Interaction
 from samref.refiner.resample import Frames
 from samref.run_lengths import RunLengths
+from samref.starts import Start
 from samref.threads import Map
 from samref.transfers import to_device, to_host
 
@@ -66,6 +68,8 @@ class Node:
     coarse_1MM: Tensor | None = None  # S_{t-1}
     result_HW: Tensor | None = None  # M_{t-1}, where a selector may paste on it: its logits, or in a batch its mask
     area: int = -1  # ‖H(E_{t-1})‖₀; -1 before the first click
+    seed: int = 0  # of what is drawn, or of whose first click it is
+    start_iou: float = math.nan  # before the first click
     mask: RunLengths | None = None  # once there is no next click
 
     @property
@@ -86,6 +90,8 @@ class Wave:
     """What the decoder needs of all the samples; with `Images` where they are played in batches."""
     sizes: Sequence[tuple[int, int]] = ()
     """Height and width of each sample's image, px, where truths may be padded; empty where none is."""
+    starts: Sequence[Start] = ()
+    """What each sample begins with; empty where all begin with nothing."""
     _boundaries: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @cached_property
@@ -103,6 +109,11 @@ class Wave:
         if sample not in self._boundaries:
             self._boundaries[sample] = metrics.boundary(self.inside(sample, self.truths[sample]) == 1)
         return self._boundaries[sample]
+
+    def first_masks(self, nodes: Sequence[Node]) -> list[NDArray[np.bool_]] | None:
+        """The masks that the first clicks of these nodes correct; None: empty ones."""
+        masks = (self.starts[node.sample].mask_HW for node in (nodes if self.starts else ()))
+        return [mask for mask in masks if mask is not None] or None
 
     @property
     def device(self) -> torch.device:
@@ -126,6 +137,10 @@ class Place(Protocol):
 
     def frames(self, samples: Sequence[int]) -> Sequence[tuple[int, int]] | Frames:
         """The frames of these samples, as the network takes them."""
+        ...
+
+    def begin(self, masks: Sequence[NDArray[np.bool_]]) -> tuple[Sequence[Tensor], Any]:
+        """What first clicks need of the masks that they correct, each H×W; and the masks as `judge` takes them."""
         ...
 
     def previous(self, live: Sequence[Node]) -> Sequence[Tensor] | Tensor | None:
@@ -162,6 +177,9 @@ class OneByOne:
     def frames(self, samples: Sequence[int]) -> list[tuple[int, int]]:
         return [self.sizes[sample] for sample in samples]
 
+    def begin(self, masks: Sequence[NDArray[np.bool_]]) -> tuple[Sequence[Tensor], Sequence[NDArray[np.bool_]]]:
+        return [torch.from_numpy(mask) * (2 * GIVEN_LOGIT) - GIVEN_LOGIT for mask in masks], masks
+
     def previous(self, live: Sequence[Node]) -> list[Tensor] | None:
         return [node.result_HW for node in live if node.result_HW is not None] or None
 
@@ -176,7 +194,7 @@ class OneByOne:
                 result = self._network.paste(interaction, i, None if anew else live[i].result_HW, frame)
             results.append(result)
             logits = interaction.result_B1MM[i, 0] if result is None else result
-            masks.append(_above(logits.float().numpy(), frame, self._network.backbone.threshold))
+            masks.append(above(logits.float().numpy(), frame, self._network.backbone.threshold))
         return results, masks
 
     def judge(self, nodes: Sequence[Node], masks: Sequence[NDArray[np.bool_]] | None) -> list[Verdict]:
@@ -209,6 +227,13 @@ class Together:
     def frames(self, samples: Sequence[int]) -> Frames:
         self._frames = self._all_frames.select(samples)
         return self._frames
+
+    def begin(self, masks: Sequence[NDArray[np.bool_]]) -> tuple[Sequence[Tensor], Tensor]:
+        stacked_BHW = np.zeros((len(masks), *self._all_frames.largest), bool)
+        for to, mask in zip(stacked_BHW, masks, strict=True):
+            to[: mask.shape[0], : mask.shape[1]] = mask
+        on_device = to_device(stacked_BHW, self._wave.device)
+        return on_device.unbind(), on_device
 
     def previous(self, live: Sequence[Node]) -> Tensor | None:
         results = [node.result_HW for node in live if node.result_HW is not None]
@@ -263,7 +288,7 @@ class Together:
         return list(self._each(verdict, range(len(nodes))))
 
 
-def _above(logits: NDArray[np.float32], frame: tuple[int, int], threshold: float) -> NDArray[np.bool_]:
+def above(logits: NDArray[np.float32], frame: tuple[int, int], threshold: float) -> NDArray[np.bool_]:
     """Where logits are above the threshold in the frame H×W, to which they are resized (bilinear)."""
     # On one thread numpy compares eight times as fast as torch 2.15 does.
     if logits.shape == frame:
@@ -316,4 +341,4 @@ def _generator(wave: Wave, node: Node, config: EvaluateConfig) -> np.random.Gene
     if config.clicker == "ritm":
         return None
     # What is drawn depends on the sample and the click alone, not on the order of the work.
-    return np.random.default_rng([config.seed, wave.first + node.sample, len(node.records)])
+    return np.random.default_rng([node.seed, wave.first + node.sample, len(node.records)])

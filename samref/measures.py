@@ -56,6 +56,8 @@ def _evaluation() -> Iterator[Measure]:
     for percent in (85, 90, 95):
         meaning = f"NoF: samples that did not reach IoU {percent / 100:.2f} before the last click allowed"
         yield evaluated(f"nof_at_{percent}", "samples", "lower", meaning, heading=f"NoF{percent}")
+    meaning = "mean IoU before the first click, where clicks correct the masks that `evaluate.start` names"
+    yield evaluated("miou_at_0", "0 to 1", "higher", meaning, heading="0-mIoU")
     for click in (1, 3, 5, 10, 20):
         yield evaluated(
             f"miou_at_{click}", "0 to 1", "higher", f"mean IoU after click {click}", heading=f"{click}-mIoU"

@@ -18,7 +18,7 @@ MEANINGS: Mapping[str, str] = {
     "dataset": "name of the dataset",
     "contents": "fingerprint of the evaluated images and truths: the packaging",
     "objects": "how many objects were evaluated",
-    "clicker": "whose rule places the next click",
+    "clicker": "whose rule places the next click, after whose first ones, from which masks or boxes",
     "most_clicks": "clicks allowed for an object; a failure counts as that many in NoC",
     "stop_at": "IoU at which an object was left alone; `none`: all clicks were made",
     "multimask": "at which clicks the decoder's best of three masks is taken",
@@ -72,7 +72,9 @@ def protocol(
 def _clicker(evaluate: EvaluateConfig) -> str:
     noise = f" {evaluate.click_noise_px:g} px" if evaluate.clicker == "jitter" else ""
     mass = " {:g} to {:g}".format(*evaluate.click_slice) if evaluate.click_slice else ""
-    return f"{evaluate.clicker}{noise}{mass}"
+    first = f" after {evaluate.first_clicks}" if evaluate.first_clicks else ""
+    start = f" from {evaluate.start}" if evaluate.start else ""
+    return f"{evaluate.clicker}{noise}{mass}{first}{start}"
 
 
 def _own_threshold(backbone: str) -> float | str:

@@ -114,11 +114,11 @@ PARTS: Mapping[Kind, type[Part] | None] = {
 NAMES: Mapping[str, tuple[str, ...]] = {
     "model": ("checkpoint", "seed"),
     "train": ("data", "samples"),
-    "evaluate": ("data", "samples"),
+    "evaluate": ("data", "samples", "start", "first_clicks"),
     "data": ("name", "split", "samples"),
 }
 """Part → the settings that say where something is found; a key holds the fingerprint of what is found there."""
-CONTENTS = ("checkpoint", "data")
+CONTENTS = ("checkpoint", "data", "start", "first_clicks")
 """The entries of a key that are such fingerprints."""
 REVISION = "backbone_revision"
 """The entry of a key that says which code its backbone is (`samref.backbones.revision`); the first revision is left
@@ -193,7 +193,8 @@ class Job:
     """Stages that run in one go, with all the folders that they read and write."""
 
     stages: tuple[Stage, ...]
-    """Evaluations of one model on one dataset that differ in θ alone, or exactly one stage of any kind."""
+    """Evaluations of one model on one dataset that differ in θ, or in whose first clicks they take; or one stage of any
+    kind."""
     inputs: Mapping[str, Path]
     """Role of each need → folder of its output."""
     outs: tuple[Path, ...]

@@ -25,7 +25,7 @@ def load(file: Path) -> list[list[Trajectory]]:
     return [[_trajectory(*piece) for piece in pieces] for pieces in json.loads(file.read_text())]
 
 
-def _trajectory(records: list[Any], mask: Any, *interval: float) -> Trajectory:
-    made = tuple(Record(Click(*click), *rest) for click, *rest in records)
+def _trajectory(records: list[Any], mask: Any, *rest: Any) -> Trajectory:
+    made = tuple(Record(Click(*click), *more) for click, *more in records)
     lengths = RunLengths(mask[0], mask[1], np.array(mask[2], np.int32)) if mask else None
-    return Trajectory(made, lengths, *interval)
+    return Trajectory(made, lengths, *rest)

@@ -23,6 +23,9 @@ from samref.part import Part
 from samref.stage import CLICKER_SOURCE, MODEL_SETTINGS, NAMES, REFINER, REVISION, Kind, Stage, canonical, digest_text
 from samref.user_paths import absolute
 
+STARTS = ("start", "first_clicks")
+"""The settings of an evaluation that name what its samples begin with."""
+
 
 class Fingerprints(Protocol):
     """Contents of what a trial names, as short texts; a plan without the data gives placeholders."""
@@ -33,6 +36,10 @@ class Fingerprints(Protocol):
 
     def checkpoint(self, model: ModelConfig) -> str:
         """Fingerprint of the backbone's first weights."""
+        ...
+
+    def starts(self, evaluate: EvaluateConfig) -> Mapping[str, str]:
+        """Fingerprints of what `start` and `first_clicks` name, by these names; nothing of one that is not set."""
         ...
 
 
@@ -73,6 +80,10 @@ class NamesAsFingerprints:
         """The checkpoint's name, or `random` where there is none, and the seed."""
         return f"{'random' if model.checkpoint == 'none' else model.checkpoint}:{model.seed}"
 
+    def starts(self, evaluate: EvaluateConfig) -> Mapping[str, str]:
+        """The names that are set."""
+        return {name: value for name in STARTS if (value := getattr(evaluate, name)) is not None}
+
 
 def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any] | None = None) -> Trial:
     """A trial with its stages, each id once.
@@ -82,7 +93,7 @@ def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any
     """
     evaluate = config.evaluate
     others = (getattr(config, name) for name in type(config).model_fields if name != "evaluate")
-    key = (*others, evaluate.data, evaluate.samples, evaluate.resize)
+    key = (*others, evaluate.data, evaluate.samples, evaluate.resize, *(getattr(evaluate, name) for name in STARTS))
     base: _Base | None = shared.get(key) if shared is not None else None
     if base is None:
         base = _Builder(config.model, fingerprints).base(config)
@@ -93,7 +104,7 @@ def build(config: TrialConfig, fingerprints: Fingerprints, shared: dict[Any, Any
         stages.append(base.profile)
     # Canonical JSON, put together of its parts'. Every setting counts, also those that no stage depends on: each row
     # that was asked for is a row.
-    own = {**evaluate.identity(), **clicker_source(evaluate), "data": base.data}
+    own = {**evaluate.identity(), **clicker_source(evaluate), **base.contents}
     texts = {**base.texts, "evaluate": canonical(own)}
     before = config.as_before()
     parts = (name for name in sorted(texts) if name not in before or getattr(config, name) != before[name])
@@ -112,8 +123,8 @@ class _Base:
     """What the evaluation's key holds of the model."""
     names: Mapping[str, Any]
     """Where the model's weights are found."""
-    data: str
-    """Fingerprint of the evaluation's samples."""
+    contents: Mapping[str, str]
+    """Fingerprints of the evaluation's samples, `data`, and of what they begin with."""
     needs: Mapping[str, str]
     """What the evaluation needs, as in its `Stage.needs`."""
     texts: Mapping[str, str]
@@ -126,10 +137,10 @@ class _Base:
             for name in ("theta", "curve"):  # no selector: every θ is the same evaluation
                 settings.pop(name, None)
         settings |= clicker_source(evaluate)
-        if evaluate.clicker == "ritm":
+        if evaluate.clicker == "ritm" and evaluate.first_clicks is None:
             del settings["seed"]  # nothing is drawn
         named = {name: getattr(evaluate, name) for name in NAMES["evaluate"]}
-        key = {**self.key, **settings, "data": self.data}
+        key = {**self.key, **settings, **self.contents}
         return Stage("evaluate", key, {"model": self.names, "evaluate": named}, self.needs)
 
 
@@ -155,7 +166,10 @@ class _Builder:
             profile=self._profile_stage(config.profile) if config.profile else None,
             key=self._checkpoint | model_settings("evaluate", self._model),
             names=self._names,
-            data=self._fingerprints.data(evaluate.data, "val", evaluate.samples),
+            contents={
+                "data": self._fingerprints.data(evaluate.data, "val", evaluate.samples),
+                **self._fingerprints.starts(evaluate),
+            },
             needs={"embeddings": embeddings.id, **({"weights": trained.id} if trained else {})},
             texts={
                 name: canonical(self._identity(getattr(config, name)))

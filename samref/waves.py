@@ -27,17 +27,19 @@ from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
 from samref.embeddings import Embeddings
-from samref.judging import Wave
+from samref.judging import Wave, above
 from samref.precision import autocast
 from samref.refiner import SamRef
+from samref.refiner.model import Context
 from samref.refiner.resample import Images
+from samref.starts import NOTHING, Start, Starts
 from samref.thetas import Thetas
 from samref.threads import Map
 from samref.transfers import to_device
 
 _LOG = logging.getLogger(__name__)
 Paths = list[list[Trajectory]]
-"""For each sample its trajectories, by rising θ."""
+"""For each sample its trajectories, by seed and rising θ."""
 
 _IN_PLAY, _IN_PLAY_WITH_REFINER = 2, 1
 LARGEST = 32
@@ -59,9 +61,18 @@ class Read(NamedTuple):
     """The image as the encoder saw it, 3×S×S."""
     size: tuple[int, int]
     """Height and width of the sample's image, px; less than the truth's where that is padded to a square."""
+    start: Start
+    """What the sample begins with; its mask is padded as the truth is."""
 
 
-def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embeddings, resize: Resize = "stretch") -> Read:
+def read(
+    dataset: Dataset,
+    position: int,
+    network: SamRef,
+    embeddings: Embeddings,
+    resize: Resize = "stretch",
+    starts: Starts = NOTHING,
+) -> Read:
     """Read the sample at a position of the dataset; may be called from several threads at once.
 
     With `pad`, image and truth are padded to a square, right and below, by black and by ignored pixels: what is then
@@ -76,13 +87,15 @@ def read(dataset: Dataset, position: int, network: SamRef, embeddings: Embedding
         image_3SS = network.backbone.resize(image, resize)
     features = embeddings.read([sample.image_key], "cpu") or network.backbone.encode(image_3SS[None])
     truth = dataset.truth(sample.key)
-    size = truth.shape
+    size, start = truth.shape, starts.of(sample.key, truth)
     if resize == "pad":
         below, right = (max(size) - side for side in size)
         truth = np.pad(truth, ((0, below), (0, right)), constant_values=-1)
         if tuple(image.shape[1:]) == size:
             image = F.pad(image, (0, right, 0, below))
-    return Read(truth, features, image, image_3SS, size)
+        if start.mask_HW is not None:
+            start = start._replace(mask_HW=np.pad(start.mask_HW, ((0, below), (0, right))))
+    return Read(truth, features, image, image_3SS, size, start)
 
 
 def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *, together: bool = False) -> Wave:
@@ -100,7 +113,28 @@ def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *,
         context = network.prepare(
             features, images_B3SS, Images.stack(images, device) if together else [image.to(device) for image in images]
         )
-    return Wave(first, [each.truth for each in reads], context, [each.size for each in reads])
+        context, starts = _begin(network, context, [each.start for each in reads], [each.truth.shape for each in reads])
+    return Wave(first, [each.truth for each in reads], context, [each.size for each in reads], starts)
+
+
+def _begin(
+    network: SamRef, context: Context, starts: list[Start], frames: list[tuple[int, int]]
+) -> tuple[Context, list[Start]]:
+    """Bring what samples begin with into their context; what comes of a box is a mask like one that was given."""
+    device = context.features["embedding"].device
+    masks = [each.mask_HW for each in starts if each.mask_HW is not None]
+    boxes = [each.box for each in starts if each.box is not None]
+    if masks:
+        context = network.correcting(context, [to_device(mask, device) for mask in masks])
+    if boxes:
+        context, logits_B1UU = network.boxed(context, boxes, frames)
+        of_boxes = logits_B1UU[:, 0].float().cpu().numpy()
+        threshold = network.backbone.threshold
+        starts = [
+            each._replace(mask_HW=above(logits, frame, threshold))
+            for each, logits, frame in zip(starts, of_boxes, frames, strict=True)
+        ]
+    return context, starts
 
 
 def at_once(height: int, width: int, num_paths: int, free_bytes: float) -> int:
@@ -117,6 +151,7 @@ def play(
     device: str,
     threads: int,
     parts: Iterable[range],
+    starts: Starts = NOTHING,
 ) -> Generator[tuple[Paths, int]]:
     """The trajectories of parts of a dataset, wave by wave in order, and each wave's decoder calls (in nodes).
 
@@ -130,6 +165,7 @@ def play(
         device: a GPU; a CPU does the same, slowly, where Triton interprets its kernels.
         threads: of the host, to read samples and to measure masks.
         parts: positions of samples, each taken when there is time for it.
+        starts: what the samples begin with.
     """
     players = _Players(network, configs, device)
     with ExitStack() as stack:
@@ -144,9 +180,8 @@ def play(
 
         def begin(count: int) -> Iterator[_Begun]:
             for part, position in islice(waiting, count):
-                yield _Begun(
-                    part, position, readers.submit(read, dataset, position, network, embeddings, configs[0].resize)
-                )
+                reading = readers.submit(read, dataset, position, network, embeddings, configs[0].resize, starts)
+                yield _Begun(part, position, reading)
 
         ahead = deque(begin(LARGEST))
         waves: deque[Future[tuple[Paths, int]]] = deque()
@@ -207,7 +242,8 @@ class _Players:
         self._own = local()
         self.in_play = _IN_PLAY if network.gfr is None else _IN_PLAY_WITH_REFINER
         self.each: Map = map
-        self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS)
+        self._seeds = sorted({config.seed for config in configs})
+        self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS) * len(self._seeds)
         self.largest = LARGEST
         self.free_bytes = float("inf")
         if self._device.type == "cuda":
@@ -229,7 +265,7 @@ class _Players:
             with self._stream(), autocast(str(self._device), self._config.precision):
                 wave = assemble(first, reads, self._network, str(self._device), together=True)
                 loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
-                return loop.run(wave)
+                return loop.run(wave, self._seeds)
         except torch.OutOfMemoryError:
             batch = min(batch, len(reads) * self.num_paths)
             if batch == 1:

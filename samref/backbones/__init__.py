@@ -81,6 +81,11 @@ def revision(name: str) -> int | str:
     return plugins.source(name)
 
 
+def takes_boxes(name: str) -> bool:
+    """Whether a box can be a prompt; of a plug-in it is not known before it is built, hence True."""
+    return not name.startswith("segnext_")
+
+
 def check(name: str, options: Mapping[str, Any]) -> None:
     """Refuse, without building it, a backbone that cannot be imported, or does not take these options.
 

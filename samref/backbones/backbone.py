@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Multimask = Literal["never", "first", "always"]
 Resize = Literal["stretch", "pad"]
+
+GIVEN_LOGIT = 10.0
+"""Of a pixel in a mask that is given; outside of it -10."""
 
 
 class Backbone(nn.Module):
@@ -29,6 +33,8 @@ class Backbone(nn.Module):
     """A pixel belongs to the object if its logit is above this."""
     features_are_images: bool = False
     """Whether `encode` gives the images themselves: then no cache keeps them, and there is no grid for a refiner."""
+    takes_boxes: bool = False
+    """Whether `decode` takes `boxes_B4`."""
     only_for_video: tuple[str, ...] = ()
     """Modules kept for the checkpoint's names that say nothing about a still image; the paper's count has none."""
 
@@ -53,6 +59,7 @@ class Backbone(nn.Module):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """Low-resolution logits B×1×M×M of one object an image.
 
@@ -62,6 +69,8 @@ class Backbone(nn.Module):
             labels_BN: 1 positive, 0 negative, -1 no click (padding).
             previous: of the interaction before, as `feedback` makes it, or None at the first.
             multimask: at which clicks the best of three masks is taken instead of the single one.
+            boxes_B4: left, top, right and bottom of a box that is a prompt, too, in px of the network's input. A
+                backbone that does not take boxes is never given one.
         """
         raise NotImplementedError
 
@@ -73,6 +82,15 @@ class Backbone(nn.Module):
             frames: (H, W) of each object's masks.
         """
         return logits_B1MM
+
+    def mask_prompt(self, masks: Sequence[Tensor]) -> Tensor:
+        """What the first `decode` takes as `previous` where clicks correct given masks, each H×W bool: B×1×M×M.
+
+        Logits of ±10, as SAM2 makes them of masks that a person gives (sam2 1.1, `_use_mask_as_output`).
+        """
+        size = (self.mask_size, self.mask_size)
+        resized = (F.interpolate(m[None, None].float(), size, mode="bilinear", antialias=True) for m in masks)
+        return torch.cat(list(resized)) * (2 * GIVEN_LOGIT) - GIVEN_LOGIT
 
     @property
     def upscaled_size(self) -> int:

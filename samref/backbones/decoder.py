@@ -33,6 +33,12 @@ class DecoderAttention(nn.Module):
         return out
 
 
+def with_corners(points_BN2: Tensor, labels_BN: Tensor, boxes_B4: Tensor) -> tuple[Tensor, Tensor]:
+    """Points and labels before which stand the corners of boxes: left top, label 2, and right bottom, label 3."""
+    corners = torch.arange(2, 4, device=labels_BN.device).expand(len(boxes_B4), -1)
+    return torch.cat([boxes_B4.view(-1, 2, 2), points_BN2], dim=1), torch.cat([corners, labels_BN], dim=1)
+
+
 def use_decoder_attention(transformer: Any) -> None:
     """Put DecoderAttention in place of a two-way transformer's own; names of weights stay."""
     transformer.final_attn_token_to_image = DecoderAttention(transformer.final_attn_token_to_image)

@@ -41,6 +41,10 @@ class DensePromptBackbone(Backbone):
             previous_B1SS[objects] = _resized(probability_B1HW, (self.image_size, self.image_size))
         return previous_B1SS
 
+    def mask_prompt(self, masks: Sequence[Tensor]) -> Tensor:
+        """The masks as probabilities 0 and 1 in their frames, brought to S×S: B×1×S×S."""
+        return torch.cat([_resized(mask[None, None].float(), (self.image_size,) * 2) for mask in masks])
+
     @property
     def upscaled_size(self) -> int:
         """S."""
@@ -93,6 +97,7 @@ class EarlyFusionBackbone(DensePromptBackbone):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """One pass through the whole network; its one mask has no alternatives."""
         before = self.no_mask(features) if previous is None else previous

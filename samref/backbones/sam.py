@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from samref.backbones.backbone import Backbone, Multimask
-from samref.backbones.decoder import upscaled_masks, use_decoder_attention
+from samref.backbones.decoder import upscaled_masks, use_decoder_attention, with_corners
 
 _LOG = logging.getLogger(__name__)
 # Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
@@ -31,6 +31,7 @@ _LARGEST_BIAS = 2**26
 class SamBackbone(Backbone):
     """The modules of a `segment_anything.modeling.Sam`; the state dict has the public checkpoints' names."""
 
+    takes_boxes = True
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -86,10 +87,11 @@ class SamBackbone(Backbone):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """SAM's prompt encoder and mask decoder; the mask token is 0 (single mask) or the best of 1 to 3."""
         prompt, decoder = self.prompt_encoder, self.mask_decoder
-        sparse = self._embed_points(points_BN2, labels_BN)
+        sparse = self._embed_points(points_BN2, labels_BN, boxes_B4)
         dense = prompt.no_mask_embed.weight[..., None, None] if previous is None else prompt.mask_downscaling(previous)
         best_of_three = multimask == "always" or (multimask == "first" and previous is None)
 
@@ -117,13 +119,21 @@ class SamBackbone(Backbone):
         quality = decoder.iou_prediction_head(decoded[:, 0])[:, 1:]
         return masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
 
-    def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor) -> Tensor:
-        """Embed points as the package's prompt encoder does, but without indices that the host waits for."""
+    def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor, boxes_B4: Tensor | None) -> Tensor:
+        """Embed points as the package's prompt encoder does, but without indices that the host waits for.
+
+        A box is two points more, of labels 2 and 3; without one there is a point more that is none.
+        """
         prompt = self.prompt_encoder
-        labels = F.pad(labels_BN, (0, 1), value=-1)
-        padded = F.pad(points_BN2 + 0.5, (0, 0, 0, 1))
+        if boxes_B4 is None:
+            labels, padded = F.pad(labels_BN, (0, 1), value=-1), F.pad(points_BN2 + 0.5, (0, 0, 0, 1))
+        else:
+            points_BN2, labels = with_corners(points_BN2, labels_BN, boxes_B4)
+            padded = points_BN2 + 0.5
         position: Tensor = prompt.pe_layer.forward_with_coords(padded, prompt.input_image_size)
-        kinds = [prompt.not_a_point_embed.weight, *(prompt.point_embeddings[label].weight for label in range(2))]
+        # Corners' embeddings take part only where there are any: a weight whose gradient is 0 would still decay.
+        known = range(2 if boxes_B4 is None else 4)
+        kinds = [prompt.not_a_point_embed.weight, *(prompt.point_embeddings[label].weight for label in known)]
         return position.masked_fill((labels == -1)[..., None], 0.0) + F.embedding(labels + 1, torch.cat(kinds))
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:

@@ -16,7 +16,7 @@ from sam2.build_sam import build_sam2
 from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone, Multimask
-from samref.backbones.decoder import use_decoder_attention
+from samref.backbones.decoder import use_decoder_attention, with_corners
 
 # What SAM2ImagePredictor clamps its low-resolution logits to, before a user feeds them back.
 _LARGEST_LOGIT = 32.0
@@ -45,6 +45,7 @@ class Sam2Backbone(Backbone):
     only_for_video = ("sam_mask_decoder.pred_obj_score_head",)
     """Whether the object is in the frame at all: the decoder computes it, `decode` has no use for it."""
 
+    takes_boxes = True
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -92,6 +93,7 @@ class Sam2Backbone(Backbone):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """Logits clamped to ±32, as the predictor returns them.
 
@@ -99,6 +101,8 @@ class Sam2Backbone(Backbone):
         (`dynamic_multimask_via_stability`, on in `build_sam2`); in training mode it is not.
         """
         prompt = self.sam_prompt_encoder
+        if boxes_B4 is not None:
+            points_BN2, labels_BN = with_corners(points_BN2, labels_BN, boxes_B4)
         sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous)
         best_of_three = multimask == "always" or (multimask == "first" and previous is None)
         masks, quality, _, _ = self.sam_mask_decoder(

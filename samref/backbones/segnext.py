@@ -87,6 +87,7 @@ class SegNextBackbone(DensePromptBackbone):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """Logits at a quarter of the input's side, 256×256 at 1024 px, whose corners are the image's.
 

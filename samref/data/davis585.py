@@ -2,47 +2,38 @@
 
 Expects a folder for each video in DATA_ROOT/DAVIS585: FRAME.jpg, a mask OBJECT_FRAME.png for each object of it, and
 beside each init_sp_OBJECT_FRAME.png and init_stm_OBJECT_FRAME.png, two masks to be corrected: made of superpixels, and
-by STM's tracking. `Davis585.start_mask` reads them; evaluations begin with an empty mask as yet.
+by STM's tracking; `evaluate.start` names them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from samref.data.files import FileDataset, MaskFile
 from samref.data.layouts import hint
-from samref.data.sample import DataError, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.data.sample import MissingDataError, Request, Sample, Truth, evenly_spaced
 from samref.image_files import read_image
 
 PAGE = "https://drive.google.com/drive/folders/1XzUlpPqbzAyMt009HVpEeW31ln1FeXfX"
 SOURCE = f"{PAGE} (by hand: it is a folder of Google Drive, which the README of alibaba/ClickSEG names)"
 
-StartMask = Literal["sp", "stm"]
-"""`sp`: superpixels around the object's border added and removed; `stm`: a tracker's mask (FocalClick, section 5)."""
+KINDS = ("sp", "stm")
+"""Of masks to start from. `sp`: superpixels around the object's border added and removed; `stm`: a tracker's mask
+(FocalClick, section 5)."""
 
 
 @dataclass(eq=False)
 class Davis585(FileDataset):
     """A `FileDataset` whose samples have masks to start from."""
 
-    def start_mask(self, key: str, kind: StartMask) -> NDArray[np.uint8]:
-        """Read the mask that a sample's correction starts from, H×W uint8: 1 object, 0 background.
-
-        Raises:
-            DataError: it is not there, or of another size than the image.
-        """
+    def start(self, key: str, kind: str) -> MaskFile:
+        """The mask that a sample's correction starts from, of one of KINDS."""
         mask = self.masks[key]
         assert isinstance(mask, MaskFile)
-        file = mask.path.with_name(f"init_{kind}_{mask.path.name}")
-        start = (read_image(file)[..., 2] > 128).view(np.uint8)
-        if start.shape != (size := self.truth(key).shape):
-            raise DataError(f"{file}: is {start.shape[1]}×{start.shape[0]}, its object's mask {size[1]}×{size[0]}")
-        return start
+        return MaskFile(mask.path.with_name(f"init_{kind}_{mask.path.name}"), read_over_half)
 
 
 def open_davis585(request: Request) -> Davis585:
@@ -88,4 +79,4 @@ def _image_key(mask: Path) -> str:
 
 
 def _starts(mask: Path) -> tuple[Path, ...]:
-    return tuple(mask.with_name(f"init_{kind}_{mask.name}") for kind in ("sp", "stm"))
+    return tuple(mask.with_name(f"init_{kind}_{mask.name}") for kind in KINDS)

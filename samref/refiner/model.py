@@ -7,7 +7,7 @@ H W the frame of masks and clicks. Every object of a batch may have an image, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -39,10 +39,12 @@ class Context:
     features: dict[str, Tensor]
     images: list[Tensor] | Images  # each 3×h×w uint8, over the same extent as the object's frame
     lateral: Lateral | None
+    boxes_B4: Tensor | None = None  # prompts beside the clicks, px of the network's input
+    start: Tensor | None = None  # of the masks that the first click corrects, as the decoder takes them
 
     def select(self, index: Sequence[int]) -> Context:
         """The context of the objects at these positions; of all in their order without a copy."""
-        features, images, lateral = self.features, self.images, self.lateral
+        features, images, lateral, boxes, start = self.features, self.images, self.lateral, self.boxes_B4, self.start
         if list(index) == list(range(len(features["embedding"]))):
             return self
         positions = to_device(torch.as_tensor(index), features["embedding"].device)
@@ -50,6 +52,8 @@ class Context:
             {name: feature[positions] for name, feature in features.items()},
             images.select(index) if isinstance(images, Images) else [images[i] for i in index],
             lateral.select(positions) if lateral else None,
+            None if boxes is None else boxes[positions],
+            None if start is None else start[positions],
         )
 
 
@@ -136,10 +140,8 @@ class SamRef(nn.Module):
         device = context.features["embedding"].device
         points, labels = self._points(clicks, sizes, device)
         made = max(len(each) for each in clicks)
-        previous = None if coarse_B1MM is None else self.backbone.feedback(coarse_B1MM, sizes)
-        coarse = self.backbone.decode(
-            context.features, points[:, :made], labels[:, :made], previous, multimask=self.multimask
-        )
+        previous = context.start if coarse_B1MM is None else self.backbone.feedback(coarse_B1MM, sizes)
+        coarse = self._decode(context, points[:, :made], labels[:, :made], previous)
         upscaled = self.backbone.upscale(coarse)
         if self.gfr is None:
             return Interaction(coarse, upscaled, None, None, None)
@@ -153,6 +155,38 @@ class SamRef(nn.Module):
         windows = self._windows(masks, clicks, sizes, each)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
+
+    def _decode(self, context: Context, points_BN2: Tensor, labels_BN: Tensor, previous: Tensor | None) -> Tensor:
+        boxes = {} if context.boxes_B4 is None else {"boxes_B4": context.boxes_B4}
+        return self.backbone.decode(
+            context.features, points_BN2, labels_BN, previous, multimask=self.multimask, **boxes
+        )
+
+    def correcting(self, context: Context, masks: Sequence[Tensor]) -> Context:
+        """The context whose first click corrects masks, each H×W bool in its object's frame."""
+        return replace(context, start=self.backbone.mask_prompt(masks))
+
+    def boxed(
+        self, context: Context, boxes: Sequence[tuple[int, int, int, int]], frames: Sequence[tuple[int, int]]
+    ) -> tuple[Context, Tensor]:
+        """The context whose first click corrects what the decoder makes of boxes alone; its logits there, B×1×U×U.
+
+        Args:
+            context: of the objects.
+            boxes: left, top, right and bottom pixel of each, in px of its frame; a prompt at every click from here on.
+            frames: (H, W) of each.
+
+        Raises:
+            ValueError: the backbone takes no boxes.
+        """
+        if not self.backbone.takes_boxes:
+            raise ValueError(f"{type(self.backbone).__name__} takes no boxes; leave evaluate.start: box out")
+        size, device = self.backbone.image_size, context.features["embedding"].device
+        scales = np.array([(width, height, width, height) for height, width in frames], np.float32)
+        context = replace(context, boxes_B4=to_device(np.asarray(boxes, np.float32) * size / scales, device))
+        none = torch.zeros(len(boxes), 0, dtype=torch.long, device=device)
+        coarse = self._decode(context, torch.zeros(len(boxes), 0, 2, device=device), none, None)
+        return replace(context, start=self.backbone.feedback(coarse, frames)), self.backbone.upscale(coarse)
 
     def global_stage(
         self, lateral: Lateral, coarse_B1MM: Tensor, points_BN2: Tensor, labels_BN: Tensor

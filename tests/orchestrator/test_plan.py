@@ -5,13 +5,14 @@ from pathlib import Path
 
 from toys import NamedContents, toy_sweep, write_toy_stage
 
-from samref.config import Runtime
+from samref.config import Runtime, TrialConfig
 from samref.stage import canonical
+from samref.trial import NamesAsFingerprints, build
 from samref_sweep.execution.queue import Queue
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Plan, plan
-from samref_sweep.planning.work import TOGETHER
+from samref_sweep.planning.work import TOGETHER, units_of_work
 from samref_sweep.store.store import Store
 
 
@@ -32,6 +33,14 @@ def test_trials_share_stages_and_theta_shares_one_unit_of_work() -> None:
     assert sorted(kinds(planned)) == [
         ("embed", 1), ("embed", 1), ("evaluate", 3), ("evaluate", 3), ("profile", 1), ("train", 1), ("train", 1),
     ]  # fmt: skip
+
+
+def test_peoples_first_clicks_share_one_unit_of_work_and_drawn_clicks_do_not() -> None:
+    shared = [{"first_clicks": "a.csv"}, {"first_clicks": "b.csv"}]
+    for settings, expected in [*((each, [3]) for each in shared), ({"clicker": "uniform"}, [1, 1, 1])]:
+        configs = [TrialConfig.model_validate({"evaluate": {**settings, "seed": seed}}) for seed in range(3)]
+        stages = [build(config, NamesAsFingerprints()).stage("evaluate") for config in configs]
+        assert [len(work.stages) for work in units_of_work(stage for stage in stages if stage)] == expected
 
 
 def test_what_runs_in_one_go_is_done_with_a_few_open_files(store: Store) -> None:

@@ -64,6 +64,8 @@ def test_what_is_wrong_is_one_line(store):
         samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)] * 2, [np.ones((4, 4), bool)]))
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
         samref.evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
+    with pytest.raises(ValueError, match="clicks begin with rough, a file for data that has a name"):
+        samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)], [np.ones((4, 4), bool)]), start="rough")
     model = samref.model("tiny", device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
         model.session(np.zeros((4, 4)))

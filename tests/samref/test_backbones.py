@@ -122,6 +122,34 @@ def test_outputs_equal_sam_predictors(multimask):
         previous = ours
 
 
+@torch.inference_mode()
+def test_boxes_equal_sam_predictors():
+    """The box alone, then with one click and the logits fed back."""
+    backbone = backbones.build("tiny", seed=3)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
+    predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
+    predictor.set_image(image)
+    features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
+    box = np.array([20.0, 30.0, 200.0, 99.0])
+    assert_boxes_equal(backbone, features, predictor, box, np.array([[130.0, 40.0]]))
+
+
+def assert_boxes_equal(backbone, features, predictor, box, point):
+    """Hold a backbone's boxes against a predictor of segment-anything's or SAM2's."""
+    given = {"box": box, "multimask_output": False, "return_logits": True}
+    _, _, alone = predictor.predict(**given)
+    none = torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long)
+    boxes_B4 = torch.from_numpy(box)[None].float()
+    ours = backbone.decode(features, *none, None, boxes_B4=boxes_B4)
+    np.testing.assert_allclose(ours[0].numpy(), alone, atol=1e-4)
+    _, _, low_res = predictor.predict(point, np.array([1]), mask_input=alone, **given)
+    clicked = torch.from_numpy(point)[None].float(), torch.ones(1, 1, dtype=torch.long)
+    both = backbone.decode(features, *clicked, ours, boxes_B4=boxes_B4)
+    np.testing.assert_allclose(both[0].numpy(), low_res, atol=1e-4)
+    assert np.abs(backbone.decode(features, *clicked, ours)[0].numpy() - low_res).max() > 1e-3  # the box counts
+
+
 def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -19,12 +19,13 @@ from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
-from samref.judging import NO_SELECTOR, Node, OneByOne, Record, Together, Wave
+from samref.judging import GLOBAL, NO_SELECTOR, Node, OneByOne, Record, Together, Wave
 from samref.measures import MEASURES
 from samref.metrics import iou
 from samref.path_files import PathTable
 from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
+from samref.starts import Start
 from samref.thetas import Thetas, at
 from samref.weights import build_model
 
@@ -152,7 +153,10 @@ def test_rows_are_whole_and_consistent(evaluated):
 
 def test_twenty_clicks_measure_all_that_the_table_of_measures_lists():
     path = [Record(Click(0, 0, True), 0.5, 0.5, module.GLOBAL, math.nan)] * 20
-    assert set(module.headline([path], EvaluateConfig(max_clicks=20))) | {module.SECONDS} == MEASURED
+    found = module.headline([path], EvaluateConfig(max_clicks=20)) | module.before(
+        [Trajectory((), None, start_iou=0.5)]
+    )
+    assert {*found, module.SECONDS} == MEASURED
 
 
 def test_the_time_of_a_pass_is_shared_by_all_clicks_of_all_thetas():
@@ -410,22 +414,32 @@ def test_batches_make_the_same_first_clicks(undecided):
 
 def in_batches(wave):
     """The wave as a GPU gets it."""
-    return Wave(wave.first, wave.truths, replace(wave.context, images=Images.stack(wave.context.images, "cpu")))
+    return replace(wave, context=replace(wave.context, images=Images.stack(wave.context.images, "cpu")))
+
+
+def correcting(network, wave):
+    """The wave whose clicks begin with masks: the lower halves of the images."""
+    masks = [np.arange(truth.size).reshape(truth.shape) >= truth.size // 2 for truth in wave.truths]
+    context = network.correcting(wave.context, [torch.from_numpy(mask) for mask in masks])
+    return replace(wave, context=context, starts=[Start(mask_HW=mask) for mask in masks])
 
 
 @pytest.mark.parametrize("refiner", [True, False])
-def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner):
+@pytest.mark.parametrize("begin", [None, correcting])
+def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner, begin):
     """Up to a pixel here and there: sums are rounded otherwise, and a crop of the image is not rounded to bytes."""
     network = undecided if refiner else bare
     wave = draw_wave(network, 7, 2, (20, 33))
+    wave = wave if begin is None else begin(network, wave)
     config, thetas = EvaluateConfig(max_clicks=2), (0.9, 1.05)
     expected, calls = ClickLoop(network, config, Thetas.each(thetas), batch=1).run(wave)
     found, found_calls = ClickLoop(network, config, Thetas.each(thetas), batch=8, together=True).run(in_batches(wave))
     assert found_calls == calls
     if refiner:
         assert len({tuple(record.pasted_on for record in sample.records) for own in found for sample in own}) > 1
+        assert all(sample.records[0].pasted_on == GLOBAL for own in found for sample in own)
     for own, other in zip(by_theta(found, thetas), by_theta(expected, thetas), strict=True):
-        for (records, mask, _, _), (other_records, other_mask, _, _) in zip(own, other, strict=True):
+        for (records, mask, *_), (other_records, other_mask, *_) in zip(own, other, strict=True):
             for record, expected_record in zip(records, other_records, strict=True):
                 assert record.click == expected_record.click
                 assert record.iou == pytest.approx(expected_record.iou, abs=0.01)

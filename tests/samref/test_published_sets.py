@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from samref.config import EvaluateConfig
 from samref.data import DataError, MissingDataError, check, open_dataset
 from samref.data.davis585 import Davis585
 from samref.data.plain_pickle import read_plain
+from samref.starts import Starts
 
 Array = NDArray[Any]
 PALETTE = [
@@ -103,16 +105,18 @@ class TestDavis585:
         assert found == [("bear/object1_00009", "bear/00009"), ("bear/object2_00009", "bear/00009")]
         check(dataset)
         assert np.array_equal(dataset.truth("bear/object2_00009"), box(14, 1))
-        assert np.array_equal(dataset.start_mask("bear/object2_00009", "sp"), box(15, 1))
-        assert np.array_equal(dataset.start_mask("bear/object2_00009", "stm"), box(16, 1))
+        for kind, x in (("sp", 15), ("stm", 16)):
+            starts = Starts.open(EvaluateConfig(data="davis585", start=kind), root)
+            found = starts.of("bear/object2_00009", dataset.truth("bear/object2_00009"))
+            assert np.array_equal(found.mask_HW, box(x, 1))
 
     def test_what_does_not_fit_is_said(self, root: Path) -> None:
         start = root / "DAVIS585" / "bear" / "init_sp_object1_00009.png"
         write(start, np.zeros((5, 6), np.uint8))
         dataset = open_dataset("davis585", split="val", data_root=root)
-        assert isinstance(dataset, Davis585)
-        with pytest.raises(DataError, match="is 6×5, its object's mask 30×20"):
-            dataset.start_mask("bear/object1_00009", "sp")
+        starts = Starts.open(EvaluateConfig(data="davis585", start="sp"), root)
+        with pytest.raises(DataError, match="is 6×5 px, its object's mask 30×20"):
+            starts.of("bear/object1_00009", dataset.truth("bear/object1_00009"))
         start.unlink()
         with pytest.raises(MissingDataError, match=r"init_sp_object1_00009\.png: this and 0 more files"):
             open_dataset("davis585", split="val", data_root=root)

@@ -6,6 +6,7 @@ import torch
 from embedded import embedded
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from test_backbones import assert_boxes_equal
 from torch.overrides import TorchFunctionMode
 
 from samref import backbones
@@ -67,6 +68,12 @@ def test_features_equal_the_predictors(predicted):
     theirs = [predictor._features["image_embed"], *predictor._features["high_res_feats"]]
     for name, feature in zip(shapes, theirs, strict=True):
         torch.testing.assert_close(features[name], feature, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_boxes_equal_the_predictors(predicted):
+    backbone, features, predictor = predicted
+    assert_boxes_equal(backbone, features, predictor, np.array([120.0, 60, 900, 701]), np.array([[700.0, 400]]))
 
 
 @pytest.mark.parametrize("gain", [1, 300])

@@ -18,7 +18,8 @@ LEAVES: tuple[Kind, ...] = ("evaluate", "profile")
 
 @dataclass(frozen=True)
 class Work:
-    """Stages that run in one go: evaluations that differ in θ alone, or a single stage of any kind."""
+    """Stages that run in one go: evaluations that differ in θ alone, or in whose first clicks they take; or a single
+    stage of any kind."""
 
     stages: tuple[Stage, ...]
 
@@ -54,6 +55,8 @@ class Event:
 def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
     """Put stages together that run in one go: evaluations that differ in θ alone share most of their clicks.
 
+    Those that differ in whose first clicks they take share what is computed once an image.
+
     No more than `TOGETHER` of them: each has folders that are held open, of which a process may have a few hundred.
 
     Profiles come last: a clock on a machine that does something else measures that.
@@ -62,7 +65,8 @@ def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
     for stage in sorted(stages, key=lambda stage: stage.kind == "profile"):
         key = stage.id
         if stage.kind == "evaluate":
-            key = repr([{**stage.key, "theta": None}, stage.needs])
+            alike = {"theta": None, **({"seed": None} if "first_clicks" in stage.key else {})}
+            key = repr([{**stage.key, **alike}, stage.needs])
         together.setdefault(key, []).append(stage)
     return tuple(
         Work(tuple(members[first : first + TOGETHER]))

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from samref.config import CLICKERS, TrialConfig
+from samref.config import BOX, CLICKERS, TrialConfig
 from samref_sweep.errors import SpecError, did_you_mean
 
 
@@ -103,6 +103,10 @@ def check_names(config: TrialConfig, place: Callable[[str], str]) -> None:
 
     checks: list[tuple[str, str, Sequence[str], Callable[[], None]]] = []
     model, evaluate, trainings = config.model, config.evaluate, config.train
+    if evaluate.start == BOX and not backbones.takes_boxes(model.backbone):
+        raise SpecError(
+            f"{place('evaluate.start')}: evaluate.start is {BOX}, and {model.backbone} takes clicks alone; leave it out"
+        )
     build = partial(backbones.check, model.backbone, model.options)
     checks.append(("model.backbone", model.backbone, backbones.names(), build))
     checks.append(("evaluate.clicker", evaluate.clicker, CLICKERS, partial(clicks.check, evaluate.clicker)))
