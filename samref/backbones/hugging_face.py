@@ -28,6 +28,7 @@ _OF_FEATURES = ("conv_s0", "conv_s1")
 class HuggingFaceBackbone(Backbone):
     """A mask-generating network of transformers; its state dict has the library's names below `model`."""
 
+    takes_boxes = True
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -75,6 +76,7 @@ class HuggingFaceBackbone(Backbone):
         previous: Tensor | None,
         *,
         multimask: Multimask = "never",
+        boxes_B4: Tensor | None = None,
     ) -> Tensor:
         """The network's own call, of one object an image."""
         given: dict[str, Any] = {"image_embeddings": features["embedding"]}
@@ -82,14 +84,12 @@ class HuggingFaceBackbone(Backbone):
             given["intermediate_embeddings"] = [features["early"].permute(0, 2, 3, 1)]
         elif "high_res_0" in features:
             given["image_embeddings"] = [features[name] for name in ("high_res_0", "high_res_1", "embedding")]
+        if points_BN2.shape[1]:
+            given |= {"input_points": points_BN2[:, None], "input_labels": labels_BN[:, None]}
+        if boxes_B4 is not None:
+            given["input_boxes"] = boxes_B4[:, None]
         best_of_three = multimask == "always" or (multimask == "first" and previous is None)
-        made = self.model(
-            **given,
-            input_points=points_BN2[:, None],
-            input_labels=labels_BN[:, None],
-            input_masks=previous,
-            multimask_output=best_of_three,
-        )
+        made = self.model(**given, input_masks=previous, multimask_output=best_of_three)
         best = made.iou_scores[:, 0].argmax(1)  # 0 where there is one mask
         masks: Tensor = made.pred_masks[:, 0]
         return masks.gather(1, best.view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))

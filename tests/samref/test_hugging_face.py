@@ -38,17 +38,23 @@ def saved(tmp_path_factory):
     return of
 
 
+@pytest.mark.parametrize("start", [None, "box"])
 @pytest.mark.parametrize("family", NETWORKS)
-def test_the_loop_s_clicks_get_the_masks_of_the_library_s_own_call(saved, family):
+def test_the_loop_s_clicks_get_the_masks_of_the_library_s_own_call(saved, family, start):
     folder, network, processor = saved(family)
     side = network.config.prompt_encoder_config.image_size
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     truth = gaussian_filter(rng.standard_normal((side, side)), 4) > 0
     model = samref.model(f"hf:{folder}", refiner="none", embedding_precision="fp32")
-    found = samref.evaluate(model, ([image], [truth]), clicks=4).clicks
+    found = samref.evaluate(model, ([image], [truth]), clicks=4, start=start).clicks
 
-    points, labels, previous, masks = [], [], None, []
+    points, labels, previous, masks, boxes = [], [], None, [], {}
+    if start == "box":
+        (ys, xs), pixels = np.nonzero(truth), processor(images=image, return_tensors="pt")["pixel_values"]
+        boxes["input_boxes"] = torch.tensor([[[xs.min(), ys.min(), xs.max(), ys.max()]]], dtype=torch.float32)
+        with torch.inference_mode():
+            previous = network(pixel_values=pixels, **boxes, multimask_output=False).pred_masks[:, 0]
     for x, y, positive in zip(found["x"], found["y"], found["positive"], strict=True):
         points.append([int(x), int(y)])
         labels.append(int(positive))
@@ -60,6 +66,7 @@ def test_the_loop_s_clicks_get_the_masks_of_the_library_s_own_call(saved, family
                 input_labels=torch.tensor([[labels]]),
                 input_masks=previous,
                 multimask_output=False,
+                **boxes,
             )
         previous = made.pred_masks[:, 0]
         sizes = [inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
