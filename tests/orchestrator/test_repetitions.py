@@ -70,6 +70,16 @@ def perform_all(growing: Repetitions, store: FolderStore, run) -> int:
     return len({point["train.seed"] for point in growing.plan.points})
 
 
+def test_one_key_of_seeds_can_be_set_alone(tmp_path):
+    found = sweep(tmp_path, "", "", "seeds.until.width=0.5", "seeds.up_to=5").until
+    assert (found.up_to, found.until.width, found.until.baseline) == (5, 0.5, {"model.refiner": "none"})
+    assert sweep(tmp_path, "", "", "seeds=2").until is None
+    with pytest.raises(SpecError, match=r"--set seeds\.until\.width=x: seeds\.until\.width is 'x'"):
+        sweep(tmp_path, "", "", "seeds.until.width=x")
+    with pytest.raises(SpecError, match=r"--set seeds\.until\.width=1: seeds\.until\.metric is .*required"):
+        sweep(tmp_path, SWEEP[SWEEP.index("seeds:") :], "", "seeds.until.width=1")
+
+
 def test_a_clear_difference_ends_after_three_seeds_and_the_tables_say_so(tmp_path, store):
     wanted = sweep(tmp_path)
     growing = Repetitions(wanted, NamedContents(), store)

@@ -59,6 +59,10 @@ class SweepFile(Keys):
     """Kind of failure → how often a stage is started again after it."""
 
 
+_BRANCHES = ("function", "constrained", "[key]", SeedsUntil.__name__)
+"""What pydantic puts into places beside the keys of a file."""
+
+
 def read_layers(path: Path) -> list[tuple[str, SweepFile]]:
     """The file and what it extends, the lowest first."""
     found: list[tuple[str, SweepFile]] = []
@@ -111,8 +115,11 @@ def validate(content: Mapping[str, Any], place: str) -> SweepFile:
     try:
         return SweepFile.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"] if not str(part).startswith(("function", "constrained", "[key]"))]
+        first, *others = error.errors()
+        if isinstance(first["input"], dict):  # of what a value may be, a mapping was meant: what is wrong in it
+            of_key = (other for other in others if other["loc"][0] == first["loc"][0])
+            first = max((first, *of_key), key=lambda each: len(each["loc"]))
+        path = [str(part) for part in first["loc"] if not str(part).startswith(_BRANCHES)]
         where = ".".join(path)
         if first["type"] == "extra_forbidden" and (known := keys_of(path[:-1])):
             raise SpecError(

@@ -7,6 +7,7 @@ of one line that names the place, the key and the value. Knows nothing of stages
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,10 @@ def _override(text: str, layers: Layers, merged: dict[str, Any]) -> None:
         names = [rest] if first == "parameters" and rest else rest.split(".") if rest else []
         for name in reversed([first, *names]):
             value = {name: value}
+        if first == "seeds" and rest:  # a file says them whole, --set one key of them
+            whole = {first: deepcopy(merged.get(first) or {})}
+            _merge(whole, value)
+            value = whole
         _apply(one_layer(value, place), place, layers, merged)
     elif isinstance(value, dict) and part_of(setting(key, place)) is None:  # {min: 1, max: 2}
         _apply(one_layer({"parameters": {key: value}}, place), place, layers, merged)
