@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samref import metrics, plugins
+from samref import plugins
 from samref.config import EvaluateConfig
 from samref.measures import MEASURES, Better, Measure
 
@@ -27,6 +27,9 @@ _NOC = re.compile(r"noc_at_(\d{1,2})(?:_in_(\d+))?(?:_else_(\d+))?")
 _NOF = re.compile(r"nof_at_(\d{1,2})(?:_in_(\d+))?")
 _SUCCESS = re.compile(r"success_at_(\d{1,2})_in_(\d+)")
 _AUC = re.compile(r"iou_auc_(\d+)")
+_PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC)
+NAMES = f"^({'|'.join(each.pattern for each in _PATTERNS)}|.+:.+)$"
+"""A regular expression that the names fit."""
 PATTERNS = "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, ./mine.py:metric"
 
 
@@ -91,7 +94,9 @@ def of_clicks(
 
 
 def _value(name: str, ious: Sequence[Sequence[float]], config: EvaluateConfig) -> float | None:
-    match = next(filter(None, (each.fullmatch(name) for each in (_NOC, _NOF, _SUCCESS, _AUC))), None)
+    from samref import metrics  # of OpenCV, which to know a name does without
+
+    match = next(filter(None, (each.fullmatch(name) for each in _PATTERNS)), None)
     if match is None:
         return None
     if match.re is _AUC:

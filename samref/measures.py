@@ -129,11 +129,26 @@ def measured(summary: Summary) -> dict[str, float | int]:
     return {each.name: values[each.key] for each in own if values.get(each.key) is not None}
 
 
-def measured_of(trial: Trial, summary_of: Callable[[Stage], Summary | None]) -> dict[str, float | int]:
+def measured_of(
+    trial: Trial,
+    summary_of: Callable[[Stage], Summary | None],
+    more: Callable[[Stage], Mapping[str, float]] = lambda stage: {},
+) -> dict[str, float | int]:
     """What a trial's training, evaluation and profile measured, by the names of MEASURES.
 
-    `summary_of` gives a stage's summary, or None of a stage that is not done, or is not asked for.
+    `summary_of` gives a stage's summary, or None of a stage that is not done, or is not asked for; `more` gives other
+    metrics of a stage that is.
     """
     stages = (trial.stage(kind) for kind in ("evaluate", "profile", "train"))
     summaries = (summary for stage in stages if stage and (summary := summary_of(stage)))
-    return {name: value for summary in summaries for name, value in measured(summary).items()}
+    return {name: value for each in summaries for name, value in {**measured(each), **more(each.stage)}.items()}
+
+
+def kind_of(name: str) -> Kind:
+    """Kind of the stage that a metric is of; those that are no MEASURES are made of an evaluation's clicks."""
+    return MEASURES[name].kind if name in MEASURES else "evaluate"
+
+
+def heading(name: str) -> str:
+    """A metric's short words, such as `NoC90`; its name where it has none."""
+    return (MEASURES[name].heading if name in MEASURES else "") or name

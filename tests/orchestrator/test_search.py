@@ -5,20 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow.parquet as pq
 import pytest
 from toys import NamedContents, write_toy_stage
 
 from samref.config import Runtime
 from samref.measures import MEASURES
 from samref.stage import Job, Report, Stage
+from samref_sweep.errors import SpecError
 from samref_sweep.execution.halving import Halving
 from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.spending import Spending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import plan
+from samref_sweep.record.mlflow_content import Overview
 from samref_sweep.record.schemas import SCHEMAS
+from samref_sweep.record.tables import write
+from samref_sweep.screen.ranking import ranking
+from samref_sweep.screen.tally import Tally
 from samref_sweep.spec.metric import Metric
 from samref_sweep.spec.policy import Budget, Scheduler
 from samref_sweep.spec.sweep import Sweep, read
@@ -310,3 +317,35 @@ def test_a_budget_of_trials_runs_the_first_ones(tmp_path: Path) -> None:
     outcomes = planned.outcomes(done, {})
     assert [outcome.status for outcome in outcomes] == ["done", "done", "not run", "not run"]
     assert outcomes[2].reason == "budget.trials is 2"
+
+
+def test_metrics_made_of_clicks_are_goals_and_stand_wherever_others_do(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "counted_clicks.py").write_text("def negative(clicks):\n    return sum(~clicks['positive']) / 4\n")
+    goals = "metric: [noc_at_70, {name: './counted_clicks.py:negative', goal: maximize}]"
+    text = OPTUNA.replace("metric: noc_at_90", goals)
+    made = sweep(tmp_path, text, "trials=2", "model.checkpoint=auto")  # of random weights none is the best
+    search = Search(made, NamedContents(), store)
+    perform_all(search, store)
+    values = {"noc_at_70": 1.5, "counted_clicks:negative": 0.25}  # of the toys' three clicks
+    assert [trial.values for trial in search._study.trials] == [list(values.values())] * 2
+
+    outcomes = search.plan.outcomes(store.done(), {})
+    for row in ranking(search.plan, outcomes, store).values():
+        assert {name: row["metrics"][name]["mean"] for name in values} == values
+    assert "best noc_at_70 1.50" in Tally(lambda: Search(made, NamedContents(), store).plan, store).head()
+    write(search.plan, store, {}, tmp_path / "results", "")
+    rows = pq.read_table(tmp_path / "results" / "trials.parquet").select(list(values)).to_pylist()
+    assert rows == [values, values]
+    overview = Overview(search.plan, lambda stage: store.summary(stage.id), own_metrics(search.plan.sweep, store))
+    assert {"best noc_at_70", "counted_clicks negative mean"} <= {
+        metric.key.partition("/")[0] for metric in overview.metrics(0)
+    }
+
+
+def test_which_way_a_metric_of_ones_own_is_better_has_to_be_said(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"neither way is better by itself; say which: \{name: \./mine\.py:share, goal"):
+        sweep(tmp_path, OPTUNA.replace("metric: noc_at_90", "metric: ./mine.py:share"))
+    with pytest.raises(SpecError, match=r"there is no such metric\. .*noc_at_90, .* and noc_at_80, noc_at_80_in_10"):
+        sweep(tmp_path, OPTUNA.replace("metric: noc_at_90", "metric: nothing"))
+    with pytest.raises(SpecError, match=r"metrics: \./mine\.py:share: there is no file .*mine\.py"):
+        sweep(tmp_path, OPTUNA.replace("metric: noc_at_90", "metric: {name: ./mine.py:share, goal: minimize}"))

@@ -9,12 +9,13 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
-from samref.measures import MEASURES, measured_of
+from samref.measures import kind_of, measured_of
 from samref.stage import Stage, digest
 from samref.summary import Summary
 from samref.trial import Fingerprints, Trial
 from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import grow, leaves, plan
 from samref_sweep.planning.work import Work
 from samref_sweep.spec.axes import Dimension
@@ -50,6 +51,7 @@ class Search:
         self._store = store
         self._fingerprints = fingerprints
         self._metrics = sweep.metrics
+        self._own = own_metrics(sweep, store)
         self._search = self._name()
         self._journal = store.journal(f"searches/{self._search}.jsonl")
         self._searches = store.journal(f"searched/{digest('sweep', {'name': sweep.name})}.jsonl")
@@ -139,7 +141,7 @@ class Search:
         columns: list[list[float]] = [[] for _ in self._metrics]
         for trial in trials:
             try:
-                measured = measured_of(trial, self._summary)
+                measured = measured_of(trial, self._summary, self._own)
             except StoreError:
                 return None
             for metric, column in zip(self._metrics, columns, strict=True):
@@ -150,7 +152,7 @@ class Search:
 
     def _summary(self, stage: Stage) -> Summary | None:
         """The summary of a stage that measures what is looked for; None of any other, or one that is not done."""
-        wanted = any(MEASURES[metric.name].kind == stage.kind for metric in self._metrics)
+        wanted = any(kind_of(metric.name) == stage.kind for metric in self._metrics)
         return self._store.summary(stage.id) if wanted and self._store.has(stage.id) else None
 
     def _new_study(self, suggested: int) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samref.config import TrialConfig
-from samref.measures import MEASURES
+from samref.measures import kind_of
 from samref.part import Part
 from samref.repetitions import SEEDS, Repetitions, summarise
 from samref.trial import Trial
@@ -18,10 +18,10 @@ from samref_sweep.planning.plan import Plan
 from samref_sweep.spec.metric import Metric
 
 HEADLINES = ("noc_at_90", "noc_at_95")
-"""Metrics of every table of configurations; those that a sweep looks for come after them."""
+"""Metrics of every table of configurations; those that a sweep names come after them."""
 
 Measured = Callable[[Trial], Mapping[str, float]]
-"""What a trial measured, by the names of `samref.measures.MEASURES`; empty while it is not done."""
+"""What a trial measured, by the names of `samref.measures.MEASURES` and the sweep's own; empty while it is not done."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Configuration:
         """A metric's mean over the trials that have it; what a profile measured counts once for all that share it."""
         found: dict[str, float | None] = {}
         for trial in self.trials:
-            profile = trial.stage("profile") if MEASURES[name].kind == "profile" else None
+            profile = trial.stage("profile") if kind_of(name) == "profile" else None
             found[profile.id if profile else trial.id] = measured(trial).get(name)
         made = summarise(found.values())
         return made if made.n else None
@@ -71,7 +71,8 @@ def best(
 
 def headlines(plan: Plan) -> list[str]:
     """The metrics of a table of configurations."""
-    return list(dict.fromkeys([*HEADLINES, *(metric.name for metric in plan.sweep.metrics)]))
+    looked_for, own = ([each.name for each in named] for named in (plan.sweep.metrics, plan.sweep.derived))
+    return list(dict.fromkeys([*HEADLINES, *looked_for, *own]))
 
 
 def goal(plan: Plan) -> Metric:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from samref.measures import MEASURES, measured, measured_of
+from samref.measures import heading, measured, measured_of
 from samref.repetitions import Repetitions
 from samref.stage import Stage
 from samref.summary import Summary
@@ -27,6 +27,7 @@ from samref_sweep.record.rows import settings_row
 from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
+_NO_NAME = r"[^\w.\- ]"  # what the name of a metric may not have in MLflow
 MAX_CHARACTERS = 500
 """The longest value of a parameter or a tag."""
 LISTED = 20
@@ -38,17 +39,19 @@ def milliseconds(started: str) -> int:
     return int(datetime.fromisoformat(started).timestamp() * 1000)
 
 
-def trial_metrics(trial: Trial, summaries: Mapping[str, Summary], store: Store) -> Iterator[Metric]:
-    """Every measured number as one value, and the mean IoU after each click as a series.
+def trial_metrics(
+    trial: Trial, summaries: Mapping[str, Summary], store: Store, own: Callable[[Stage], Mapping[str, float]]
+) -> Iterator[Metric]:
+    """Every measured number as one value, `own` ones of the sweep too, and the mean IoU after each click as a series.
 
     All at the time when the trial's own stage started, so that logging it again writes the same points.
     """
-    own = next(stage for stage in trial.stages if stage.kind in ("evaluate", "profile") and stage.id in summaries)
-    stamp = milliseconds(summaries[own.id].started)
-    values: dict[str, float] = dict(measured_of(trial, lambda stage: summaries.get(stage.id)))
+    leaf = next(stage for stage in trial.stages if stage.kind in ("evaluate", "profile") and stage.id in summaries)
+    stamp = milliseconds(summaries[leaf.id].started)
+    values: dict[str, float] = dict(measured_of(trial, lambda stage: summaries.get(stage.id), own))
     values["device_seconds"] = sum(summary.device_seconds for summary in summaries.values())
     for name, value in values.items():
-        yield Metric(name, value, stamp, 0)
+        yield Metric(re.sub(_NO_NAME, " ", name), value, stamp, 0)
     evaluate = trial.stage("evaluate")
     if evaluate and evaluate.id in summaries:
         for click, value in enumerate(miou_per_click(store.file(evaluate.id, "clicks.npz")), start=1):
@@ -119,14 +122,16 @@ def commit_tag(commit: str | None) -> dict[str, str]:
 class Overview:
     """What a sweep's run says of its configurations: means and deviations over their seeds."""
 
-    def __init__(self, plan: Plan, summary: Callable[[Stage], Summary | None]) -> None:
+    def __init__(
+        self, plan: Plan, summary: Callable[[Stage], Summary | None], own: Callable[[Stage], Mapping[str, float]]
+    ) -> None:
         self._names = headlines(plan)
         self._axes = short_names(plan.sweep.axes)
         cache: dict[str, Mapping[str, float]] = {}
 
         def of(trial: Trial) -> Mapping[str, float]:
             if trial.id not in cache:
-                cache[trial.id] = measured_of(trial, summary)
+                cache[trial.id] = measured_of(trial, summary, own)
             return cache[trial.id]
 
         self._rows: list[tuple[str, dict[str, Repetitions]]] = []
@@ -150,18 +155,18 @@ class Overview:
     def metrics(self, stamp: int) -> Iterator[Metric]:
         """Mean and deviation of each configuration's headline metrics, and of the best."""
         for where, means in self._rows[:LISTED]:
-            where = re.sub(r"[^\w.\- ]", " ", where)
+            where = re.sub(_NO_NAME, " ", where)
             for name, made in means.items():
                 for what, value in (("mean", made.mean), ("std", made.std)):
                     if value is not None:
-                        yield Metric(f"{name} {what}/{where}", value, stamp, 0)
+                        yield Metric(f"{re.sub(_NO_NAME, ' ', name)} {what}/{where}", value, stamp, 0)
         if self._best is not None and (value := self._best[1].mean) is not None:
-            yield Metric(f"best {self._goal.name}", value, stamp, 0)
+            yield Metric(f"best {re.sub(_NO_NAME, ' ', self._goal.name)}", value, stamp, 0)
 
     @property
     def text(self) -> str:
         """The purpose, the best, and a table of configurations, in Markdown."""
-        head = ["configuration", *(MEASURES[name].heading or name for name in self._names), "n"]
+        head = ["configuration", *map(heading, self._names), "n"]
         lines = [" | ".join(head), " | ".join("---" for _ in head)]
         for where, means in self._rows[:LISTED]:
             cells = [mean_text(means[name]) if name in means else "" for name in self._names]

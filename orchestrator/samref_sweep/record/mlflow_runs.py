@@ -19,6 +19,7 @@ from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
 from samref_sweep.planning.configurations import common, words
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.record import mlflow_content as content
 from samref_sweep.record.mlflow_client import LACKS, Metric, Run, Runs, RunStatus, as_tags
@@ -152,10 +153,11 @@ class SweepRuns:
             run = self._make(trial, start, "RUNNING", whole=False)
         elif TO_COME in run.tags:
             run = self._replace(trial.id, run, start)
+        own = own_metrics(self._plan.sweep, self._store)
         commit = next((summaries[leaf.id].commit for leaf in leaves(trial)), None)
         self._mlflow.log(
             run,
-            metrics=list(content.trial_metrics(trial, summaries, self._store)),
+            metrics=list(content.trial_metrics(trial, summaries, self._store, own)),
             params=content.trial_params(trial),
             tags=as_tags({**self._training_tags(trial), **content.commit_tag(commit)}),
         )
@@ -188,7 +190,9 @@ class SweepRuns:
         stages = [stage for stage in self._plan.stages.values() if self._known(stage)]
         end = self._end(stages) if stages and status == "FINISHED" else int(time.time() * 1000)
         overview = content.Overview(
-            self._plan, lambda stage: self._store.summary(stage.id, checked=False) if self._known(stage) else None
+            self._plan,
+            lambda stage: self._store.summary(stage.id, checked=False) if self._known(stage) else None,
+            own_metrics(self._plan.sweep, self._store),
         )
         tags = {"mlflow.note.content": overview.text, "samref.best": overview.best or "none"}
         self._mlflow.log(run, metrics=list(overview.metrics(end)), tags=as_tags(tags))

@@ -6,7 +6,7 @@ Needs neither pyarrow nor numpy, so that MLflow's runs can have the same setting
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -54,7 +54,9 @@ class Reader:
         return self._summaries[stage.id]
 
 
-def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dict[str, Any]:
+def trial_row(
+    sweep: str, trial: Trial, outcome: Outcome, reader: Reader, own: Callable[[Stage], Mapping[str, float]]
+) -> dict[str, Any]:
     """A trial's row of trials.parquet; what is not known is left out."""
     train, evaluate, profile = (trial.stage(kind) for kind in ("train", "evaluate", "profile"))
     summaries = [summary for stage in trial.stages if (summary := reader.summary(stage))]
@@ -77,12 +79,12 @@ def trial_row(sweep: str, trial: Trial, outcome: Outcome, reader: Reader) -> dic
         row |= {"hardware": ran.hardware, "commit": ran.commit, "versions": json.dumps(ran.versions)}
     if summaries:
         row["started"] = min(datetime.fromisoformat(summary.started) for summary in summaries)
-    found = measured_of(trial, reader.summary)
+    found = measured_of(trial, reader.summary, own)
     config, objects = trial.config, found.get("num_samples")
     contents = row["evaluate_data_fingerprint"]
     keys = protocol(config.model, config.evaluate, contents=contents, objects=None if objects is None else int(objects))
     row |= {"protocol": short_hash(keys), "protocol_keys": json.dumps(keys)}
-    return row | {name: value for name, value in found.items() if MEASURES[name].in_trials}
+    return row | {name: value for name, value in found.items() if name not in MEASURES or MEASURES[name].in_trials}
 
 
 def settings_row(config: TrialConfig) -> dict[str, Any]:

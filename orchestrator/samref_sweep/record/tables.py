@@ -19,7 +19,7 @@ import io
 import json
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from samref import derived, path_files, theta_curves
+from samref import path_files, theta_curves
 from samref.errors import masked
-from samref.measures import MEASURES, Measure
+from samref.measures import MEASURES
 from samref.part import as_json
 from samref.path_files import PathTable
 from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
 from samref_sweep.planning.decisions import decided
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
@@ -83,9 +84,9 @@ def write(
     outcomes = plan.outcomes(done, {**failures, **reader.damaged})
     sweep["decisions"] = [each.text for each in decided(plan, done, store)]
     sweep["other_code"] = other_code(stages, done, store.codes.all()).text
-    more = plan.sweep.derived
+    own, more = own_metrics(plan.sweep, store), plan.sweep.derived
     rows = [
-        trial_row(plan.sweep.name, trial, outcome, reader) | _derived(trial, more, reader)
+        trial_row(plan.sweep.name, trial, outcome, reader, own)
         for trial, outcome in zip(plan.trials, outcomes, strict=True)
     ]
     columns = (column(each.name, each.meaning, NUMBER, each.unit, each.better) for each in more)
@@ -248,15 +249,6 @@ def _training(stage: Stage, reader: Reader) -> Iterator[pa.Table]:
 
 def _batches(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
-
-
-def _derived(trial: Trial, more: Sequence[Measure], reader: Reader) -> dict[str, float]:
-    """The metrics that a sweep asks for beside those that an evaluation measures, from its clicks."""
-    stage = trial.stage("evaluate")
-    if not more or stage is None or reader.summary(stage) is None:
-        return {}
-    folder = reader.store.file(stage.id, "clicks.npz").parent
-    return derived.values([each.name for each in more], folder, trial.config.evaluate)
 
 
 def _write(

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from samref.measures import MEASURES, measured_of
+from samref.measures import heading, kind_of, measured_of
 from samref.repetitions import SEEDS
 from samref.stage import Stage
 from samref.summary import Summary
@@ -26,8 +26,8 @@ from samref_sweep.planning.configurations import (
     show,
     words,
 )
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import Outcome, Plan
-from samref_sweep.screen.tally import heading
 from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
@@ -95,13 +95,14 @@ class Ranking:
 
 def ranking(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> Ranking:
     """What a sweep measured of its configurations, from what the store holds."""
-    kinds, done = {MEASURES[name].kind for name in headlines(plan)}, store.done()
+    kinds, done = {kind_of(name) for name in headlines(plan)}, store.done()
 
     def summary(stage: Stage) -> Summary | None:
         # Unchecked: the tables compared the files a moment ago.
         return store.summary(stage.id, checked=False) if stage.kind in kinds and stage.id in done else None
 
-    by_trial = {trial.id: measured_of(trial, summary) for trial in plan.trials}
+    own = own_metrics(plan.sweep, store)
+    by_trial = {trial.id: measured_of(trial, summary, own) for trial in plan.trials}
     return Ranking(plan, outcomes, lambda trial: by_trial[trial.id])
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from samref.measures import MEASURES, measured
+from samref.measures import heading, kind_of, measured
 from samref.stage import Kind
 from samref.trial import Trial
 from samref_sweep.planning.configurations import best, common, configurations, goal, mean_text, words
+from samref_sweep.planning.own_metrics import own_metrics
 from samref_sweep.planning.plan import Count, Plan, leaves
 from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.settings import short_names
@@ -25,11 +26,6 @@ WORDS: Mapping[Kind, str] = {
     "evaluate": "evaluation",
     "profile": "profile",
 }
-
-
-def heading(name: str) -> str:
-    """A metric's short words, such as `NoC90`; its name where it has none."""
-    return MEASURES[name].heading or name
 
 
 def plural(kind: Kind, count: int) -> str:
@@ -183,6 +179,7 @@ class Tally:
         self._names = short_names(self._plan.sweep.axes)
         self._configurations = configurations(self._plan)
         self._goal, self._best = goal(self._plan), None
+        self._own = own_metrics(self._plan.sweep, self._store)
         done = self._store.done()
         for trial, point in zip(self._plan.trials, self._plan.points, strict=True):
             for stage in trial.stages:
@@ -201,14 +198,15 @@ class Tally:
     def _note(self, stage_id: str) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             # Unchecked: the tables compare the files' hashes, and ten thousand of them take a while.
-            value = measured(self._store.summary(stage_id, checked=False)).get(self._goal.name)
+            summary = self._store.summary(stage_id, checked=False)
+            value = {**measured(summary), **self._own(summary.stage)}.get(self._goal.name)
             if value is not None:
                 self._values[stage_id], self._best = value, None
 
     def _best_text(self) -> str:
         """The best mean of a configuration so far; empty while none is measured."""
         if self._best is None:
-            kind, name = MEASURES[self._goal.name].kind, self._goal.name
+            kind, name = kind_of(self._goal.name), self._goal.name
 
             def value(trial: Trial) -> dict[str, float]:
                 stage = trial.stage(kind)

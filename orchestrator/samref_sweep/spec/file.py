@@ -34,7 +34,8 @@ class SweepFile(Keys):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of `random` and `optuna`."""
     metric: Metrics = Field([])
-    """What `optuna` optimises and the screen calls best: a name, `{name: …, goal: minimize}`, or a list of such."""
+    """What `optuna` optimises and the screen calls best: a name, `{name: …, goal: minimize}`, or a list of such.
+    Those of `metrics` can be named, too; which way one of your own is better has to be said."""
     metrics: list[str] = Field([])
     """More columns of the tables, made from the clicks that are there: `noc_at_80`, `noc_at_80_in_10`,
     `noc_at_80_else_21` (a failure counts 21), `nof_at_80`, `success_at_85_in_5`, `iou_auc_20`, or a function of your

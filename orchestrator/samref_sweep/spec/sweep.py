@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from samref import derived
 from samref.config import TrialConfig
-from samref.measures import MEASURES, Measure
+from samref.measures import MEASURES, Measure, kind_of
 from samref.plugins import PluginError, beside
 from samref.stage import PARTS, Kind
 from samref_sweep.errors import SpecError, did_you_mean
@@ -100,6 +101,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     configs = space.expand(points)
     search = spec.method == "optuna"
     axes, shape = space.described(points)
+    metrics = tuple(each.model_copy(update={"name": _beside(each.name, path)}) for each in spec.metric)
     return Sweep(
         name=spec.name or _name(path),
         purpose=spec.purpose,
@@ -110,8 +112,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         resources={**_RESOURCES, **spec.resources},
         overrides=tuple(overrides),
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
-        metrics=tuple(spec.metric),
-        derived=_derived(spec.metrics, path),
+        metrics=metrics,
+        derived=_derived([*spec.metrics, *(each.name for each in metrics)], path),
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
         if search
         else None,
@@ -153,21 +155,24 @@ def _name(path: Path) -> str:
 
 
 def _derived(names: Sequence[str], path: Path) -> tuple[Measure, ...]:
-    """The metrics of `metrics:` that are no columns anyway."""
-    if not names:
-        return ()
-    from samref import derived  # of OpenCV, which reading a file does without
-
+    """The metrics of `metrics:` and `metric:` that are no columns anyway."""
     found = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(_beside(each, path) for each in names):
         try:
-            measure = derived.measure(beside(name, path.parent))
+            measure = derived.measure(name)
         except PluginError as error:
             raise SpecError(f"{path}: metrics: {error}") from None
         if measure is None:
             raise SpecError(f"{path}: metrics: there is no metric {name!r}; write {derived.PATTERNS}")
         found.append(measure)
     return tuple(each for each in found if each.name not in MEASURES)
+
+
+def _beside(name: str, path: Path) -> str:
+    try:
+        return beside(name, path.parent)
+    except PluginError as error:
+        raise SpecError(f"{path}: metrics: {error}") from None
 
 
 def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
@@ -193,7 +198,7 @@ def _points(spec: SweepFile, space: Space) -> tuple[Mapping[str, Any], ...]:
     points = tuple(each for point in space.probes() for each in space.repeats(point))
     configs = space.expand(points)
     for metric in spec.metric:
-        kind = MEASURES[metric.name].kind
+        kind = kind_of(metric.name)
         if any(getattr(config, kind) is None for config in configs):
             raise SpecError(f"{space.place(kind)}: {kind} is null, but the metric {metric.name} is measured by it")
     return points
