@@ -5,6 +5,8 @@ noc_at_80            mean clicks to IoU 0.80; noc_at_80_in_10: of the first 10; 
 nof_at_80            samples that did not reach IoU 0.80 before the last click; nof_at_80_in_10
 success_at_85_in_5   share of samples that reach IoU 0.85 within 5 clicks
 iou_auc_20           area under the IoU over clicks 1 to 20, by trapezoids, over its width: 0 to 1
+miou_at_7            mean IoU after click 7
+noc_at_90@COIFT      any of these of one group of samples alone: those whose key begins with COIFT/
 mylab.metrics:fn     a function of one's own, of the clicks as columns
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,11 @@ _NOC = re.compile(r"noc_at_(\d{1,2})(?:_in_(\d+))?(?:_else_(\d+))?")
 _NOF = re.compile(r"nof_at_(\d{1,2})(?:_in_(\d+))?")
 _SUCCESS = re.compile(r"success_at_(\d{1,2})_in_(\d+)")
 _AUC = re.compile(r"iou_auc_(\d+)")
-_PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC)
-NAMES = f"^({'|'.join(each.pattern for each in _PATTERNS)}|.+:.+)$"
+_MIOU = re.compile(r"miou_at_(\d+)")
+_PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC, _MIOU)
+NAMES = f"^(({'|'.join(each.pattern for each in _PATTERNS)})(@[^@:]+)?|.+:.+)$"
 """A regular expression that the names fit."""
-PATTERNS = "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, ./mine.py:metric"
+PATTERNS = "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, noc_at_90@GROUP, ./mine.py:metric"
 
 
 def measure(name: str) -> Measure | None:
@@ -41,6 +44,7 @@ def measure(name: str) -> Measure | None:
         plugins.bind(name, {})
         return Measure(name, "", None, "what this function makes of the clicks", "evaluate")
     described: tuple[str, Better, str] | None = None
+    whole, (name, at, group) = name, name.partition("@")
     if found := _NOC.fullmatch(name):
         level, most, failed = found.groups()
         text = (
@@ -55,14 +59,19 @@ def measure(name: str) -> Measure | None:
         described = "0 to 1", "higher", f"share of samples with IoU ≥ 0.{level:0>2} within {most} clicks"
     elif found := _AUC.fullmatch(name):
         described = "0 to 1", "higher", f"mean area under the IoU over clicks 1 to {found[1]}"
-    return Measure(name, *described, "evaluate") if described else None
+    elif found := _MIOU.fullmatch(name):
+        described = "0 to 1", "higher", f"mean IoU after click {found[1]}"
+    if described is None or bool(at) != bool(group):
+        return None
+    unit, better, meaning = described
+    return Measure(whole, unit, better, meaning + (f"; of the samples {group}/… alone" if group else ""), "evaluate")
 
 
-def values(names: Iterable[str], folder: Path, config: EvaluateConfig) -> dict[str, float]:
-    """Metrics of a finished evaluation, from its folder; one that its clicks do not tell is left out."""
-    with np.load(folder / "clicks.npz") as file:
-        clicks = dict(file)
-    return of_clicks(names, clicks, json.loads((folder / "samples.json").read_text()), config)
+def values(names: Iterable[str], file: Callable[[str], Path], config: EvaluateConfig) -> dict[str, float]:
+    """Metrics of a finished evaluation, whose `file` gives each by its name; what its clicks do not tell is left out."""
+    with np.load(file("clicks.npz")) as arrays:
+        clicks = dict(arrays)
+    return of_clicks(names, clicks, json.loads(file("samples.json").read_text()), config)
 
 
 def of_clicks(
@@ -88,8 +97,13 @@ def of_clicks(
     for name in names:
         if plugins.is_plugin(name):
             found[name] = _own(name, {**clicks, "sample_key": np.array(samples)[clicks["sample"]]})
-        elif (value := _value(name, ious, config)) is not None:
-            found[name] = value
+        else:
+            pattern, _, group = name.partition("@")
+            own = [
+                each for key, each in zip(samples, ious, strict=True) if key.startswith(f"{group}/" if group else "")
+            ]
+            if own and (value := _value(pattern, own, config)) is not None:
+                found[name] = value
     return found
 
 
@@ -99,10 +113,12 @@ def _value(name: str, ious: Sequence[Sequence[float]], config: EvaluateConfig) -
     match = next(filter(None, (each.fullmatch(name) for each in _PATTERNS)), None)
     if match is None:
         return None
-    if match.re is _AUC:
-        most = int(match[1])
-        if config.stop_at is not None or not 1 < most <= config.max_clicks:
+    if match.re in (_AUC, _MIOU):
+        least, most = 2 if match.re is _AUC else 1, int(match[1])
+        if config.stop_at is not None or not least <= most <= config.max_clicks:
             return None
+        if match.re is _MIOU:
+            return metrics.mean_iou_at(ious, most)
         return float(np.mean([np.trapezoid(own[:most]) / (most - 1) for own in ious]))
     level, most = int(match[1]) / 100, int(match[2] or config.max_clicks)
     if most > config.max_clicks or (config.stop_at is not None and level > config.stop_at):

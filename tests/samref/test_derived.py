@@ -18,7 +18,7 @@ CLICKS = {
     "iou": np.array([iou for own in IOUS for iou in own]),
     "positive": np.array([True] * 8 + [False] * 2),
 }
-KEYS = ["a", "b", "c", "d"]
+KEYS = ["x/a", "b", "x/c", "y/d"]
 
 
 def found(*names, **settings):
@@ -33,6 +33,10 @@ def found(*names, **settings):
         ("noc_at_80_in_2", (2 + 2 + 1 + 1) / 4),
         ("noc_at_50", (1 + 4 + 1 + 1) / 4),
         ("noc_at_50_else_21", (1 + 4 + 1 + 1) / 4),  # reached at the last click is no failure here
+        ("noc_at_80@x", (3 + 1) / 2),
+        ("nof_at_80@y", 0),
+        ("miou_at_2", (0.7 + 0.3 + 1.0 + 1.0) / 4),
+        ("miou_at_2@x", (0.7 + 1.0) / 2),
         ("nof_at_80", 1),
         ("nof_at_80_in_2", 2),
         ("success_at_70_in_2", 3 / 4),
@@ -44,15 +48,15 @@ def test_by_hand(name, value):
     assert found(name) == pytest.approx({name: value})
     measure = derived.measure(name)
     assert measure.name == name
-    assert measure.better == ("higher" if "auc" in name or "success" in name else "lower")
+    assert measure.better == ("higher" if any(each in name for each in ("auc", "success", "miou")) else "lower")
 
 
 def test_what_the_clicks_do_not_tell_is_left_out():
-    assert found("iou_auc_5", "noc_at_80_in_5", "iou_auc_1") == {}
+    assert found("iou_auc_5", "noc_at_80_in_5", "iou_auc_1", "miou_at_5", "noc_at_80@z") == {}
     stopped = EvaluateConfig(max_clicks=4, stop_at=0.85)
     some = derived.of_clicks(("noc_at_80", "noc_at_95", "iou_auc_2"), CLICKS, KEYS[:3], stopped)
     assert some == {"noc_at_80": pytest.approx(8 / 3)}
-    assert derived.measure("noc_at_800") is derived.measure("best") is None
+    assert derived.measure("noc_at_800") is derived.measure("best") is derived.measure("noc_at_80@") is None
 
 
 def test_one_of_ones_own(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from samref import derived
 from samref.config import EvaluateConfig
@@ -18,7 +19,6 @@ def own_metrics(sweep: Sweep, store: Store) -> Callable[[Stage], dict[str, float
     def of(stage: Stage) -> dict[str, float]:
         if not names or stage.kind != "evaluate":
             return {}
-        folder = store.file(stage.id, "clicks.npz").parent
-        return derived.values(names, folder, EvaluateConfig(**stage.config["evaluate"]))
+        return derived.values(names, partial(store.file, stage.id), EvaluateConfig(**stage.config["evaluate"]))
 
     return of

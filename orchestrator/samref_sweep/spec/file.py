@@ -38,8 +38,8 @@ class SweepFile(Keys):
     Those of `metrics` can be named, too; which way one of your own is better has to be said."""
     metrics: list[str] = Field([])
     """More columns of the tables, made from the clicks that are there: `noc_at_80`, `noc_at_80_in_10`,
-    `noc_at_80_else_21` (a failure counts 21), `nof_at_80`, `success_at_85_in_5`, `iou_auc_20`, or a function of your
-    own, as `./metric.py:share` (docs/extending.md)."""
+    `noc_at_80_else_21` (a failure counts 21), `nof_at_80`, `success_at_85_in_5`, `iou_auc_20`, any of these of
+    a group of samples, `noc_at_80@COIFT`, or a function of your own, as `./metric.py:share` (docs/extending.md)."""
     trial: dict[str, Any] = Field({})
     """Settings of every trial, under `model`, `train`, `evaluate` and `profile`."""
     parameters: Parameters = Parameters()
