@@ -33,7 +33,10 @@ _MIOU = re.compile(r"miou_at_(\d+)")
 _PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC, _MIOU)
 NAMES = f"^(({'|'.join(each.pattern for each in _PATTERNS)})(@[^@:]+)?|.+:.+)$"
 """A regular expression that the names fit."""
-PATTERNS = "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, noc_at_90@GROUP, ./mine.py:metric"
+PATTERNS = (
+    "noc_at_80, noc_at_80_in_10, noc_at_80_else_21, nof_at_80, success_at_85_in_5, iou_auc_20, miou_at_7, "
+    "noc_at_80@GROUP, ./mine.py:metric"
+)
 
 
 def measure(name: str) -> Measure | None:
@@ -68,7 +71,7 @@ def measure(name: str) -> Measure | None:
 
 
 def values(names: Iterable[str], file: Callable[[str], Path], config: EvaluateConfig) -> dict[str, float]:
-    """Metrics of a finished evaluation, whose `file` gives each by its name; what its clicks do not tell is left out."""
+    """Metrics of an evaluation, `file` giving each of its files by name; what its clicks do not tell is left out."""
     with np.load(file("clicks.npz")) as arrays:
         clicks = dict(arrays)
     return of_clicks(names, clicks, json.loads(file("samples.json").read_text()), config)
