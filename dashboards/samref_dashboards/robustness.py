@@ -1,7 +1,8 @@
 """The table of RClicks (Antonov et al., NeurIPS 2024): what it does to a model where clicks are put.
 
 Here a group of clicks is a slice of `evaluate.clicker: distance` (`evaluate.click_slice`), where RClicks has one of its
-clickability model. Definitions are RClicks': per object over the slices, then the mean over objects.
+clickability model, or one first click of each object by people (`evaluate.first_clicks`). Definitions are RClicks': per
+object over the groups, then the mean over objects.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from samref_dashboards.tables import Table, amounts, plain, texts
 
 CLICKER, SLICE, NOISE = "evaluate.clicker", "evaluate.click_slice", "evaluate.click_noise_px"
 NOISE_LABEL = "click noise (px)"
-CLICK_AXES = (CLICKER, SLICE, NOISE)
+PEOPLE, PERSON = "evaluate.first_clicks", "evaluate.seed"
+CLICK_AXES = (CLICKER, SLICE, NOISE, PEOPLE)
 STRESS = (
     "Clickers jitter, uniform and distance are stress tests of a model, and no model of people, with whose clicks they "
     "were measured to agree little (RClicks)."
@@ -31,24 +33,24 @@ Numbers = NDArray[np.float64]
 
 
 class Robustness(NamedTuple):
-    """How one model fares with clicks of several slices, beside those of `ritm`; K slices from the shallowest."""
+    """How one model fares with several groups of clicks, beside those of `ritm`; K slices from the shallowest."""
 
     mean: float
-    """NoC90 over objects and slices."""
+    """NoC90 over objects and groups."""
     std: float
-    """Deviation over the slices of one object (population), mean over objects."""
+    """Deviation over the groups of one object (population), mean over objects."""
     base_change: float | None
-    """ΔSB: relative change of NoC90 from `ritm` to the slices, mean over objects; None without `ritm`."""
-    group_change: float
-    """ΔGR: relative change of NoC90 from the deepest slice to the shallowest, mean over objects."""
+    """ΔSB: relative change of NoC90 from `ritm` to the groups, mean over objects; None without `ritm`."""
+    group_change: float | None
+    """ΔGR: relative change of NoC90 from the deepest slice to the shallowest, mean over objects; None of people."""
     noise_to_signal: float
-    """NSR: deviation over mean of an object's IoU-AuC over slices, mean over objects."""
+    """NSR: deviation over mean of an object's IoU-AuC over groups, mean over objects."""
     auc: float
-    """IoU-AuC: the mean IoU over the clicks by the trapezium rule, over objects and slices."""
+    """IoU-AuC: the mean IoU over the clicks by the trapezium rule, over objects and groups."""
 
 
 def measure(noc_KN: Numbers, auc_KN: Numbers, base_N: Numbers | None) -> Robustness:
-    """Compute the measures from NoC90 and IoU-AuC of K slices and N objects, and NoC90 with the clicks of `ritm`."""
+    """Compute the measures from NoC90 and IoU-AuC of K groups and N objects, and NoC90 with the clicks of `ritm`."""
     mean_N = noc_KN.mean(axis=0)
     return Robustness(
         mean=float(mean_N.mean()),
@@ -61,31 +63,38 @@ def measure(noc_KN: Numbers, auc_KN: Numbers, base_N: Numbers | None) -> Robustn
 
 
 def table(sql: duckdb.DuckDBPyConnection, design: Design) -> Table | None:
-    """Make the table of all models that were evaluated with two slices or more; None where there is none."""
+    """Make the table of all models with two groups of clicks or more; None where there is none."""
     rows = []
     for block in design.split(CLICK_AXES).values():
-        sliced = sorted((each for each in block if each.done and _slice(each)), key=lambda each: _slice(each) or "")
-        base = next((each for each in block if each.done and each.done[0].get(CLICKER) == "ritm"), None)
+        done = [each for each in block if each.done]
+        sliced = sorted((each for each in done if _slice(each)), key=lambda each: _slice(each) or "")
+        base = next((each for each in done if _is_base(each.done[0])), None)
         if len(sliced) > 1:
-            rows.append((sliced, _measured(sql, sliced, base)))
-    left_out = (*CLICK_AXES, DATA)
+            groups = f"{len(sliced)} slices, {_slice(sliced[0])} to {_slice(sliced[-1])}"
+            rows.append((sliced[0], groups, _measured(sql, [each.done for each in sliced], base)))
+        for each in done:
+            if len(people := _people(each)) > 1:
+                groups = f"{len(people)} first clicks of {each.done[0][PEOPLE]}"
+                rows.append((each, groups, _measured(sql, people, base)._replace(group_change=None)))
+    models = [design.describe(each.values, leave_out=(*CLICK_AXES, DATA)) or "all" for each, _, _ in rows]
+    measured = [found for _, _, found in rows]
     columns = [
-        texts("model", "model", [design.describe(s[0].values, leave_out=left_out) or "all" for s, _ in rows]),
-        texts("dataset", "dataset", [sliced[0].data for sliced, _ in rows], data=True),
-        texts("slices", "slices", [f"{len(s)}: {_slice(s[0])} to {_slice(s[-1])}" for s, _ in rows]),
-        amounts("NoC90", "noc_at_90", [found.mean for _, found in rows], ".2f"),
-        amounts("± std", "noc_at_90_std", [found.std for _, found in rows], ".2f"),
-        amounts("ΔSB %", "delta_sb", [found.base_change for _, found in rows], "+.2f", scale=100),
-        amounts("ΔGR %", "delta_gr", [found.group_change for _, found in rows], "+.2f", scale=100),
-        amounts("NSR %", "nsr", [found.noise_to_signal for _, found in rows], ".2f", scale=100),
-        amounts("IoU-AuC %", "iou_auc", [found.auc for _, found in rows], ".2f", scale=100),
+        texts("model", "model", models),
+        texts("dataset", "dataset", [each.data for each, _, _ in rows], data=True),
+        texts("clicks", "clicks", [groups for _, groups, _ in rows]),
+        amounts("NoC90", "noc_at_90", [found.mean for found in measured], ".2f"),
+        amounts("± std", "noc_at_90_std", [found.std for found in measured], ".2f"),
+        amounts("ΔSB %", "delta_sb", [found.base_change for found in measured], "+.2f", scale=100),
+        amounts("ΔGR %", "delta_gr", [found.group_change for found in measured], "+.2f", scale=100),
+        amounts("NSR %", "nsr", [found.noise_to_signal for found in measured], ".2f", scale=100),
+        amounts("IoU-AuC %", "iou_auc", [found.auc for found in measured], ".2f", scale=100),
     ]
     note = (
-        "± std: over the slices of one object, mean over objects. ΔSB: from ritm's clicks to the slices'. ΔGR: from "
-        "the deepest slice to the shallowest. NSR: deviation over mean of an object's IoU-AuC. Seeds of the clicks are "
-        f"averaged first. {STRESS}"
+        "± std: over the slices, or people, of one object, mean over objects. ΔSB: from ritm's clicks to these. ΔGR: "
+        "from the deepest slice to the shallowest. NSR: deviation over mean of an object's IoU-AuC. Seeds of the "
+        f"clicks are averaged first. {STRESS}"
     )
-    return plain("robustness", "Robustness to where clicks are put", "NoC90 over slices of clicks", columns, note=note)
+    return plain("robustness", "Robustness to where clicks are put", "NoC90 over groups of clicks", columns, note=note)
 
 
 def noise(design: Design) -> Figure | None:
@@ -97,7 +106,7 @@ def noise(design: Design) -> Figure | None:
         for block in design.split(CLICK_AXES).values():
             own = [each for each in block if each.done and each.data == data]
             moved = [each for each in own if each.done[0].get(CLICKER) == "jitter"]
-            for each in (*(one for one in own if one.done[0].get(CLICKER) == "ritm"), *moved) if moved else ():
+            for each in (*(one for one in own if _is_base(one.done[0])), *moved) if moved else ():
                 summary, x = each.summary(metric.key), float(each.done[0].get(NOISE) or 0)
                 if summary.mean is not None:
                     ends = {"low": summary.mean - (summary.std or 0), "high": summary.mean + (summary.std or 0)}
@@ -128,10 +137,23 @@ def _slice(configuration: Configuration) -> str | None:
     return None if found is None else str(found)
 
 
+def _is_base(trial: Trial) -> bool:
+    return trial.get(CLICKER) == "ritm" and not trial.get(PEOPLE)
+
+
+def _people(configuration: Configuration) -> list[list[Trial]]:
+    """The trials of each first click of an object, by its number."""
+    made: dict[int, list[Trial]] = {}
+    for trial in configuration.done:
+        if trial.get(PEOPLE):
+            made.setdefault(trial[PERSON], []).append(trial)
+    return [made[number] for number in sorted(made)]
+
+
 def _measured(
-    sql: duckdb.DuckDBPyConnection, sliced: Sequence[Configuration], base: Configuration | None
+    sql: duckdb.DuckDBPyConnection, groups: Sequence[Sequence[Trial]], base: Configuration | None
 ) -> Robustness:
-    noc, auc = zip(*(_per_object(sql, each.done) for each in sliced), strict=True)
+    noc, auc = zip(*(_per_object(sql, trials) for trials in groups), strict=True)
     return measure(np.stack(noc), np.stack(auc), _per_object(sql, base.done)[0] if base else None)
 
 

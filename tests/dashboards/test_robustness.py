@@ -35,8 +35,10 @@ def test_the_measures_are_of_each_object_over_its_slices_then_means() -> None:
 
 def test_the_page_has_the_table_and_the_noise(write_results: Writer, tmp_path: Path) -> None:
     kinds = [("ritm", None, 0), ("distance", "0.0,0.5", 0), ("distance", "0.5,1.0", 0), ("jitter", None, 5)]
-    for number, (clicker, part, noise) in enumerate(kinds):
-        settings = {"evaluate.clicker": clicker, "evaluate.click_slice": part, "evaluate.click_noise_px": noise}
+    people = [("ritm", None, 0, "clicks.csv", person) for person in (0, 1)]
+    names = ("clicker", "click_slice", "click_noise_px", "first_clicks", "seed")
+    for number, values in enumerate([*((*kind, None, 0) for kind in kinds), *people]):
+        settings = {f"evaluate.{name}": value for name, value in zip(names, values, strict=True)}
         folder = tmp_path / "results" / str(number)
         trials = write_results(folder, axes={"model.refiner": ("none", "gfr+lfr")}, settings=settings, num_samples=2)
         # One object reaches 0.9 at a click of its own, the other never.
@@ -50,8 +52,13 @@ def test_the_page_has_the_table_and_the_noise(write_results: Writer, tmp_path: P
     exports.write(content, tmp_path / "out")
     with (tmp_path / "out" / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["model"], row["dataset"]) for row in rows] == [("refiner none", "davis"), ("refiner gfr+lfr", "davis")]
-    for row in rows:
+    models = ["refiner none", "refiner gfr+lfr"]
+    assert [(row["model"], row["dataset"]) for row in rows] == [(model, "davis") for model in models for _ in range(2)]
+    for row in rows[1::2]:  # people, with clicks 9 and 11, and 20
+        assert (row["clicks"], row["delta_gr"]) == ("2 first clicks of clicks.csv", "")
+        assert (float(row["noc_at_90"]), float(row["noc_at_90_std"])) == (15, 0.5)
+        assert float(row["delta_sb"]) == pytest.approx((9 + 0) / 2)
+    for row in rows[::2]:
         assert float(row["noc_at_90"]) == (4 + 20) / 2  # clicks 3 and 5, and 20
         assert float(row["noc_at_90_std"]) == (1 + 0) / 2
         assert float(row["delta_sb"]) == pytest.approx((3 + 0) / 2)  # ritm needs one
