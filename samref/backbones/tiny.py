@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
+from samref.backbones.packages import module_of
 from samref.backbones.sam import SamBackbone
 
 _CHANNELS = 64
@@ -31,7 +31,8 @@ class TinyBackbone(SamBackbone):
 def build(size: str) -> TinyBackbone:
     """The only size, `tiny`, random weights."""
     side = _IMAGE_SIZE // _PATCH_SIZE
-    encoder = ImageEncoderViT(
+    parts = module_of("segment_anything", "modeling")
+    encoder = parts.ImageEncoderViT(
         img_size=_IMAGE_SIZE,
         patch_size=_PATCH_SIZE,
         embed_dim=96,
@@ -47,17 +48,17 @@ def build(size: str) -> TinyBackbone:
     # The package fills absolute positions with zeros, which pretraining replaces; here nothing does.
     assert encoder.pos_embed is not None
     nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
-    sam = Sam(
+    sam = parts.Sam(
         image_encoder=encoder,
-        prompt_encoder=PromptEncoder(
+        prompt_encoder=parts.PromptEncoder(
             embed_dim=_CHANNELS,
             image_embedding_size=(side, side),
             input_image_size=(_IMAGE_SIZE, _IMAGE_SIZE),
             mask_in_chans=16,
         ),
-        mask_decoder=MaskDecoder(
+        mask_decoder=parts.MaskDecoder(
             transformer_dim=_CHANNELS,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=_CHANNELS, mlp_dim=128, num_heads=4),
+            transformer=parts.TwoWayTransformer(depth=2, embedding_dim=_CHANNELS, mlp_dim=128, num_heads=4),
             num_multimask_outputs=3,
             iou_head_depth=2,
             iou_head_hidden_dim=64,

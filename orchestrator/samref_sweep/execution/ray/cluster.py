@@ -28,7 +28,7 @@ from samref_sweep.execution.signals import not_heard_by_children
 
 CONNECT_SECONDS = 10
 MIN_STORE_BYTES = 100_000_000
-"""Of Ray's object store; it takes no less than 75 MiB."""
+"""What Ray's object store gets at least; it takes no less than 75 MiB."""
 NODE_SECONDS = 300
 """What a node has for its first answer, the transfer of the packages included."""
 
