@@ -77,3 +77,18 @@ def test_a_working_folder_that_was_removed_is_named_as_the_cause(
     with pytest.raises(OSError) as caught:
         Path.cwd()
     assert refusal(caught.value) == "the working folder was removed; change into one that is there"
+
+
+def test_a_command_s_process_ends_with_its_code_after_what_is_to_be_done_and_collects_nothing() -> None:
+    ended = """
+import atexit, sys
+atexit.register(print, "at exit")
+class Loud:
+    def __del__(self): print("collected")
+loud = Loud()
+from samref.command_line import command
+sys.argv[0] = "/bin/samref-toy"
+sys.exit(command(lambda arguments: 7)())
+"""
+    done = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "at exit\n", "")

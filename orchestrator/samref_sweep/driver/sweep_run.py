@@ -113,7 +113,11 @@ def run(
         planned.search.settle(remembered)
     where = str(results or default_results(planned))
     from samref_sweep.record import tables  # imports pyarrow
-    from samref_sweep.record.tracker import Tracker  # imports mlflow, which takes seconds
+    from samref_sweep.record.tracker import (
+        CLOSE_SECONDS,
+        GIVE_UP_SECONDS,
+        Tracker,
+    )  # imports mlflow, which takes seconds
 
     tracker = Tracker(planned.grown(), store, uri, warn, live=not planned.complete)
     interrupted = threading.Event()
@@ -128,7 +132,10 @@ def run(
             planned = again(planned, store)  # what the tables found damaged is made anew
         note_trials(final, store)
         draw(folder)
-        logged = tracker.close(outcomes, interrupted=ending.interrupted, results=folder)
+        # A batch system kills seconds after its signal; what is not logged by then is by the next run, or by --sync.
+        patience = GIVE_UP_SECONDS if interrupted.is_set() else CLOSE_SECONDS
+        stopped = ending.interrupted
+        logged = tracker.close(outcomes, interrupted=stopped, results=folder, patience_seconds=patience)
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
     where = where if is_uri(where) else str(folder)
     return Result(final, by_trial, failures, ending.interrupted, where, tracker.link if logged else None)

@@ -87,7 +87,8 @@ class Running:
         steps = f"{step:g}/{total:g}" if step is not None and total else ""
         rate, left = self.rate(), self.left()
         speed = f"{rate:.3g}/s" + (f", {until(left)} left" if left is not None else "") if rate else ""
-        told = [f"{name} {value:.4g}" for name, value in self.metrics.items() if name not in ("step", "total")]
+        own = {name: value for name, value in self.metrics.items() if not name.startswith("system/")}
+        told = [f"{name} {value:.4g}" for name, value in own.items() if name not in ("step", "total")]
         return steps, speed, told[0] if told else "", clock(time.monotonic() - self.since)
 
 
