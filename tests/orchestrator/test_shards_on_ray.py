@@ -131,7 +131,9 @@ ALL = "".join(f"{row}\n" for row in range(12))
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_head")
-def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its_hand(store: FolderStore) -> None:
+def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its_hand(
+    store: FolderStore, capfd: pytest.CaptureFixture[str]
+) -> None:
     planned = sharing_plan(store, 2, gammas=(0.6,))
     ending, events = run_toys(planned, store, SharedToys(seconds=0.4, kill=True))
     assert ending.failures == {}
@@ -143,3 +145,4 @@ def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its
     progress = [event.metrics for event in events if event.kind == "progress" and event.work.kind == "evaluate"]
     assert {metrics["total"] for metrics in progress} == {12}
     assert not list(store.root.glob("scratch/evaluate-*"))
+    assert "(raylet)" not in capfd.readouterr().out

@@ -10,7 +10,7 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,11 @@ class OnObjects:
         shutil.rmtree(folder)
 
     def fetch(self) -> None:
-        self._fetch(self.bucket.list(self.name))
+        self._fetch(set(self.bucket.list(self.name)))
 
-    def _fetch(self, markers: Iterable[str]) -> None:
-        for marker in markers:
+    def _fetch(self, markers: set[str]) -> None:
+        """Fetch the shards of these markers; those that are damaged are taken out."""
+        for marker in sorted(markers):
             place, _, number = marker.removesuffix(".json").rpartition(".")
             folder = self.scratch / place / number
             if folder.is_dir():
@@ -85,6 +86,7 @@ class OnObjects:
             except DamagedError as error:
                 _LOG.warning("%s; the shard is worked again", error)
                 self.bucket.remove(f"{self.name}/{marker}")
+                markers.discard(marker)
 
     @contextmanager
     def mirrored(self) -> Iterator[None]:

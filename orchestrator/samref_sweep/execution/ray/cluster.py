@@ -59,10 +59,13 @@ def connected(address: str | None) -> Iterator[Nodes]:
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
     with explained(address), without_stderr(), not_heard_by_children():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config(), **options)
+    # What `log_to_driver` leaves: which worker was killed, on stdout, among our tables.
+    ray._private.worker._worker_logs_enabled = False
     try:
         with contextlib.nullcontext() if joined else _silent():
             yield [node["Resources"] for node in _alive()]
     finally:
+        ray._private.worker._worker_logs_enabled = True
         if not joined:
             leave()
 
