@@ -41,8 +41,8 @@ def test_time_is_told_from_earlier_stages_of_the_kind_and_in_proportion(finished
     for stage_id, stage in planned.stages.items():
         if stage.kind == "embed":
             (store.folder(stage_id) / "index.json").write_text(json.dumps({"images": ["a", "b"]}))
-    stages = list(plan(toy_sweep(thetas=[2.0]), NamedContents(), ()).stages.values())
-    told = cost.estimate(stages, store, size_of)
+    works = plan(toy_sweep(thetas=[2.0]), NamedContents(), ()).works
+    told = cost.estimate(works, store, size_of)
     # Each toy stage took 1.5 s: two images, a whole training, 2 samples × 20 clicks, a profile.
     assert told.seconds == pytest.approx({"embed": 15.0, "train": 3.0, "evaluate": 30.0, "profile": 1.5})
     assert (told.known, told.earlier, told.unknown, told.hardware) == (7, 2 + 2 + 4 + 1, {}, "toy")
@@ -52,12 +52,12 @@ def test_time_is_told_from_earlier_stages_of_the_kind_and_in_proportion(finished
 
 
 def test_where_nothing_was_done_no_time_is_told(store: Store) -> None:
-    stages = list(toy_plan(store).stages.values())
-    told = cost.estimate(stages, store, size_of)
+    works = toy_plan(store).works
+    told = cost.estimate(works, store, size_of)
     assert (told.known, dict(told.seconds), dict(told.unknown)) == (0, {}, {"embed": 2, "train": 2, "evaluate": 4,
                                                                             "profile": 1})  # fmt: skip
     assert list(show.cost_lines(told, {"train"}))[-1].startswith("time: unknown")
-    assert cost.estimate(stages, None, lambda *_: None).embedding_bytes == 0
+    assert cost.estimate(works, None, lambda *_: None).embedding_bytes == 0
 
 
 @pytest.mark.parametrize("name", ["tiny", "sam_vit_b", "sam2.1_hiera_t", "segnext_vit_b_sax1"])

@@ -70,8 +70,8 @@ class SweepPlan:
     @cached_property
     def cost(self) -> Cost:
         """Disk and time that what is to do will take."""
-        stages = (stage for work in self.plan.works for stage in work.stages)
-        return estimate(stages, self.store, self.contents.size)
+        keep = self.sweep.resources["embed"].keep
+        return estimate(self.plan.works, self.store, self.contents.size, keep)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -122,6 +122,8 @@ class SweepPlan:
         return list(dict.fromkeys([*(ModelConfig(**each) for each in _distinct(configs)), *(c.model for c in probes)]))
 
     def _check_disk(self) -> None:
+        if self.cost.keep != "store":
+            return
         needed, cap = self.cost.embedding_bytes, self.sweep.budget.embeddings_gb
         if cap is not None and needed > cap * 1e9:
             raise SpecError(

@@ -164,7 +164,7 @@ class Dispatcher:
         work = self._queue.work(number)
         request = self._requests[work.kind]
         bounded = self._spending.budget.trial_hours is not None
-        used_before = self._device_seconds(work.needs.values()) if bounded else 0.0
+        used_before = self._device_seconds(work.awaits) if bounded else 0.0
         devices = request.workers if work.kind == "train" else 1  # more come as there is room, and are reported
         self._spending.start(number, request.gpu, devices, used_before)
         self._on_event(Event("started", work))
@@ -252,7 +252,7 @@ class Dispatcher:
 
     def _again(self, number: int, work: Work, failure: Failure, counts: bool) -> bool:
         """Put work that failed back into the queue, if it may be tried again or what it read can be made anew."""
-        damaged = self._damaged(work.needs.values())
+        damaged = self._damaged(sorted(work.awaits))
         if any(stage_id not in self._stages for stage_id in damaged):
             return False
         rebuilt = [self._stages[stage_id] for stage_id in damaged]

@@ -28,7 +28,7 @@ class Queue:
         self._enter(len(self._works) - 1)
 
     def _enter(self, number: int) -> None:
-        lacks = set(self._works[number].needs.values()) - self._done
+        lacks = self._works[number].awaits - self._done
         self._lacks[number] = lacks
         for need in lacks:
             self._waiting[need].append(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samref.stage import Kind
 from samref_sweep.errors import ResourceError
@@ -54,7 +54,15 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
                 f"resources.{kind} asks for {found.workers} processes, which must see one folder; {where} gives each "
                 "node its own: choose a folder that all nodes share with --store"
             )
-        return found
+        keep = plan.sweep.resources["embed"].keep
+        if keep == "store" or kind not in ("train", "evaluate"):
+            return found
+        if found.workers > 1 and (growing or any(work.here for work in plan.works if work.kind == kind)):
+            raise ResourceError(
+                f"resources.{kind} asks for {found.workers} processes, and resources.embed.keep is {keep}: each node "
+                "would make the embeddings for itself; let it be store, or ask for one process"
+            )
+        return replace(found, auto=False)
 
     wanted = set(KINDS) if growing else {work.kind for work in plan.works}
     requests = {kind: request(kind) for kind in KINDS if kind in wanted}

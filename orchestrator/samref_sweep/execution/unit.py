@@ -11,7 +11,8 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -19,12 +20,13 @@ from samref.config import Runtime
 from samref.errors import UserError
 from samref.shards import Lead, alone
 from samref.source import code_of
-from samref.stage import TELEMETRY_FILE, Job, Report, Stopped
+from samref.stage import TELEMETRY_FILE, Job, Report, Stage, Stopped
 from samref_sweep.execution import telemetry
 from samref_sweep.execution.watchdog import watched
 from samref_sweep.failures import Failure, classify
 from samref_sweep.planning.work import Work
-from samref_sweep.store.store import Store
+from samref_sweep.store.opening import own_disk
+from samref_sweep.store.store import Claim, Store
 
 Runner = Callable[[Job, Report], Any]
 """Runs a job and writes each stage's folder: `run_watched`, or a stand-in for it."""
@@ -89,11 +91,40 @@ def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runne
         if stages:
             for stage in stages:
                 store.codes.note(stage.id, code_of(stage))
-            inputs = {role: store.open(need) for role, need in work.needs.items()}
             with contextlib.ExitStack() as stack:
-                outs = tuple(stack.enter_context(claim.workspace(stage.id)) for stage in stages)
-                scratch = stack.enter_context(claim.scratch(stages[0].id))
-                runner(Job(stages, inputs, outs, scratch, runtime), report)
+                run = partial(_run, runtime=runtime, runner=runner)
+                here = {each.id: stack.enter_context(_made_here(each, work, store, run, report)) for each in work.here}
+                inputs = {role: here.get(need) or store.open(need) for role, need in work.needs.items()}
+                run(stages, claim, inputs, report=report)
+
+
+def _run(
+    stages: tuple[Stage, ...],
+    claim: Claim,
+    inputs: Mapping[str, Path],
+    *,
+    runtime: Runtime,
+    report: Report,
+    runner: Runner,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        outs = tuple(stack.enter_context(claim.workspace(stage.id)) for stage in stages)
+        scratch = stack.enter_context(claim.scratch(stages[0].id))
+        runner(Job(stages, inputs, outs, scratch, runtime), report)
+
+
+@contextlib.contextmanager
+def _made_here(stage: Stage, work: Work, store: Store, run: Callable[..., None], report: Report) -> Iterator[Path]:
+    """Give the output of a stage that the store does not keep, for the block; made on this node unless it has it."""
+    if store.has(stage.id):
+        yield store.open(stage.id)
+        return
+    with own_disk(passing=work.passing) as own:
+        with own.claim([stage.id]) as claim:
+            if not own.has(stage.id):
+                inputs = {role: store.open(need) for role, need in stage.needs.items()}
+                run((stage,), claim, inputs, report=lambda step, metrics: report(0, {}))
+        yield own.open(stage.id)
 
 
 def attempt(

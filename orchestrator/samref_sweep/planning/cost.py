@@ -16,6 +16,8 @@ from typing import Any
 from samref.backbones import values_per_image
 from samref.stage import Kind, Stage
 from samref.summary import Summary
+from samref_sweep.planning.work import Work
+from samref_sweep.spec.policy import Keep
 from samref_sweep.store.store import Store
 
 BYTES_PER_VALUE = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -33,6 +35,7 @@ class Cost:
     """What the stages that are to do will take."""
 
     embedding_bytes: int
+    """Disk of the embeddings, if they are kept."""
     seconds: Mapping[Kind, float]
     """Kind → seconds of a device, of those stages for which earlier ones tell."""
     known: int
@@ -45,6 +48,11 @@ class Cost:
     """What they ran on."""
     unsized_images: int = 0
     """Images of embed stages whose features are a plug-in's: `embedding_bytes` cannot count them."""
+    keep: Keep = "store"
+    """Where the embeddings are kept, which `seconds` follows."""
+    embed_seconds: tuple[float, float] | None = None
+    """Seconds of a device for the embeddings: each made once, and each made by all work that reads it; None where no
+    earlier stage tells."""
 
 
 def embedding_bytes(model: Mapping[str, Any], images: int) -> int:
@@ -52,8 +60,8 @@ def embedding_bytes(model: Mapping[str, Any], images: int) -> int:
     return images * values_per_image(model["backbone"]) * BYTES_PER_VALUE[model["embedding_precision"]]
 
 
-def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> Cost:
-    """The cost of stages that are to do, from the store's newest stages of the same kind and backbone.
+def estimate(works: Iterable[Work], store: Store | None, size_of: SizeOf, keep: Keep = "store") -> Cost:
+    """The cost of work that is to do, from the store's newest stages of the same kind and backbone.
 
     A stage's time grows with its images (embed), steps × batch (train), or samples × clicks (evaluate).
     """
@@ -68,10 +76,14 @@ def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> C
             seconds[key] += summary.device_seconds
             amounts[key] += amount
             earlier[key] += 1
+    works = list(works)
+    stages = {stage.id: stage for work in works for stage in (*work.stages, *work.here)}
+    reads = Counter(need for work in works for need in work.needs.values())
     disk, known, told, unsized = 0, 0, set(), 0
+    once = each_time = 0.0
     total: defaultdict[Kind, float] = defaultdict(float)
     unknown: Counter[Kind] = Counter()
-    for each in stages:
+    for each in stages.values():
         key = (each.kind, each.backbone)
         size = _size(each, size_of)
         if each.kind == "embed" and size:
@@ -82,10 +94,16 @@ def estimate(stages: Iterable[Stage], store: Store | None, size_of: SizeOf) -> C
         if amount is None or not amounts[key]:
             unknown[each.kind] += 1
         else:
-            total[each.kind] += seconds[key] / amounts[key] * amount
+            own = seconds[key] / amounts[key] * amount
+            times = max(1, reads[each.id])
+            if each.kind == "embed":
+                once, each_time = once + own, each_time + own * times
+            total[each.kind] += own * times if each.kind == "embed" and keep == "never" else own
             known += 1
             told.add(key)
-    return Cost(disk, dict(total), known, dict(unknown), sum(earlier[key] for key in told), hardware, unsized)
+    both = (once, each_time) if once and not unknown["embed"] else None
+    tells = sum(earlier[key] for key in told)
+    return Cost(disk, dict(total), known, dict(unknown), tells, hardware, unsized, keep, both)
 
 
 def _size(stage: Stage, size_of: SizeOf) -> Size | None:

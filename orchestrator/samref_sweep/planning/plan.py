@@ -63,7 +63,7 @@ class Plan:
 
     def counts(self) -> dict[Kind, Count]:
         """For each kind of stage that occurs: asked for, distinct, done and to do."""
-        to_do = {stage.id for work in self.works for stage in work.stages}
+        to_do = {stage.id for work in self.works for stage in (*work.stages, *work.here)}
         counts = {}
         for kind in KINDS:
             asked = [stage.id for trial in self.trials for stage in trial.stages if stage.kind == kind]
@@ -76,7 +76,7 @@ class Plan:
     def anew(self, superseded: Collection[str]) -> Plan:
         """Return the plan as if these finished stages were not done."""
         done = self.done.difference(superseded)
-        return replace(self, done=done, works=units_of_work(missing(self.trials[: self.sweep.budget.trials], done)))
+        return replace(self, done=done, works=_works(self.sweep, self.trials, done))
 
     def without(self, failed: Collection[str]) -> Plan:
         """The plan, less the work on stages that failed, and less what needs them."""
@@ -84,8 +84,8 @@ class Plan:
         works = []
         for work in self.works:  # each after what it needs
             kept = tuple(stage for stage in work.stages if stage.id not in lost)
-            if kept and lost.isdisjoint(work.needs.values()):
-                works.append(Work(kept))
+            if kept and lost.isdisjoint(work.awaits):
+                works.append(replace(work, stages=kept))
             else:
                 lost.update(stage.id for stage in kept)
         return replace(self, works=tuple(works))
@@ -127,8 +127,12 @@ def plan(sweep: Sweep, fingerprints: Fingerprints, done: Iterable[str]) -> Plan:
         trial = build(config, fingerprints, shared)
         trials.setdefault(trial.id, trial)
         points.setdefault(trial.id, point)
-    works = units_of_work(missing(list(trials.values())[: sweep.budget.trials], done))
+    works = _works(sweep, tuple(trials.values()), done)
     return Plan(sweep, tuple(trials.values()), tuple(points.values()), works, done)
+
+
+def _works(sweep: Sweep, trials: tuple[Trial, ...], done: frozenset[str]) -> tuple[Work, ...]:
+    return units_of_work(missing(trials[: sweep.budget.trials], done), sweep.resources["embed"].keep)
 
 
 def grow(
@@ -139,9 +143,8 @@ def grow(
     trials = tuple(build(config, fingerprints) for config in configs)
     fresh = [(trial, point) for trial, point in zip(trials, points, strict=True) if trial.id not in known]
     planned = {stage.id for work in plan.works for stage in work.stages}
-    works = units_of_work(
-        stage for stage in missing([trial for trial, _ in fresh], plan.done) if stage.id not in planned
-    )
+    lacking = missing([trial for trial, _ in fresh], plan.done)
+    works = units_of_work((stage for stage in lacking if stage.id not in planned), plan.sweep.resources["embed"].keep)
     grown = replace(
         plan,
         trials=(*plan.trials, *(trial for trial, _ in fresh)),

@@ -8,6 +8,7 @@ from typing import Literal
 
 from samref.stage import Kind, Stage
 from samref_sweep.failures import Failure
+from samref_sweep.spec.policy import Keep
 
 KINDS: tuple[Kind, ...] = ("embed", "train", "evaluate", "profile")
 
@@ -22,6 +23,10 @@ class Work:
     stage of any kind."""
 
     stages: tuple[Stage, ...]
+    here: tuple[Stage, ...] = ()
+    """Embeddings that are made where this work runs, on that node's own disk, as the store does not keep them."""
+    passing: bool = False
+    """Whether those are gone when the work ends."""
 
     @property
     def kind(self) -> Kind:
@@ -39,6 +44,12 @@ class Work:
         """Role → id of the stage whose output is needed; alike for all stages of one unit of work."""
         return self.stages[0].needs
 
+    @property
+    def awaits(self) -> set[str]:
+        """Ids of the stages whose output the store must have before this work can start."""
+        here = {stage.id for stage in self.here}
+        return {need for stage in (self.stages[0], *self.here) for need in stage.needs.values()} - here
+
 
 @dataclass(frozen=True)
 class Event:
@@ -52,24 +63,33 @@ class Event:
     failure: Failure | None = None
 
 
-def units_of_work(stages: Iterable[Stage]) -> tuple[Work, ...]:
+def units_of_work(stages: Iterable[Stage], keep: Keep) -> tuple[Work, ...]:
     """Put stages together that run in one go: evaluations that differ in θ alone share most of their clicks.
 
     Those that differ in whose first clicks they take share what is computed once an image.
 
     No more than `TOGETHER` of them: each has folders that are held open, of which a process may have a few hundred.
+    Embeddings that the store does not keep are no work of their own, but of each that reads them.
 
     Profiles come last: a clock on a machine that does something else measures that.
     """
     together: dict[str, list[Stage]] = {}
+    here: dict[str, Stage] = {}
     for stage in sorted(stages, key=lambda stage: stage.kind == "profile"):
+        if keep != "store" and stage.kind == "embed":
+            here[stage.id] = stage
+            continue
         key = stage.id
         if stage.kind == "evaluate":
             alike = {"theta": None, **({"seed": None} if "first_clicks" in stage.key else {})}
             key = repr([{**stage.key, **alike}, stage.needs])
         together.setdefault(key, []).append(stage)
     return tuple(
-        Work(tuple(members[first : first + TOGETHER]))
+        Work(
+            tuple(members[first : first + TOGETHER]),
+            tuple(here[need] for need in members[0].needs.values() if need in here),
+            keep == "never",
+        )
         for members in together.values()
         for first in range(0, len(members), TOGETHER)
     )

@@ -94,8 +94,13 @@ def cost_lines(cost: Cost, kinds: set[Kind], embeddings_gb: float | None = None)
     if cost.unsized_images:
         sizes.append(f"what a plug-in's features of {cost.unsized_images} images take (not known)")
     if sizes:
-        allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
-        yield f"embeddings to come take {' and '.join(sizes)} of disk{allowed}"
+        size, both = " and ".join(sizes), cost.embed_seconds
+        once, each = (f" and {clock(seconds)} of a device" for seconds in both) if both else ("", "")
+        if cost.keep == "store":
+            allowed = "" if embeddings_gb is None else f" (budget.embeddings_gb allows {embeddings_gb:g} GB)"
+            yield f"embeddings to come take {size} of disk{allowed}{once}; with resources.embed.keep: never none{each}"
+        else:
+            yield f"embeddings (keep: {cost.keep}) take no disk of the store{each}; kept there {size}{once}"
     if not kinds:
         return
     unknown = ", ".join(f"{count} {plural(kind, count)}" for kind, count in cost.unknown.items())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
@@ -58,6 +58,13 @@ class SweepFile(Keys):
     """Stage kind → what one such stage asks for."""
     retry: Retry = Retry()
     """Kind of failure → how often a stage is started again after it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for kind, asked in self.resources.items():
+            if kind != "embed" and asked.keep != "store":
+                raise ValueError(f"resources.{kind}.keep is {asked.keep}; only embeddings can be kept elsewhere")
+        return self
 
 
 _BRANCHES = ("function", "constrained", "[key]", SeedsUntil.__name__)

@@ -11,6 +11,7 @@ from samref_sweep.failures import FailureKind
 from samref_sweep.spec.settings import Keys
 
 Positive = Annotated[float, Field(gt=0)]
+Keep = Literal["store", "local", "never"]
 
 
 class Budget(Keys):
@@ -53,6 +54,10 @@ class Resources(Keys):
     """Processes that share one stage: of a training, each with its share of `cpu`, `gpu` and every batch; of an
     embedding or evaluation, each with as much as the others, which come as the cluster has room. `auto`: a training's
     one a GPU; else one, and where there are several nodes or GPUs as many as would be idle when the stage starts."""
+    keep: Keep = "store"
+    """Where an embedding is kept, of other kinds `store`: `local`, on the disk of each node that reads it
+    (`$SAMREF_CACHE`), made there by the first stage that does; `never`, made there by each stage that reads it, and
+    gone with that stage's end. Numbers and ids do not depend on it."""
     time_limit: Annotated[float | None, BeforeValidator(seconds)] = None
     """A stage that runs longer is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
 

@@ -5,6 +5,7 @@ The folder is the store's own, or the cache in front of object storage.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
@@ -13,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from samref_sweep.store.locks import held, is_held
+
+
+def caches() -> Path:
+    """This node's folder for what can be made or fetched again: `$SAMREF_CACHE`, or ~/.cache/samref."""
+    return Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref")
 
 
 class NodeFolder:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +32,7 @@ from samref_sweep.store.bucket import QUICK, Bucket
 from samref_sweep.store.checkpoints import mirrored
 from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
+from samref_sweep.store.node import caches
 from samref_sweep.store.notes import Codes, Failures
 from samref_sweep.store.shards import OnObjects, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
@@ -55,8 +55,7 @@ class ObjectStore:
         self.where = uri
         self.shared: Path | None = None
         self._bucket = Bucket(uri)
-        caches = Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref") / "stores"
-        self.cache = FolderStore(caches / _identity(self._bucket if patient else Bucket(uri, QUICK)))
+        self.cache = FolderStore(caches() / "stores" / _identity(self._bucket if patient else Bucket(uri, QUICK)))
         self.node = self.cache.node
         self.failures, self.codes = Failures(self._bucket, self.done), Codes(self._bucket)
         self._known = self.node.root / "done"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from samref.user_paths import expanded
 from samref_sweep.errors import StoreError
 from samref_sweep.store.folder import MARKER, FolderStore
+from samref_sweep.store.node import caches
 from samref_sweep.store.store import Store
 
 
@@ -47,3 +50,15 @@ def existing_store(where: str) -> Store | None:
     from samref_sweep.store.bucket import QUICK, Bucket  # imports pyarrow, which a folder needs not
 
     return open_store(where) if Bucket(where, QUICK).has(MARKER) else None
+
+
+@contextmanager
+def own_disk(*, passing: bool) -> Iterator[FolderStore]:
+    """Give a store on this node's disk, for what the sweep's does not keep; with `passing`, one for the block alone."""
+    own = FolderStore(caches() / "embeddings")
+    if not passing:
+        yield own
+        return
+    own.clean()
+    with own.node.temporary("passing") as folder:
+        yield FolderStore(folder)
