@@ -9,7 +9,7 @@ from toys import run_toys, toy_plan, toy_sweep
 
 from samref.trial import NamesAsFingerprints
 from samref_sweep.errors import ResourceError
-from samref_sweep.execution.board import Board
+from samref_sweep.execution.board import SILENT_SECONDS, Board
 from samref_sweep.execution.dispatch import Dispatcher
 from samref_sweep.execution.requests import Request, resolve, resolve_all
 from samref_sweep.execution.spending import Spending
@@ -43,6 +43,26 @@ def test_a_shard_that_a_lost_worker_finished_after_all_is_given_to_nobody() -> N
     board.lose("a")
     board.finish("a", 0)
     assert [board.take("b"), board.take("b")] == [1, None]
+
+
+def test_a_process_that_is_not_heard_of_holds_up_nobody_who_has_nothing_else_to_do() -> None:
+    now = [0.0]
+    board = Board({0: 8, 1: 8, 2: 8}, clock=lambda: now[0])
+    assert [board.take("cut off"), board.take("slow"), board.take("leader")] == [0, 1, 2]
+    now[0] = SILENT_SECONDS
+    board.tell("slow", 1, {})
+    board.tell("cut off", 1, {})
+    board.finish("leader", 2)
+    assert (board.standing().free, board.take("leader")) == (0, None)
+    now[0] = 2 * SILENT_SECONDS + 1
+    board.tell("slow", 2, {})
+    assert (board.standing().free, board.take("leader"), board.take("leader")) == (1, 0, None)
+    board.tell("leader", 16, {})
+    board.finish("leader", 0)
+    board.finish("cut off", 0)  # it is there again
+    board.tell("cut off", 8, {})
+    board.finish("slow", 1)
+    assert board.standing() == (24, {"workers": 0}, 0, 0)
 
 
 def test_a_charge_follows_the_number_of_workers() -> None:

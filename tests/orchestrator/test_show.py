@@ -74,14 +74,17 @@ def test_the_disk_of_embeddings_is_what_the_backbones_features_take(name: str) -
 
 
 def test_the_disk_of_a_plug_in_s_embeddings_is_not_known_and_that_is_said(store: Store) -> None:
-    stages = list(toy_plan(store).stages.values())
-    for stage in stages:
+    planned = toy_plan(store)
+    for stage in planned.stages.values():
         if stage.kind == "embed":
             stage.config["model"] |= {"backbone": "./nets.py:build"}
-    told = cost.estimate(stages, None, size_of)
+    told = cost.estimate(planned.works, None, size_of)
     assert (told.embedding_bytes, told.unsized_images) == (0, 20)
     first, *_ = show.cost_lines(told, {"embed"})
-    assert first == "embeddings to come take what a plug-in's features of 20 images take (not known) of disk"
+    assert first == (
+        "embeddings to come take what a plug-in's features of 20 images take (not known) of disk; with "
+        "resources.embed.keep: never none"
+    )
 
 
 def test_every_backbone_has_a_known_size() -> None:
