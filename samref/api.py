@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from samref import waves, weights
+from samref import plugins, waves, weights
 from samref.backbones.backbone import Backbone, Resize
 from samref.clickloop import ClickLoop, Trajectory
 from samref.clicks import Click
@@ -97,7 +97,8 @@ def model(
     Raises:
         ValueError: a setting or checkpoint is wrong; one line that says what to do.
     """
-    config, runtime = ModelConfig(backbone=backbone, **settings), Runtime(device=device)
+    name = plugins.beside(backbone, Path.cwd())
+    config, runtime = ModelConfig.of(backbone=name, **settings), Runtime(device=device)
     return Model(weights.build_model(config, runtime, weights=weights_from), config, runtime)
 
 
@@ -164,8 +165,12 @@ def evaluate(
         ValueError: something that is given is wrong; one line that says what to do.
     """
     own = model(model_or_name, refiner="none") if isinstance(model_or_name, str) else model_or_name
+    if isinstance(data, str):
+        data = plugins.beside(data, Path.cwd())
     named: dict[str, Any] = {"data": data} if isinstance(data, str) else {}
-    config = EvaluateConfig(theta=theta, max_clicks=clicks, **named, **settings)
+    if isinstance(clicker := settings.get("clicker"), str):
+        settings["clicker"] = plugins.beside(clicker, Path.cwd())
+    config = EvaluateConfig.of(theta=theta, max_clicks=clicks, **named, **settings)
     if isinstance(data, str):
         dataset = open_dataset(data, split="val", data_root=Path(data_root), samples=config.samples)
     else:

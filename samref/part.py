@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 
 def number_from_text(value: Any) -> Any:
@@ -55,6 +56,23 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """The part with these settings.
+
+        Raises:
+            ValueError: there is no such setting, or it cannot have the value; one line.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"{key} is not a setting; there are {', '.join(cls.model_fields)}")
+        said = pydantic_message(first)
+        raise ValueError(f"{key} is {first['input']!r}: {said}" if first["type"] != "value_error" else said)
+
+    @classmethod
     @cache
     def as_before(cls) -> Mapping[str, Any]:
         """The settings that were `Added` to this part, each with the value that means what was before."""
@@ -76,3 +94,14 @@ class Options(dict[str, Any]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(json.dumps(self, sort_keys=True))
+
+
+def pydantic_message(error: ErrorDetails) -> str:
+    """What pydantic says of one wrong value, as the rest of a sentence of ours."""
+    text: str = error["msg"].removeprefix("Value error, ")
+    text, value = text.replace("Input should be", "it should be"), error.get("input")
+    if error["type"] == "string_type" and isinstance(value, bool):
+        return f"{text} (yes, no, on and off are true and false; in quotes they are words)"
+    if isinstance(value, str) and ":" in value and "number" in text:
+        return f"{text} (with colons it is text: for 1:30 write 1.5)"
+    return text

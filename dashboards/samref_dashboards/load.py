@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,12 @@ class Results:
 
 def load(paths: Sequence[Path]) -> Results:
     """Read results folders, or folders of them; ResultsError says what is wrong with which file."""
-    folders = list(dict.fromkeys(folder for path in paths for folder in _results_folders(path)))
-    read = [_read_trials(folder) for folder in folders]
-    sweeps = _told_apart([sweep for sweep, _ in read])
+    folders = _all_folders(paths)
+    found = [_read_trials(folder) for folder in folders]
+    sweeps = _told_apart([sweep for sweep, _ in found])
     trials = [
         {**row, "sweep": sweep.name, "folder": index}
-        for index, (sweep, (_, rows)) in enumerate(zip(sweeps, read, strict=True))
+        for index, (sweep, (_, rows)) in enumerate(zip(sweeps, found, strict=True))
         for row in rows
     ]
     unique = _one_row_per_trial(trials)
@@ -108,6 +108,32 @@ def load(paths: Sequence[Path]) -> Results:
         fields=_fields(folders),
         profiled=frozenset(costs.columns),
     )
+
+
+def read(*paths: str | Path) -> dict[str, pa.Table]:
+    """The tables of results folders, or of folders of them, joined: every trial, and every stage, once.
+
+    Their columns are those of docs/results.md, `clicks` and `curves` of done trials alone; a folder of an older version,
+    which lacks a column, has nulls there. `read("results/theta")["trials"].to_pandas()` is a data frame.
+
+    Raises:
+        ResultsError: a file cannot be read; one line that names it.
+    """
+    results = load([Path(path) for path in paths])
+    trials = []
+    for index, folder in enumerate(_all_folders(paths)):
+        own = {trial["trial"] for trial in results.trials if trial["folder"] == index}
+        table = pq.read_table(folder / "trials.parquet")
+        trials.append(table.filter([each in own for each in table["trial"].to_pylist()]))
+    others = {kind: f"SELECT * EXCLUDE (folder) FROM {kind}" for kind in COLUMNS if kind != "trials"}
+    return {
+        "trials": pa.concat_tables(trials, promote_options="permissive"),
+        **{kind: results.sql.sql(query).to_arrow_table() for kind, query in others.items()},
+    }
+
+
+def _all_folders(paths: Iterable[str | Path]) -> list[Path]:
+    return list(dict.fromkeys(folder for path in paths for folder in _results_folders(Path(path))))
 
 
 def _fields(folders: Sequence[Path]) -> dict[str, dict[str, str]]:

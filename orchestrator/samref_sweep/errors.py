@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from pydantic_core import ErrorDetails
-
 from samref.errors import UserError
 
 
@@ -39,14 +37,3 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
     nearest = max(known, key=likeness)
     return f" Did you mean {nearest}?" if likeness(nearest) >= 0.4 else ""
-
-
-def pydantic_message(error: ErrorDetails) -> str:
-    """What pydantic says of one wrong value, as the rest of a sentence of ours."""
-    text: str = error["msg"].removeprefix("Value error, ")
-    text, value = text.replace("Input should be", "it should be"), error.get("input")
-    if error["type"] == "string_type" and isinstance(value, bool):
-        return f"{text} (yes, no, on and off are true and false; in quotes they are words)"
-    if isinstance(value, str) and ":" in value and "number" in text:
-        return f"{text} (with colons it is text: for 1:30 write 1.5)"
-    return text

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import samref_dashboards
 from samref_dashboards import comparisons, paper_tables, tables, theme
 from samref_dashboards.design import find_design
 from samref_dashboards.load import load
@@ -259,3 +260,21 @@ def test_every_colour_exists_on_both_grounds() -> None:
     assert set(theme.LIGHT) == set(theme.DARK)
     names = re.findall(r"var\(--([\w-]+)\)", " ".join([*theme.colours(9, True), *theme.colours(9, False)]))
     assert set(names) <= set(theme.LIGHT)
+
+
+def test_a_program_reads_the_rows_of_one_sweep_or_several(write_results: Writer, tmp_path: Path) -> None:
+    written = write_results(tmp_path / "all" / "one", axes={"evaluate.theta": (1.1, math.inf)}, not_run=[1])
+    write_results(tmp_path / "all" / "two", axes={"evaluate.theta": (1.1, 1.2)}, name="two")
+    found = samref_dashboards.read(str(tmp_path / "all"))
+    assert found["trials"].schema.field("noc_at_90").metadata[b"better"] == b"lower"
+    rows = {row["trial"]: row for row in found["trials"].to_pylist()}
+    assert sorted(row["evaluate.theta"] for row in rows.values()) == [1.1, 1.2, math.inf]
+    assert found["trials"].num_rows == 3
+    assert rows[written[0]["trial"]]["noc_at_90"] == written[0]["noc_at_90"]
+    assert set(found["clicks"]["trial"].to_pylist()) == {
+        row["trial"] for row in rows.values() if row["status"] == "done"
+    }
+    assert "folder" not in found["profile"].column_names
+    assert found["clicks"].to_pandas()["iou"].between(0, 1).all()
+    with pytest.raises(samref_dashboards.ResultsError, match="no such folder"):
+        samref_dashboards.read(tmp_path / "none")

@@ -66,6 +66,15 @@ def test_what_is_wrong_is_one_line(store):
         samref.evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
     with pytest.raises(ValueError, match="clicks begin with rough, a file for data that has a name"):
         samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)], [np.ones((4, 4), bool)]), start="rough")
+    for settings, message in (
+        ({"refiner_width": 17}, "refiner_width is 17: it should be a multiple of 16"),
+        ({"refiners": "none"}, "refiners is not a setting; there are backbone, options, checkpoint, "),
+        ({"backbone": "./nothing.py:build"}, r"\./nothing\.py:build: there is no file .*nothing\.py"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}.*$"):
+            samref.model(**settings)
+    with pytest.raises(ValueError, match="^click_noise_px is 3, and clicker is ritm, which has no noise; .*$"):
+        samref.evaluate("tiny", "shapes", click_noise_px=3)
     model = samref.model("tiny", device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
         model.session(np.zeros((4, 4)))

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from samref.part import pydantic_message
 from samref.stage import Kind
-from samref_sweep.errors import SpecError, did_you_mean, pydantic_message
+from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.metric import Metrics
 from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry, SeedsUntil

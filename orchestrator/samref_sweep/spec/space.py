@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from samref import plugins
 from samref.config import TrialConfig
+from samref.part import pydantic_message
 from samref.stage import canonical
-from samref_sweep.errors import SpecError, pydantic_message
+from samref_sweep.errors import SpecError
 from samref_sweep.spec.axes import Condition, Dimension, copy_tree, matches, put, value_at
 from samref_sweep.spec.settings import check_names, short_names
 
