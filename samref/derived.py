@@ -25,9 +25,9 @@ from samref import plugins
 from samref.config import EvaluateConfig
 from samref.measures import MEASURES, Better, Measure
 
-_NOC = re.compile(r"noc_at_(\d{1,2})(?:_in_(\d+))?(?:_else_(\d+))?")
-_NOF = re.compile(r"nof_at_(\d{1,2})(?:_in_(\d+))?")
-_SUCCESS = re.compile(r"success_at_(\d{1,2})_in_(\d+)")
+_NOC = re.compile(r"noc_at_([1-9]\d)(?:_in_(\d+))?(?:_else_(\d+))?")
+_NOF = re.compile(r"nof_at_([1-9]\d)(?:_in_(\d+))?")
+_SUCCESS = re.compile(r"success_at_([1-9]\d)_in_(\d+)")
 _AUC = re.compile(r"iou_auc_(\d+)")
 _MIOU = re.compile(r"miou_at_(\d+)")
 _PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC, _MIOU)

@@ -113,8 +113,8 @@ def load(paths: Sequence[Path]) -> Results:
 def read(*paths: str | Path) -> dict[str, pa.Table]:
     """The tables of results folders, or of folders of them, joined: every trial, and every stage, once.
 
-    Their columns are those of docs/results.md, `clicks` and `curves` of done trials alone; a folder of an older version,
-    which lacks a column, has nulls there. `read("results/theta")["trials"].to_pandas()` is a data frame.
+    Their columns are those of docs/results.md, `clicks` and `curves` of done trials alone; a folder of an older
+    version, which lacks a column, has nulls there. `read("results/theta")["trials"].to_pandas()` is a data frame.
 
     Raises:
         ResultsError: a file cannot be read; one line that names it.

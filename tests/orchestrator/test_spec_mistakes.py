@@ -6,6 +6,7 @@ import pytest
 from sweep_files import BASE, write
 
 from samref.config import EvaluateConfig
+from samref.derived import PATTERNS
 from samref.measures import MEASURES
 from samref_sweep.errors import SpecError
 from samref_sweep.spec.file import SweepFile
@@ -33,7 +34,8 @@ MISTAKES = {
     "{method: optuna, trials: 3, parameters: {evaluate.theta: [1]}}": "{file}: method: optuna needs a metric to "
     "optimise, e.g. metric: noc_at_90",
     "{method: optuna, trials: 3, metric: noc_at_09, parameters: {evaluate.theta: [1]}}": "{file}: metric.0.name is "
-    "'noc_at_09': there is no such metric. Did you mean noc_at_90? There are: " + ", ".join(MEASURES),
+    "'noc_at_09': there is no such metric. Did you mean noc_at_90? There are: "
+    + f"{', '.join(MEASURES)}, and {PATTERNS}",
     "{method: optuna, trials: 3, metric: fps, parameters: {evaluate.theta: [1]}, trial: {profile: null}}": "{file}: "
     "profile is null, but the metric fps is measured by it",
     "{method: optuna, trials: 3, metric: clicks_on_global, parameters: {evaluate.theta: [1]}}": "{file}: metric.0 is "

@@ -73,7 +73,7 @@ def test_what_is_wrong_is_one_line(store):
     ):
         with pytest.raises(ValueError, match=f"^{message}.*$"):
             samref.model(**settings)
-    with pytest.raises(ValueError, match="^click_noise_px is 3, and clicker is ritm, which has no noise; .*$"):
+    with pytest.raises(ValueError, match=r"^click_noise_px is 3, and clicker is ritm, which has no noise; .*$"):
         samref.evaluate("tiny", "shapes", click_noise_px=3)
     model = samref.model("tiny", device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
