@@ -25,7 +25,7 @@ from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.file import SweepFile
 from samref_sweep.spec.metric import Metric
-from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler
+from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler, SeedsUntil, Until
 
 PAGE = Path(__file__).with_name("settings.md")
 ARCHITECTURE = Path(__file__).with_name("architecture.md")
@@ -74,6 +74,8 @@ def page() -> str:
     for key, model in [
         ("parameters.SETTING", Axis),
         ("parameters", Parameters),
+        ("seeds", SeedsUntil),
+        ("seeds.until", Until),
         ("metric", Metric),
         ("scheduler", Scheduler),
         ("budget", Budget),

@@ -53,7 +53,7 @@ class Trajectory(NamedTuple):
     upto: float = math.inf
     """up to and including this."""
     seed: int = 0
-    """Of what was drawn, or of whose first click it is."""
+    """Seed of what was drawn, or of whose first click it is."""
     start_iou: float = math.nan
     """IoU of the mask that the first click corrected."""
 

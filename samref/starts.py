@@ -67,7 +67,7 @@ class Starts:
     """What every sample of an evaluation begins with."""
 
     seeds: tuple[int, ...] = ()
-    """Of the evaluations that run in one go, where first clicks depend on it."""
+    """Seeds of the evaluations that run in one go, where first clicks depend on them."""
     box: bool = False
     places: Mapping[str, Sequence[_Place]] = field(default_factory=dict)
     """Sample's key → everybody's first click on it, in the file's order."""

@@ -7,13 +7,18 @@ import runpy
 import shlex
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from samref.data.command import parser as data_parser
+from samref.derived import measure
 from samref_dashboards.report import parser as dashboard_parser
 from samref_sweep.cli.bundle import bundle_parser, prune_parser
 from samref_sweep.cli.options import sweep_parser, trial_parser
+from samref_sweep.record.schemas import SCHEMAS
+from samref_sweep.spec.file import SweepFile
+from samref_sweep.spec.settings import model_in, setting
 from samref_sweep.spec.sweep import read
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +153,44 @@ def test_every_option_stands_in_the_documentation():
     for parser in (*PARSERS, bundle_parser(), prune_parser()):
         missing = {option for option in options_of(parser) if option.startswith("--") and option not in text}
         assert missing <= {"--help"}, parser.prog
+
+
+OTHERS = {
+    "--gpus-per-task", "--signal", "--include-dashboard", "--dashboard-host", "--dashboard-agent-listen-port",
+    "miou_at_click", "train.txt",
+}  # fmt: skip
+"""What the documentation names of Slurm, of Ray, of MLflow's charts and of datasets' files."""
+
+
+def test_every_option_setting_and_metric_that_the_documentation_names_exists():
+    options = {option for parser in (*PARSERS, bundle_parser(), prune_parser()) for option in options_of(parser)}
+    columns = {name for schema in SCHEMAS.values() for name in schema.names}
+    metric = re.compile(r"(noc|nof|miou|boundary_miou|success|iou_auc|seconds|clicks_on|train|sat|refiner)_[a-z0-9_]+")
+    named = set()
+    for page in (page for page in PAGES if page.name not in ("LOG.md", "CHANGELOG.md")):  # which tell of what was
+        for code in set(re.findall(r"`([^`\n]+)`", page.read_text())) - OTHERS:
+            for option in re.findall(r"^--[a-z][a-z-]+", code):
+                assert option in options | OTHERS, f"{page.name}: {code}"
+            for key in re.findall(r"(?<![\w/.])(?:model|train|evaluate|profile)\.[a-z_.]*\w", code):
+                assert key.endswith((".json", ".py")) or setting(key, page.name), f"{page.name}: {code}"
+                named.add(key)
+            if metric.fullmatch(code):
+                assert code in columns or measure(code), f"{page.name}: {code}"
+                named.add(code)
+    assert len(named) > 60
+
+
+def test_every_key_of_a_sweep_file_stands_in_the_settings():
+    text, todo, seen = (ROOT / "docs" / "settings.md").read_text(), [SweepFile], set()
+    while todo:
+        model = todo.pop()
+        seen.add(model)
+        for name, field in model.model_fields.items():
+            assert re.search(rf"\| `{field.alias or name}` \|", text), f"{model.__name__}.{name}"
+            todo += {
+                below for each in get_args(field.annotation) or (field.annotation,) if (below := model_in(each))
+            } - seen
+    assert len(seen) > 5
 
 
 def test_the_sweep_file_in_the_readme_is_valid(tmp_path):

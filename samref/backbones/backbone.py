@@ -17,7 +17,7 @@ Multimask = Literal["never", "first", "always"]
 Resize = Literal["stretch", "pad"]
 
 GIVEN_LOGIT = 10.0
-"""Of a pixel in a mask that is given; outside of it -10."""
+"""Logit of a pixel in a mask that is given; outside of it -10."""
 
 
 class Backbone(nn.Module):

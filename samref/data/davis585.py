@@ -21,7 +21,7 @@ PAGE = "https://drive.google.com/drive/folders/1XzUlpPqbzAyMt009HVpEeW31ln1FeXfX
 SOURCE = f"{PAGE} (by hand: it is a folder of Google Drive, which the README of alibaba/ClickSEG names)"
 
 KINDS = ("sp", "stm")
-"""Of masks to start from. `sp`: superpixels around the object's border added and removed; `stm`: a tracker's mask
+"""Kinds of masks to start from. `sp`: superpixels around the object's border added and removed; `stm`: a tracker's mask
 (FocalClick, section 5)."""
 
 
