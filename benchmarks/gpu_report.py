@@ -22,10 +22,18 @@ class Target(NamedTuple):
 
 
 JUDGED = {"480×854": (2.6, 0.2), "1024²": (10.5, 0.3), "2000×3000": (138, 1), "4000×6000": (1103, 4)}
+LOOPS = (
+    ("ViT-H", "ViT-H, no refiner", 7.8),
+    ("ViT-H with refiner", "ViT-H with GFR+LFR", 5.5),
+    ("Hiera-L", "Hiera-L, no refiner", 5.4),
+    ("Hiera-L with refiner", "Hiera-L with GFR+LFR", None),
+)
 TARGETS = {
-    "loop, ViT-H": Target("click loop, ViT-H, no refiner, TF32: × the plain loop", 7.8, 20),
-    "loop, ViT-H with refiner": Target("click loop, ViT-H with GFR+LFR, TF32: × the plain loop", 5.5, 20),
-    "loop, Hiera-L": Target("click loop, Hiera-L, TF32: × the plain loop", 5.4, 20),
+    **{
+        f"loop, {label}, {precision}": Target(f"click loop, {name}, {precision}: × the plain loop", before, 20)
+        for label, name, before in LOOPS
+        for precision in ("tf32", "bf16")
+    },
     **{
         f"judge, {size}": Target(f"next click and IoU, {size}, all wrong: ms a mask", *figures, at_most=True)
         for size, figures in JUDGED.items()
@@ -49,8 +57,8 @@ def paper(measured: Mapping[str, float]) -> dict[str, float]:
         steps = 320_000 / measured["train, decoder alone, γ 0.6"] + 80_000 / measured["train, γ 0.6"]
         found["the whole training, 320 000 steps of the decoder and 80 000 with the refiner: hours"] = steps / 3600
     with contextlib.suppress(KeyError):
-        clicks = 345 * 20 * 5 / measured["clicks/s in tf32: loop, ViT-H with refiner"]
-        found["Table 1, 345 frames × 20 clicks × 5 θ, no click shared: minutes"] = clicks / 60
+        clicks = 345 * 20 * 5 / measured["clicks/s in bf16: loop, ViT-H with refiner"]
+        found["Table 1, 345 frames × 20 clicks × 5 θ, no click shared, bf16: minutes"] = clicks / 60
     with contextlib.suppress(KeyError):
         found["embeddings of 118 287 photographs (COCO): minutes"] = 118_287 / measured["embed, images/s"] / 60
     return found

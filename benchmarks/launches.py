@@ -17,7 +17,6 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig
 from samref.data import Sample
 from samref.refiner import SamRef
 from samref.step import training_step
+from samref.starts import NOTHING
 from samref.thetas import Thetas
 from samref.weights import build_model
 
@@ -81,11 +81,11 @@ def counting() -> Iterator[Counts]:
     """Counts everything inside of it."""
     counts = Counts()
 
-    def to_host(*tensors: Tensor) -> Any:
+    def arriving(self: transfers.Arriving, *tensors: Tensor) -> None:
         counts.waits += 1
         counts.operators += len(tensors)
         counts.bytes_to_host += sum(tensor.nbytes for tensor in tensors)
-        return transfers_to_host(*tensors)
+        begin(self, *tensors)
 
     def cpu(tensor: Tensor) -> Tensor:
         counts.waits += 1
@@ -97,16 +97,14 @@ def counting() -> Iterator[Counts]:
         counts.operators += _KERNELS
         return kernels_judge(*args)
 
-    transfers_to_host, kernels_judge = transfers.to_host, device_clicks.judge
-    users = [module for module in list(sys.modules.values()) if getattr(module, "to_host", None) is transfers_to_host]
-    with mock.patch.object(Tensor, "cpu", cpu), mock.patch.object(device_clicks, "judge", judge), _Counting(counts):
-        for module in users:
-            vars(module)["to_host"] = to_host
-        try:
-            yield counts
-        finally:
-            for module in users:
-                vars(module)["to_host"] = transfers_to_host
+    begin, kernels_judge = transfers.Arriving.__init__, device_clicks.judge
+    with (
+        mock.patch.object(Tensor, "cpu", cpu),
+        mock.patch.object(transfers.Arriving, "__init__", arriving),
+        mock.patch.object(device_clicks, "judge", judge),
+        _Counting(counts),
+    ):
+        yield counts
 
 
 def network(refiner: Refiner) -> SamRef:
@@ -129,10 +127,11 @@ def click_round(built: SamRef, wave: int) -> Counts:
         truth[height // 4 : -height // 4, 3:-3] = 1
         image = torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8))
         features = {"embedding": torch.from_numpy(rng.normal(size=(1, 64, 16, 16)).astype(np.float32))}
-        reads.append(waves.Read(truth, features, image, torch.zeros(3, 256, 256, dtype=torch.uint8), truth.shape))
+        seen = torch.zeros(3, 256, 256, dtype=torch.uint8)
+        reads.append(waves.Read(truth, features, image, seen, truth.shape, NOTHING))
     found = []
     for clicks in (2, 3):
-        drawn = waves.assemble(0, reads, built, "cpu", together=True)
+        drawn = waves.assemble(0, waves.stack(reads, together=True), built, "cpu")
         loop = ClickLoop(built, EvaluateConfig(max_clicks=clicks), Thetas.each([1.1]), batch=wave, together=True)
         with counting() as counts:
             loop.run(drawn)

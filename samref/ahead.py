@@ -1,4 +1,4 @@
-"""Calls in threads, made a little ahead of whoever takes their results."""
+"""Work in threads, done a little ahead of whoever takes its results."""
 
 from __future__ import annotations
 
@@ -23,3 +23,18 @@ def in_order(pool: Executor, call: Callable[[Item], Result], items: Iterable[Ite
         result = begun.popleft().result()
         begun.extend(pool.submit(call, item) for item in islice(waiting, 1))
         yield result
+
+
+def one_ahead(pool: Executor, items: Generator[Result]) -> Generator[Result]:
+    """The same items, each made in the pool, which has one thread, while the one before it is used.
+
+    All of the items' generator runs on that thread, its end too.
+    """
+    nothing = object()
+    coming = pool.submit(next, items, nothing)
+    try:
+        while (item := coming.result()) is not nothing:
+            coming = pool.submit(next, items, nothing)
+            yield item  # type: ignore[misc]
+    finally:
+        pool.submit(items.close).result()

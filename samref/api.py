@@ -186,7 +186,7 @@ def evaluate(
         positions = range(first, min(first + at_once, len(dataset.samples)))
         reads = [waves.read(dataset, at, own.network, features, config.resize, starts) for at in positions]
         with autocast(device, config.precision):
-            wave = waves.assemble(first, reads, own.network, device, together=at_once > 1)
+            wave = waves.assemble(first, waves.stack(reads, together=at_once > 1), own.network, device)
             return [at(pieces, config.theta) for pieces in loop.run(wave)[0]]
 
     paths: list[Trajectory] = []

@@ -35,6 +35,7 @@ from samref.refiner.selector import error_ratio
 from samref.run_lengths import RunLengths
 from samref.thetas import Thetas
 from samref.threads import Map
+from samref.transfers import Waiting, finish
 
 MOST_PATHS = 2048
 """Most paths of one sample: twenty clicks can part an interval of θ half a million times, a trained refiner does a few
@@ -102,12 +103,16 @@ class ClickLoop:
         Raises:
             TooManyPathsError: all θ of an interval are asked for, and on one sample they part too often.
         """
+        return finish(self.play(wave, seeds))
+
+    def play(self, wave: Wave, seeds: Sequence[int] | None = None) -> Waiting[tuple[list[list[Trajectory]], int]]:
+        """The same as `run`, without gradient, for one who has other work where it waits."""
         place: Place
         if self._together:
             place = Together(wave, self._network, self._config, self._each)
         else:
             place = OneByOne(wave, self._network, self._config)
-        nodes = self._begin(wave, place, seeds or [self._config.seed])
+        nodes = yield from self._begin(wave, place, seeds or [self._config.seed])
         finished: list[Node] = []
         calls = 0
         for _ in range(self._config.max_clicks):
@@ -116,8 +121,9 @@ class ClickLoop:
             calls += len(live)
             nodes = []
             for start in range(0, len(live), self._batch):
-                branches, masks = self._advance(wave, place, live[start : start + self._batch])
-                nodes += map(_judged, branches, place.judge(branches, masks))
+                branches, masks = yield from self._advance(wave, place, live[start : start + self._batch])
+                verdicts = yield from place.judge(branches, masks)
+                nodes += map(_judged, branches, verdicts)
             self._check_paths(wave, nodes)
         found: list[list[Trajectory]] = [[] for _ in wave.truths]
         for node in sorted(finished + nodes, key=lambda node: (node.seed, node.above)):
@@ -125,14 +131,15 @@ class ClickLoop:
             found[node.sample].append(own)
         return found, calls
 
-    def _begin(self, wave: Wave, place: Place, seeds: Sequence[int]) -> list[Node]:
+    def _begin(self, wave: Wave, place: Place, seeds: Sequence[int]) -> Waiting[list[Node]]:
         """A node for each sample and seed, with its first click."""
         all_thetas = self._thetas.above, self._thetas.upto
         nodes = [Node(i, *all_thetas, None, seed=seeds[0]) for i in range(len(wave.truths))]
         given = wave.first_masks(nodes)
         results, masks = place.begin(given) if given else ([None] * len(nodes), None)
+        verdicts = yield from place.judge(nodes, masks)
         begun = []
-        for node, result, verdict in zip(nodes, results, place.judge(nodes, masks), strict=True):
+        for node, result, verdict in zip(nodes, results, verdicts, strict=True):
             first = wave.starts[node.sample].clicks if wave.starts else {}
             iou = math.nan if masks is None else verdict.iou
             for seed in seeds:
@@ -146,12 +153,12 @@ class ClickLoop:
         if paths > MOST_PATHS and self._thetas.listed is None:
             raise TooManyPathsError(wave.first + sample)
 
-    def _advance(self, wave: Wave, place: Place, live: Sequence[Node]) -> tuple[list[Node], Any]:
+    def _advance(self, wave: Wave, place: Place, live: Sequence[Node]) -> Waiting[tuple[list[Node], Any]]:
         """Make the next click of these nodes: their branches, whose last record is not judged yet, and their masks."""
         first = live[0].coarse_1MM is None
         samples = [node.sample for node in live]
         coarse = None if first else torch.stack([node.coarse_1MM for node in live if node.coarse_1MM is not None])
-        interaction = self._network(
+        interaction = yield from self._network.interact(
             wave.context.select(samples),
             [node.clicks for node in live],
             coarse,

@@ -194,7 +194,7 @@ def play_parts(
     def play(position: int) -> tuple[Paths, int]:
         reads = [waves.read(dataset, position, network, embeddings, configs[0].resize, starts)]
         with autocast(device, configs[0].precision):
-            return loop.run(waves.assemble(position, reads, network, device), seeds)
+            return loop.run(waves.assemble(position, waves.stack(reads), network, device), seeds)
 
     paths: Paths = []
     done = calls = calls_before = 0

@@ -28,7 +28,7 @@ from samref.refiner.resample import Frames
 from samref.run_lengths import RunLengths
 from samref.starts import Start
 from samref.threads import Map
-from samref.transfers import to_device, to_host
+from samref.transfers import Arriving, Waiting, to_device
 
 NO_SELECTOR, GLOBAL, PREVIOUS = 0, 1, 2
 BOUNDARY_CLICKS = (1, 5, 20)
@@ -160,7 +160,7 @@ class Place(Protocol):
         """
         ...
 
-    def judge(self, nodes: Sequence[Node], masks: Any) -> list[Verdict]:
+    def judge(self, nodes: Sequence[Node], masks: Any) -> Waiting[list[Verdict]]:
         """The verdicts on masks of these nodes; None: on empty ones."""
         ...
 
@@ -197,7 +197,8 @@ class OneByOne:
             masks.append(above(logits.float().numpy(), frame, self._network.backbone.threshold))
         return results, masks
 
-    def judge(self, nodes: Sequence[Node], masks: Sequence[NDArray[np.bool_]] | None) -> list[Verdict]:
+    def judge(self, nodes: Sequence[Node], masks: Sequence[NDArray[np.bool_]] | None) -> Waiting[list[Verdict]]:
+        yield from ()  # here nothing waits
         found = []
         for i, node in enumerate(nodes):
             truth = self._wave.truths[node.sample]
@@ -246,7 +247,7 @@ class Together:
         masks = self._network.masks(interaction, self._frames, objects, previous, on_global)
         return masks.unbind() if interaction.patch is not None else [None] * len(masks), masks
 
-    def judge(self, nodes: Sequence[Node], masks_BHW: Tensor | None) -> list[Verdict]:
+    def judge(self, nodes: Sequence[Node], masks_BHW: Tensor | None) -> Waiting[list[Verdict]]:
         from samref import device_clicks  # Triton comes with torch's builds for GPUs
 
         wave, config, device = self._wave, self._config, self._wave.device
@@ -262,7 +263,7 @@ class Together:
         # Ties that are drawn are drawn from a list of pixels, on the host.
         drawn, own = config.clicker != "ritm", is_plugin(config.clicker)
         all_masks = drawn or made == config.max_clicks or made in BOUNDARY_CLICKS
-        found, *masks = to_host(leaders, *([masks_BHW] if all_masks else []))
+        found, *masks = yield Arriving(leaders, *([masks_BHW] if all_masks else []))
         clicks = device_clicks.clicks(found[:, 0].tolist(), self._all_frames.largest[1])
         ious = [
             metrics.iou_of_counts(wave.num_object[node.sample], *map(int, counts))
@@ -272,7 +273,7 @@ class Together:
             clicks = [None] * len(nodes)
         needed = [i for i in range(len(nodes)) if all_masks or _is_last(config, ious[i], clicks[i])]
         if needed and not all_masks:
-            masks = to_host(masks_BHW[to_device(torch.tensor(needed), device)])
+            masks = yield Arriving(masks_BHW[to_device(torch.tensor(needed), device)])
         of = dict(zip(needed, masks[0] if masks else (), strict=True))
 
         def verdict(i: int) -> Verdict:

@@ -1,8 +1,9 @@
 """The evaluation on a GPU: which samples advance together, read ahead, and played while others are prepared.
 
-Without a refiner two waves are in play at a time, each on a stream of its own: while the host reads one's clicks, the
-device works on the other. With a refiner it is one: two came to a standstill on an H100 (torch 2.11, 2026-11-26), and
-why is not known yet.
+Two waves are in play at a time, on one thread and one stream: while one waits for the device, the host works on the
+other. (Two threads, which share Python's lock and give it up at every operation of torch, were slower than one wave:
+319 clicks a second with the refiner and not 616, ViT-H in bf16, H100.) Other threads read samples, put the next wave
+together, find windows and measure masks.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
-from threading import local
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samref.ahead import one_ahead
 from samref.backbones.backbone import Resize
 from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
@@ -31,22 +32,24 @@ from samref.judging import Wave, above
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.model import Context
+from samref.refiner.recorded import record
 from samref.refiner.resample import Images
 from samref.starts import NOTHING, Start, Starts
 from samref.thetas import Thetas
 from samref.threads import Map
-from samref.transfers import to_device
+from samref.transfers import Waiting, interleaved, to_device
 
 _LOG = logging.getLogger(__name__)
 Paths = list[list[Trajectory]]
 """For each sample its trajectories, by seed and rising θ."""
 
-_IN_PLAY, _IN_PLAY_WITH_REFINER = 2, 1
+_IN_PLAY = 2
 LARGEST = 32
 """Samples of a wave at most: more make a decoder no faster."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
+_ROUNDS_BEFORE_RECORDING = 40  # of one shape: recording takes as long as some of them
 _MOST_PATHS = 16  # on average; where one sample has more, the wave is played in halves
 
 
@@ -98,23 +101,52 @@ def read(
     return Read(truth, features, image, image_3SS, size, start)
 
 
-def assemble(first: int, reads: Sequence[Read], network: SamRef, device: str, *, together: bool = False) -> Wave:
-    """The wave of these samples, the first of which has this position; computes once what all their clicks share.
+class Stacked(NamedTuple):
+    """Samples that make a wave, in the host's memory."""
 
-    `together`: for a ClickLoop that works on all of a batch at once.
-    """
-    joined = {name: torch.cat([each.features[name] for each in reads]) for name in reads[0].features}
-    features = {name: to_device(feature, device) for name, feature in joined.items()}
-    if together:  # channels last, as a transformer's tokens are, and what CUDA's fast convolutions take
+    truths: list[NDArray[np.int8]]
+    sizes: list[tuple[int, int]]
+    features: dict[str, Tensor]
+    images_B3SS: Tensor
+    images: Images | list[Tensor]
+    starts: list[Start]
+
+
+def stack(reads: Sequence[Read], *, together: bool = False) -> Stacked:
+    """Join samples; `together`: for a ClickLoop that works on all of a batch at once, and ready to be sent to a GPU."""
+    features = {name: torch.cat([each.features[name] for each in reads]) for name in reads[0].features}
+    images_B3SS = torch.stack([each.image_3SS for each in reads])
+    images: Images | list[Tensor] = [each.image for each in reads]
+    if together:
+        images = Images.stack([each.image for each in reads])
+        if torch.cuda.is_available():  # here and not where clicks would wait for it
+            features = {name: feature.pin_memory() for name, feature in features.items()}
+            images_B3SS, images = images_B3SS.pin_memory(), Images(images.pixels_B3hw.pin_memory(), images.sizes)
+    return Stacked(
+        [each.truth for each in reads],
+        [each.size for each in reads],
+        features,
+        images_B3SS,
+        images,
+        [each.start for each in reads],
+    )
+
+
+def assemble(first: int, stacked: Stacked, network: SamRef, device: str) -> Wave:
+    """The wave of these samples, the first of which has this position; computes once what all their clicks share."""
+    features = {name: to_device(feature, device) for name, feature in stacked.features.items()}
+    images_B3SS = to_device(stacked.images_B3SS, device)
+    images = stacked.images
+    if isinstance(images, Images):
+        images = images.to(device)
+        # Channels last, as a transformer's tokens are, and what CUDA's fast convolutions take.
         features = {name: each.contiguous(memory_format=torch.channels_last) for name, each in features.items()}
-    images_B3SS = to_device(torch.stack([each.image_3SS for each in reads]), device)
-    images = [each.image for each in reads]
+    else:
+        images = [image.to(device) for image in images]
     with torch.inference_mode():
-        context = network.prepare(
-            features, images_B3SS, Images.stack(images, device) if together else [image.to(device) for image in images]
-        )
-        context, starts = _begin(network, context, [each.start for each in reads], [each.truth.shape for each in reads])
-    return Wave(first, [each.truth for each in reads], context, [each.size for each in reads], starts)
+        context = network.prepare(features, images_B3SS, images)
+        context, starts = _begin(network, context, stacked.starts, [truth.shape for truth in stacked.truths])
+    return Wave(first, stacked.truths, context, stacked.sizes, starts)
 
 
 def _begin(
@@ -168,14 +200,14 @@ def play(
         starts: what the samples begin with.
     """
     players = _Players(network, configs, device)
-    with ExitStack() as stack:
-        readers = stack.enter_context(_threads(threads, "samples"))
-        measuring = stack.enter_context(_threads(threads, "masks"))
-        playing = stack.enter_context(_threads(players.in_play, "clicks"))
+    with ExitStack() as stack_:
+        readers = stack_.enter_context(_threads(threads, "samples"))
+        measuring = stack_.enter_context(_threads(threads, "masks"))
+        preparing = stack_.enter_context(_threads(1, "waves"))
+        clicking = stack_.enter_context(_threads(1, "clicks"))
         players.each = measuring.map
 
-        num_samples = len(dataset.samples)
-        share = -(-num_samples // players.in_play)  # of few samples every player gets some
+        share = -(-len(dataset.samples) // _IN_PLAY)  # of few samples there are two waves nevertheless
         waiting = ((part, position) for part in parts for position in part)
 
         def begin(count: int) -> Iterator[_Begun]:
@@ -183,16 +215,16 @@ def play(
                 reading = readers.submit(read, dataset, position, network, embeddings, configs[0].resize, starts)
                 yield _Begun(part, position, reading)
 
-        ahead = deque(begin(LARGEST))
-        waves: deque[Future[tuple[Paths, int]]] = deque()
-        while ahead or waves:
-            # One wave waits, so that a player that is done has the next one.
-            while ahead and len(waves) <= players.in_play:
+        def prepared() -> Generator[_Prepared]:
+            ahead = deque(begin(LARGEST))
+            while ahead:
                 first = ahead[0].position
                 reads, batch = _take(ahead, players, share)
-                waves.append(playing.submit(players.play, first, reads, batch))
                 ahead.extend(begin(LARGEST - len(ahead)))
-            yield waves.popleft().result()
+                yield _Prepared(first, reads, stack(reads, together=True), batch)
+
+        waves = stack_.enter_context(closing(one_ahead(preparing, prepared())))
+        yield from stack_.enter_context(closing(one_ahead(clicking, players.played(waves))))
 
 
 class _Begun(NamedTuple):
@@ -201,6 +233,17 @@ class _Begun(NamedTuple):
     part: range
     position: int
     reading: Future[Read]
+
+
+class _Prepared(NamedTuple):
+    """A wave that is ready to be played."""
+
+    first: int
+    """Position of its first sample."""
+    reads: Sequence[Read]
+    stacked: Stacked
+    batch: int
+    """The most nodes of one call of the network."""
 
 
 def _take(ahead: deque[_Begun], players: _Players, share: int) -> tuple[list[Read], int]:
@@ -232,40 +275,35 @@ def _threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
 
 
 class _Players:
-    """Plays waves on one device, several at a time, in halves where its memory does not hold one."""
+    """Plays waves on one device, two at a time, in halves where its memory does not hold one."""
 
     def __init__(self, network: SamRef, configs: Sequence[EvaluateConfig], device: str) -> None:
         self._network = network
         self._config = configs[0]
         self._thetas = Thetas.of(configs)
-        self._device = torch.device(device)
-        self._own = local()
-        self.in_play = _IN_PLAY if network.gfr is None else _IN_PLAY_WITH_REFINER
+        self._device = device
         self.each: Map = map
         self._seeds = sorted({config.seed for config in configs})
         self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS) * len(self._seeds)
         self.largest = LARGEST
         self.free_bytes = float("inf")
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the weights are there before other streams use them
-            self.free_bytes = torch.cuda.mem_get_info(self._device)[0] / self.in_play
+        if device != "cpu":
+            # A part is left for what is recorded.
+            self.free_bytes = torch.cuda.mem_get_info(device)[0] / (_IN_PLAY + 1)
+            record(network, after=_ROUNDS_BEFORE_RECORDING)
 
-    def _stream(self) -> AbstractContextManager[object]:
-        """One stream a thread, as memory that one has used is kept for it."""
-        if self._device.type != "cuda":
-            return ExitStack()
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream: AbstractContextManager[object] = torch.cuda.stream(self._own.stream)
-        return stream
+    def played(self, waves: Iterable[_Prepared]) -> Generator[tuple[Paths, int]]:
+        """What `play` gives of each wave, in order; what one thread does from beginning to end."""
+        works = (self.play(wave.first, wave.reads, wave.stacked, wave.batch) for wave in waves)
+        with torch.inference_mode(), autocast(self._device, self._config.precision):
+            yield from interleaved(works, _IN_PLAY)
 
-    def play(self, first: int, reads: Sequence[Read], batch: int) -> tuple[Paths, int]:
-        """The trajectories of these samples; `batch` is the most nodes of one call of the network."""
+    def play(
+        self, first: int, reads: Sequence[Read], stacked: Stacked | None, batch: int
+    ) -> Waiting[tuple[Paths, int]]:
+        """The trajectories of these samples, and decoder calls; `batch`: the most nodes of one call of the network."""
         try:
-            with self._stream(), autocast(str(self._device), self._config.precision):
-                wave = assemble(first, reads, self._network, str(self._device), together=True)
-                loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
-                return loop.run(wave, self._seeds)
+            return (yield from self._whole(first, stacked or stack(reads, together=True), batch))
         except torch.OutOfMemoryError:
             batch = min(batch, len(reads) * self.num_paths)
             if batch == 1:
@@ -279,8 +317,13 @@ class _Players:
         done = 0
         while done < len(reads):
             part = min(batch, self.largest)  # which an earlier part may have made smaller
-            found, more = self.play(first + done, reads[done : done + part], part)
+            found, more = yield from self.play(first + done, reads[done : done + part], None, part)
             paths += found
             calls += more
             done += part
         return paths, calls
+
+    def _whole(self, first: int, stacked: Stacked, batch: int) -> Waiting[tuple[Paths, int]]:
+        wave = assemble(first, stacked, self._network, self._device)
+        loop = ClickLoop(self._network, self._config, self._thetas, batch=batch, together=True, each=self.each)
+        return (yield from loop.play(wave, self._seeds))

@@ -50,10 +50,10 @@ def build_model(
     if not encoder:
         backbone.drop_encoder()
     model = model.to(runtime.resolve_device()).eval()
-    if precision == "bf16" and next(model.parameters()).is_cuda:
-        # Convolutions give what they read. In bf16 they are faster channels-last (H100, batches of 16: GFR 6.6 and
-        # 8.7 ms, with gradient 25 and 32), in float32 they are not, rounded to TF32 or not (15 and 13 ms).
-        model.refiner_modules().to(memory_format=torch.channels_last)
+    if next(model.parameters()).is_cuda:
+        for refiner in (model.gfr, model.lfr) if precision != "fp32" else ():
+            if refiner is not None:
+                refiner.fusion.use_channels_last(stems=precision == "bf16")
     return model
 
 

@@ -33,8 +33,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _LOG2_E = 1.4426950408889634
 # Queries and keys that one program has at once, warps and stages: of those that were right on an H100 the fastest.
-_GLOBAL = {"BLOCK_M": 128, "num_warps": 8, "num_stages": 2}
-_WINDOW = {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
+_GLOBAL = {"BLOCK_M": 64, "num_warps": 4, "num_stages": 3}
+_WINDOW = {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3}
 _TRY_SECONDS = 300
 _CASTS: Any = WeakTensorKeyDictionary()
 

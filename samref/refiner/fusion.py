@@ -140,14 +140,29 @@ class Fusion(nn.Module):
             levels = [feature_channels[name] for name in self.high_res_names]
             self.high_res = _HighResolution(levels, width, blocks + 1)
 
+    def use_channels_last(self, *, stems: bool) -> None:
+        """Keep maps as CUDA's fast convolutions take them; they give what they read.
+
+        Faster in bf16 (H100, batches of 16: GFR 6.6 and not 8.7 ms, with gradient 25 and 32); with factors in TF32 only
+        the blocks are, where half of the time went into copies from one order to the other, while a stem's first
+        convolution, of three channels, takes 7 ms for 32 images and not 1; and in float32 nothing is.
+        """
+        (self if stems else self.blocks).to(memory_format=torch.channels_last)
+
+    def _in_order(self, maps: Tensor) -> Tensor:
+        """Maps …×C×h×w in the order of the blocks."""
+        weight = next(part for part in self.blocks.modules() if isinstance(part, nn.Conv2d)).weight
+        last = weight.is_contiguous(memory_format=torch.channels_last)
+        return maps.movedim(-3, -1).contiguous().movedim(-1, -3) if last else maps
+
     def lateral(self, image_B3HW: Tensor, features: Mapping[str, Tensor]) -> Lateral:
         """The part that clicks do not change; image RGB 0..255, features (or crops of them) at any side."""
         image = self.image_stem(image_B3HW.float() / 127.5 - 1)
         up = to_grid(self.upsampler(features["embedding"]), image.shape[-2:])
         if self.high_res is None:
-            return Lateral(image + up, up[:, None])
+            return Lateral(self._in_order(image + up), self._in_order(up)[:, None])
         own = self.high_res([features[name] for name in self.high_res_names], image.shape[-2:]) + up[:, None]
-        return Lateral(image + own[:, 0], own[:, 1:])
+        return Lateral(self._in_order(image + own[:, 0]), self._in_order(own[:, 1:]))
 
     def forward(self, lateral: Lateral, dense_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Error logits and detail logits, each B×1×h×w.

@@ -26,7 +26,7 @@ from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
 from samref.threads import Map
-from samref.transfers import to_device, to_host
+from samref.transfers import Arriving, Waiting, finish, to_device
 
 _ROOM = 32
 """Clicks that the refiner's inputs have room for, or a multiple."""
@@ -136,6 +136,18 @@ class SamRef(nn.Module):
 
         With a refiner the host waits for the device, once.
         """
+        return finish(self.interact(context, clicks, coarse_B1MM, results, frames, each))
+
+    def interact(
+        self,
+        context: Context,
+        clicks: Sequence[Sequence[Click]],
+        coarse_B1MM: Tensor | None,
+        results: Sequence[Tensor] | Tensor | None,
+        frames: Sequence[tuple[int, int]] | Frames,
+        each: Map = map,
+    ) -> Waiting[Interaction]:
+        """The same as `forward`, for one who has other work where it waits."""
         sizes = frames.sizes if isinstance(frames, Frames) else frames
         device = context.features["embedding"].device
         points, labels = self._points(clicks, sizes, device)
@@ -150,8 +162,9 @@ class SamRef(nn.Module):
         on_grid = self._cells(upscaled.detach())
         refined, error, area_B, mask_BMM = self.global_stage(context.lateral, on_grid, points, labels)
         if self.lfr is None:
-            return Interaction(coarse, refined, error, torch.from_numpy(*to_host(area_B)), None)
-        area, *masks = to_host(area_B, mask_BMM, *self._on_grid(results, frames))
+            (area,) = yield Arriving(area_B)
+            return Interaction(coarse, refined, error, torch.from_numpy(area), None)
+        area, *masks = yield Arriving(area_B, mask_BMM, *self._on_grid(results, frames))
         windows = self._windows(masks, clicks, sizes, each)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)

@@ -31,13 +31,17 @@ class Images:
     """Height and width of each."""
 
     @staticmethod
-    def stack(images: Sequence[Tensor], device: torch.device | str) -> Images:
-        """Copies images 3×h×w into one tensor on the device."""
+    def stack(images: Sequence[Tensor]) -> Images:
+        """Copies images 3×h×w into one tensor."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         pixels = torch.zeros(len(images), 3, *map(max, *sizes, (0, 0)), dtype=torch.uint8)
         for image, own in zip(images, pixels, strict=True):
             own[:, : image.shape[1], : image.shape[2]] = image
-        return Images(to_device(pixels, device), sizes)
+        return Images(pixels, sizes)
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same on a device; the host does not wait until they are there."""
+        return Images(to_device(self.pixels_B3hw, device), self.sizes)
 
     def select(self, index: Sequence[int]) -> Images:
         """Selects the images at these positions, by a copy."""

@@ -27,6 +27,7 @@ from samref.refiner.resample import Images
 from samref.run_lengths import RunLengths, decode
 from samref.starts import Start
 from samref.thetas import Thetas, at
+from samref.transfers import finish
 from samref.weights import build_model
 
 MEASURED = {each.key for each in MEASURES.values() if each.kind == "evaluate"}
@@ -414,7 +415,7 @@ def test_batches_make_the_same_first_clicks(undecided):
 
 def in_batches(wave):
     """The wave as a GPU gets it."""
-    return replace(wave, context=replace(wave.context, images=Images.stack(wave.context.images, "cpu")))
+    return replace(wave, context=replace(wave.context, images=Images.stack(wave.context.images)))
 
 
 def correcting(network, wave):
@@ -456,12 +457,12 @@ def test_the_judges_of_host_and_device_agree(undecided):
         record = Record(Click(1, 5, True), 0.0, math.nan, NO_SELECTOR, math.nan)
         nodes = [Node(i, 0.0, 2.0, None, (record,)) for i in (2, 0, 3, 3)]
         masks = [torch.from_numpy(rng.random(wave.truths[node.sample].shape) < 0.5) for node in nodes]
-        expected = OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks])
+        expected = finish(OneByOne(wave, undecided, config).judge(nodes, [mask.numpy() for mask in masks]))
         together = Together(wave, undecided, config, map)
         padded = torch.zeros(4, *together._all_frames.largest, dtype=torch.bool)
         for own, mask in zip(padded, masks, strict=True):
             own[: mask.shape[0], : mask.shape[1]] = mask
-        assert repr(together.judge(nodes, padded)) == repr(expected)
+        assert repr(finish(together.judge(nodes, padded))) == repr(expected)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ def launches():
     return module
 
 
+@pytest.mark.cpu_only("counts on the CPU, where Triton interprets its kernels")
 @pytest.mark.slow
 @pytest.mark.parametrize(("refiner", "waits", "operators"), [("none", 1, 320), ("gfr+lfr", 2, 660)])
 def test_a_click_round_waits_twice_and_asks_nothing_more_for_more_samples(launches, refiner, waits, operators):

@@ -25,7 +25,7 @@ def test_crops_are_those_of_interpolate(seed):
     rng = np.random.default_rng(seed)
     images = [torch.from_numpy(rng.integers(0, 256, (3, *size), np.uint8)) for size in SIZES]
     windows = boxes(rng) if seed else [(0, 0, width, height) for height, width in SIZES]
-    found = crop(Images.stack(images, "cpu"), windows, 96)
+    found = crop(Images.stack(images), windows, 96)
     for own, image, (left, top, right, bottom) in zip(found, images, windows, strict=True):
         part = image[None, :, top:bottom, left:right].float()
         expected = F.interpolate(part, (96, 96), mode="bilinear", antialias=True)[0]
