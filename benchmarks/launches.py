@@ -35,8 +35,8 @@ from samref.clicks import next_click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig
 from samref.data import Sample
 from samref.refiner import SamRef
+from samref.starts import Start
 from samref.step import training_step
-from samref.starts import NOTHING
 from samref.thetas import Thetas
 from samref.weights import build_model
 
@@ -128,7 +128,7 @@ def click_round(built: SamRef, wave: int) -> Counts:
         image = torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8))
         features = {"embedding": torch.from_numpy(rng.normal(size=(1, 64, 16, 16)).astype(np.float32))}
         seen = torch.zeros(3, 256, 256, dtype=torch.uint8)
-        reads.append(waves.Read(truth, features, image, seen, truth.shape, NOTHING))
+        reads.append(waves.Read(truth, features, image, seen, truth.shape, Start()))
     found = []
     for clicks in (2, 3):
         drawn = waves.assemble(0, waves.stack(reads, together=True), built, "cpu")
