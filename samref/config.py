@@ -11,7 +11,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -307,6 +307,13 @@ def _checkpoints() -> Path:
     return absolute(named) if named else home() / ".cache" / "samref" / "checkpoints"
 
 
+class Far(Protocol):
+    """Reads parts of files of a stage's input that are not in its folder."""
+
+    def __call__(self, path: Path, start: int, count: int, *, anew: bool = False) -> bytes:
+        """Bytes of a file; with `anew` from where they were written, as a copy that is nearer is damaged."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Where a stage runs. Never in an id: no field may change a number by more than the rounding of sums."""
@@ -324,6 +331,8 @@ class Runtime:
     """Folder of downloaded checkpoints."""
     code: tuple[Path, ...] = field(default_factory=plugins.folders)
     """Folders that plug-ins are imported from beside Python's own path."""
+    far: Far | None = None
+    """Reads what is not in the folders of a stage's inputs; None where all is."""
 
     def resolve_device(self) -> str:
         """The device's name with `auto` settled."""

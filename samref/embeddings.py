@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from samref.config import Far
 from samref.errors import UserError
 from samref.shards import Shards, linked
 
@@ -30,6 +33,8 @@ _CHECKSUMS = "checksums.npy"
 _OPEN = 48
 """Arrays that are open at a time: a process may have 1 024 files open, and a million images are 2 000 shards."""
 TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_HEADER = 128
+"""Bytes of an array's file before its values, as numpy writes it for a shape of four numbers."""
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
 
 
@@ -173,11 +178,33 @@ class _ListedNames:
         return self._positions[key], None
 
 
+class _FarArray:
+    """An array in a file that is not here: its rows are read one by one."""
+
+    def __init__(self, path: Path, far: Far) -> None:
+        header = io.BytesIO(far(path, 0, _HEADER))
+        np.lib.format.read_magic(header)
+        self.shape, _, self._dtype = np.lib.format.read_array_header_1_0(header)
+        self._begins = header.tell()
+        self._read = partial(far, path)
+
+    def __getitem__(self, row: int) -> NDArray[np.generic]:
+        return self.row(row)
+
+    def row(self, row: int, *, anew: bool = False) -> NDArray[np.generic]:
+        """Read a row; `anew` one that turned out to be damaged, from where it was written."""
+        count = math.prod(self.shape[1:]) * self._dtype.itemsize
+        content = self._read(self._begins + row * count, count, anew=anew)
+        return np.frombuffer(content, self._dtype).reshape(self.shape[1:])
+
+
 class Embeddings:
     """Reads embeddings; safe to share between threads. Arrays are opened when needed, and at most `_OPEN` are open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, far: Far | None = None) -> None:
+        """Open embeddings; `far` reads the rows of arrays that are not in the folder."""
         self._folder = folder
+        self._far = far
         index = json.loads((folder / INDEX).read_text())
         self._names = _ListedNames(index["images"]) if "images" in index else _Names(folder)
         self._dtype = TORCH[index["precision"]]
@@ -186,8 +213,11 @@ class Embeddings:
         self._shapes = {name: self._array(name, 0).shape[1:] for name in self._rows}
         self._checked = {name: np.zeros(self._names.count, bool) for name in self._rows}
 
-    def _opened(self, name: str, shard: int) -> NDArray[np.generic]:
-        array: NDArray[np.generic] = np.load(self._folder / f"{name}.{shard}.npy", mmap_mode="r")
+    def _opened(self, name: str, shard: int) -> NDArray[np.generic] | _FarArray:
+        path = self._folder / f"{name}.{shard}.npy"
+        if self._far and not path.exists():
+            return _FarArray(path, self._far)
+        array: NDArray[np.generic] = np.load(path, mmap_mode="r")
         return array
 
     def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
@@ -221,11 +251,14 @@ class Embeddings:
             shard, row = divmod(position, rows)
             values = room[name][place]
             values = values.view(torch.uint16) if self._dtype is torch.bfloat16 else values
-            np.copyto(values.numpy(), self._array(name, shard)[row])
+            array = self._array(name, shard)
+            np.copyto(values.numpy(), array[row])
             if checksums is not None and not self._checked[name][position]:
+                if zlib.crc32(values.numpy().data) != checksums[i] and isinstance(array, _FarArray):
+                    np.copyto(values.numpy(), array.row(row, anew=True))
                 if zlib.crc32(values.numpy().data) != checksums[i]:
                     raise EmbeddingError(
                         f"{self._folder / f'{name}.{shard}.npy'}: row {row}, of {image_key}, has other bytes than "
-                        "those that were written; remove the folder and run again to make it anew"
+                        "those that were written; run again with --redo embed to make it anew"
                     )
                 self._checked[name][position] = True

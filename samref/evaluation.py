@@ -101,7 +101,7 @@ class Evaluate:
     @torch.inference_mode()
     def work(self, shards: Shards, numbers: Iterable[int], report: Report) -> None:
         """Play the samples of shards; `report` also gets `clicks`, the decoder calls that it took."""
-        network, embeddings = self._network, Embeddings(self._inputs["embeddings"])
+        network, embeddings = self._network, Embeddings(self._inputs["embeddings"], self._runtime.far)
         device = self._runtime.resolve_device()
         _load_compiled(device)
         shards.begin()

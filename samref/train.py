@@ -87,7 +87,7 @@ def train(
             f"train.batch_size is {config.batch_size}, which {group.size} processes with train.accumulation "
             f"{config.accumulation} cannot divide; make it a multiple of {group.size * config.accumulation}"
         )
-    embeddings = Embeddings(inputs["embeddings"]) if "embeddings" in inputs else None
+    embeddings = Embeddings(inputs["embeddings"], runtime.far) if "embeddings" in inputs else None
     network = _network(model, config, inputs.get("init"), runtime, encoder=embeddings is None)
     state = _first_state(network, config)
     checkpoint.restore(scratch, state, device)

@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -92,7 +93,7 @@ def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runne
             for stage in stages:
                 store.codes.note(stage.id, code_of(stage))
             with contextlib.ExitStack() as stack:
-                run = partial(_run, runtime=runtime, runner=runner)
+                run = partial(_run, runtime=replace(runtime, far=store.far), runner=runner)
                 here = {each.id: stack.enter_context(_made_here(each, work, store, run, report)) for each in work.here}
                 inputs = {role: here.get(need) or store.open(need) for role, need in work.needs.items()}
                 run(stages, claim, inputs, report=report)

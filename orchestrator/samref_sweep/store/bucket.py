@@ -72,6 +72,16 @@ class Bucket:
         with self._told(name), self._files.open_input_file(self._path(name)) as stream:
             return bytes(stream.read())
 
+    def opened(self, name: str) -> pa.NativeFile:
+        """Open an object, to read parts of it."""
+        with self._told(name):
+            return self._files.open_input_file(self._path(name))
+
+    def read_part(self, opened: pa.NativeFile, name: str, start: int, stop: int) -> bytes:
+        """Return the bytes of an opened object from `start` to before `stop`."""
+        with self._told(name):
+            return bytes(opened.read_at(stop - start, start))  # type: ignore[call-arg]  # pyarrow's own stubs
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small object, or replace it."""
         with self._told(name), self._files.open_output_stream(self._path(name)) as stream:

@@ -27,6 +27,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
+from samref.config import Far
 from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
@@ -52,6 +53,7 @@ class FolderStore:
         self.root = root.absolute()
         self.where = str(self.root)
         self.shared: Path | None = self.root
+        self.far: Far | None = None
         self.stages = self.root / "stages"
         self._scratches = self.root / "scratch"
         self._replaced = self.root / "replaced"

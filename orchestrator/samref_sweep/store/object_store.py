@@ -11,20 +11,25 @@
     URI/failures/<stage id>.json  logs/  searches/  searched/  rungs.jsonl     as in a folder
 
 In front of it each node has a store in a folder, $SAMREF_CACHE/stores/<id> (~/.cache/samref), with what was made or
-fetched there: embeddings are fetched once a node. It may be deleted whenever nothing runs.
+fetched there: embeddings are fetched once a node, above `LARGE_BYTES` row by row as they are read (ranges.py). It may
+be deleted whenever nothing runs.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from samref.config import Far
+from samref.progress import readable_size
 from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
@@ -34,10 +39,14 @@ from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_versio
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import caches
 from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.ranges import Ranges
 from samref_sweep.store.shards import OnObjects, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
 _LOG = logging.getLogger(__name__)
+LARGE_BYTES = 2**30
+"""Embeddings that take more are not fetched whole: of a dataset that several nodes share each needs its rows alone."""
+_ARRAY = re.compile(r".+\.\d+\.npy")  # of a shard, as samref.embeddings names it
 CLOCKS_SECONDS = 60
 """What a server's clock may be ahead of a node's."""
 
@@ -57,6 +66,7 @@ class ObjectStore:
         self._bucket = Bucket(uri)
         self.cache = FolderStore(caches() / "stores" / _identity(self._bucket if patient else Bucket(uri, QUICK)))
         self.node = self.cache.node
+        self.far: Far | None = Ranges(uri, self.node.root)
         self.failures, self.codes = Failures(self._bucket, self.done), Codes(self._bucket)
         self._known = self.node.root / "done"
         self._files = self.node.root / "files"
@@ -124,13 +134,31 @@ class ObjectStore:
     def open(self, stage_id: str) -> Path:
         """Fetch a finished stage unless this node has it whole, and return its folder, or *disown the stage*.
 
-        Where the objects are damaged, the object that says that the stage is done is removed.
+        Where the objects are damaged, the object that says that the stage is done is removed. Of large embeddings the
+        arrays are left where they are, for `far`.
+
+        Raises:
+            StoreError: there is no room for it on this node's disk.
         """
+        if not self.cache.has(stage_id) and (folder := self._without_arrays(stage_id)):
+            return folder
         if not self._is_newest(stage_id):
             with self.cache.hold([stage_id]):  # one process of this node fetches it
                 if not self._is_newest(stage_id):
                     self._fetch(stage_id)
         return self.cache.folder(stage_id)
+
+    def _without_arrays(self, stage_id: str) -> Path | None:
+        """Fetch large embeddings but for their arrays; None where a stage is none, or small."""
+        if not stage_id.startswith("embed-"):
+            return None
+        files = self._about(stage_id, anew=True)["manifest"]["files"]
+        if sum(entry["bytes"] for entry in files.values()) <= LARGE_BYTES:
+            return None
+        for name in files:
+            if not _ARRAY.fullmatch(name):
+                self.file(stage_id, name)
+        return self._files / stage_id
 
     def _is_newest(self, stage_id: str) -> bool:
         """Tell whether this node has the whole stage, not made anew on another one; an older copy is removed."""
@@ -154,6 +182,12 @@ class ObjectStore:
 
     def _fetch(self, stage_id: str) -> None:
         about = self._about(stage_id, anew=True)
+        needed = sum(entry["bytes"] for entry in about["manifest"]["files"].values())
+        if needed > (free := shutil.disk_usage(self.node.root).free):
+            raise StoreError(
+                f"{self.node.root}: {stage_id} takes {readable_size(needed)} and {readable_size(free)} are free; make "
+                "room, or name another disk with SAMREF_CACHE"
+            )
         with self.node.temporary(stage_id) as aside:
             try:
                 self._bucket.get_folder(about, aside)

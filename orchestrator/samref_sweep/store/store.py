@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from samref.config import Far
 from samref.summary import Summary
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
@@ -48,6 +49,8 @@ class Store(Protocol):
     """The store's folder, which all nodes see; None where each node has a cache of its own in front of a bucket."""
     node: NodeFolder
     """This node's folder for logs, fingerprints of data, MLflow's database and whatever is temporary."""
+    far: Far | None
+    """Reads parts of what is not in the folder that `open` gave; None where all is."""
     failures: Failures
     """Why stages failed in earlier runs."""
     codes: Codes

@@ -158,6 +158,6 @@ def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> N
             place.hand_over(folder)
         ray.get(board.finish.remote(name, int(folder.name)))
 
-    job = replace(job, inputs=inputs, scratch=place.scratch)
+    job = replace(job, inputs=inputs, scratch=place.scratch, runtime=replace(job.runtime, far=store.far))
     with logged(store.node.logs / group.log):
         group.runner.help(job, report, iter(lambda: ray.get(board.take.remote(name)), None), finished)
