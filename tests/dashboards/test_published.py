@@ -83,7 +83,7 @@ def test_a_users_file_adds_rows(tmp_path, write_results, capsys):
         "- method: Ours\n  backbone: X\n  source: a draft\n"
         "  protocol: {dataset: davis, objects: 345}\n  numbers: {noc_at_90: 3.5}\n"
     )
-    write_results(tmp_path / "r", settings=protocol())
+    write_results(tmp_path / "r", axes={"evaluate.theta": (1.1,)}, settings=protocol(), num_samples=2)
     out = tmp_path / "t"
     assert main([str(tmp_path / "r"), "--tables", str(out), "--published", str(more)]) == 0
     assert "Ours X" in (out / "published.md").read_text()

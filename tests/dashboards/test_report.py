@@ -247,12 +247,13 @@ def test_a_large_sweep_with_a_million_clicks_is_a_page_of_five_megabytes(tmp_pat
     assert "more configurations are not compared" in text_of(html, "section-differences")
 
 
-@pytest.mark.parametrize("axis", ["train.../../evil", "train.<b>", 'train."x'])
-def test_names_of_axes_make_no_paths(axis: str, write_results: Writer, tmp_path: Path) -> None:
+def test_names_of_axes_make_no_paths(write_results: Writer, tmp_path: Path) -> None:
     write_results(tmp_path / "results")
     file = tmp_path / "results" / "trials.parquet"
     table = pq.read_table(file)
-    pq.write_table(table.append_column(axis, pa.array([index % 3 for index in range(len(table))])), file)
+    for axis in ("train.../../evil", "train.<b>", 'train."x'):
+        table = table.append_column(axis, pa.array([index % 3 for index in range(len(table))]))
+    pq.write_table(table, file)
     assert main([str(tmp_path / "results"), "--tables", str(tmp_path / "out")]) == 0
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "out"}
 

@@ -78,6 +78,7 @@ def test_two_bundles_compare_like_two_folders(bundle, tmp_path):
     assert len(both.trials) == 4
 
 
+@pytest.mark.slow
 def test_equal_results_make_an_equal_bundle(bundle, tmp_path, monkeypatch):
     again = tmp_path / "again.zip"
     assert main(["bundle", str(bundle.with_suffix("")), "--out", str(again)]) == 0

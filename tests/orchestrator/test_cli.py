@@ -173,6 +173,7 @@ def test_a_store_that_cannot_be_written_is_refused(folder: Path, capsys: pytest.
     assert "cannot be used as a store" in refused(capsys, "--store", "small.yaml/runs")
 
 
+@pytest.mark.slow
 def test_a_trial_of_its_json_is_run_once_and_what_is_missing_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

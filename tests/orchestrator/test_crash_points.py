@@ -25,6 +25,7 @@ def cut_everywhere(scenario: str, folder: Path, *uri: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_process_may_end_at_any_change_of_a_folder(tmp_path: Path) -> None:
     found = cut_everywhere("folder", tmp_path)
     assert {"os.rename", "os.fsync", "os.mkdir", "os.rmdir", "write"} <= set(found["steps"])

@@ -26,6 +26,7 @@ def store(runner, tmp_path_factory):
     return root, planned, outs
 
 
+@pytest.mark.slow
 @pytest.mark.cpu_only("a GPU rounds otherwise")
 def test_a_loaded_trial_clicks_as_its_evaluation_did(store):
     root, planned, outs = store

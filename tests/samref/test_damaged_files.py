@@ -105,7 +105,7 @@ def own_folder(root: Path) -> tuple[Path, Path]:
     return images, masks
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_mutated_images_and_masks(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     files = encoded(tmp_path)

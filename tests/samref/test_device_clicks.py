@@ -34,13 +34,13 @@ def assert_judged_as_by_the_host(scenes: list[Scene]) -> None:
     assert found[:, 1:].tolist() == [list(errors(truth, mask)[1:]) for truth, mask, _ in scenes]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=2))
 def test_drawn_scenes(drawn: list[tuple[int, int, int]]) -> None:
     assert_judged_as_by_the_host([draw_scene(*each) for each in drawn])
 
 
-@pytest.mark.parametrize("shape", [(40, 90), (50, 20), (1, 200), (200, 1)])
+@pytest.mark.parametrize("shape", [(40, 90), (50, 20), (1, 200), (70, 1)])
 def test_everything_is_wrong(shape: tuple[int, int]) -> None:
     """Depths beyond what is looked at in one go, equal along a ridge, whose first pixels were clicked."""
     truth = np.ones(shape, np.int8)

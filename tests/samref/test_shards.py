@@ -68,6 +68,7 @@ def jobs(runner, root):
         yield Job(stages, inputs, outs, root / "scratch", runner.runtime)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_waves")
 @pytest.mark.cpu_only("on CUDA sums are rounded otherwise in other waves")
 def test_outputs_are_equal_to_the_last_byte_for_one_two_and_three_workers(runner, tmp_path):

@@ -234,6 +234,7 @@ def test_another_backbones_file_is_named(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_every_backbone_is_known_by_its_public_names() -> None:
     for name in backbones.names():
         with torch.device("meta"), state_dicts._RealRates():

@@ -53,6 +53,7 @@ def test_a_training_writes_weights_and_curves(runner):
     assert not any("image_encoder" in name for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
 def test_the_same_settings_give_the_same_weights_and_another_seed_others(runner, tmp_path):
     first = weights(runner.train())
@@ -67,6 +68,7 @@ def test_gamma_and_theta_reach_the_simulated_rounds(runner):
     assert not same(first, weights(runner.train(train={"gamma": 0.95})))
 
 
+@pytest.mark.slow
 def test_frozen_leaves_the_encoder_and_unfrozen_trains_it(runner):
     planned = runner.build(model={"freeze_backbone": False})
     assert [stage.kind for stage in planned.stages] == ["train", "embed", "evaluate", "profile"]
@@ -77,6 +79,7 @@ def test_frozen_leaves_the_encoder_and_unfrozen_trains_it(runner):
     assert not torch.equal(trained[name], backbones.build("tiny").state_dict()[name.removeprefix("backbone.")])
 
 
+@pytest.mark.slow
 def test_a_refiner_on_top_of_a_trained_decoder_keeps_it(runner):
     """Two phases: the decoder, shared; then the refiner, whose output holds both."""
     base = {"steps": 4, "modules": ["encoder", "decoder"], "data": "shapes", "samples": 8, "batch_size": 2}
@@ -90,6 +93,7 @@ def test_a_refiner_on_top_of_a_trained_decoder_keeps_it(runner):
     assert any(name.startswith("gfr.") for name in after.keys() - before.keys())
 
 
+@pytest.mark.slow
 @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
 def test_a_decoder_trained_with_the_refiner_equals_one_trained_alone_while_clicks_agree(runner):
     """The refiner's losses do not reach the decoder: with no simulated round (γ = 0) nothing else differs."""
@@ -157,6 +161,7 @@ def test_a_summary_says_what_the_training_took(runner):
 class TestClicks:
     """InterFormer's simulated clicks, as the trainer draws them; the rules themselves are in test_clicks.py."""
 
+    @pytest.mark.slow
     def test_one_n_for_the_batch_first_the_centre_then_a_click_a_round(self, runner, tmp_path):
         seen = []
 
@@ -239,6 +244,7 @@ class TestAverages:
             state.progress.step += 1
         assert state.averages["p"].item() == pytest.approx(expected)
 
+    @pytest.mark.slow
     @pytest.mark.cpu_only("on CUDA sums have no fixed order, so that bits differ")
     def test_they_are_what_is_written_and_change_nothing_else(self, runner):
         plain = runner.train()
