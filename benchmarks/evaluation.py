@@ -3,7 +3,7 @@
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \\
         uv run python benchmarks/evaluation.py --data-root ../shared/data
 
-The reference is written here, in the manner of the public evaluators: one object, one click, one θ at a time; distance
+The reference is plain_loop.py, in the manner of the public evaluators: one object, one click, one θ at a time; distance
 transforms of the whole image; the image encoded once an object; torch's own threads. Both sides run the same weights on
 the same images, take turns, and must come to the same NoC. The environment is what the orchestrator gives its workers;
 it helps both sides. What a GPU does: benchmarks/gpu.py. Ratios and shares matter, not the seconds of one machine.
@@ -26,27 +26,30 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+from plain_loop import plain_object
 
 from samref import evaluation, metrics, trial
 from samref.clickloop import Trajectory
-from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
 from samref.data import open_dataset
 from samref.embed import Embed
 from samref.embeddings import Embeddings
 from samref.refiner import SamRef
-from samref.refiner.selector import paste_on_global
 from samref.shards import whole
 from samref.thetas import at
 from samref.weights import build_model
 
 THETAS = (1.05, 1.1, 1.15, 1.2, 1.3)  # Table 1's
+
+
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.9, 0.95)
+
+
 REPEATS = 3
+
+
 SMALL_REFINER: dict[str, Any] = {"refiner_width": 16, "refiner_blocks": 2, "patch_size_px": 128}
 
 
@@ -145,51 +148,6 @@ class Case:
             found.append(ious)
             calls += len(ious)
         return found, calls, time.perf_counter() - began - encoding, encoding
-
-
-def plain_object(network: SamRef, context: Any, truth: Any, theta: float, max_clicks: int) -> list[float]:
-    """One object, click by click; the IoU after each."""
-    mask, not_clicked = np.zeros(truth.shape, bool), np.ones(truth.shape, bool)
-    clicks: list[Click] = []
-    ious: list[float] = []
-    coarse = result = area = None
-    for _ in range(max_clicks):
-        click = plain_click(truth, mask, not_clicked)
-        if click is None:
-            break
-        clicks.append(click)
-        not_clicked[click.y, click.x] = False
-        found = network(context, [clicks], coarse, None if result is None else [result], [truth.shape])
-        coarse = found.coarse_B1MM
-        if found.patch is None:
-            logits = F.interpolate(found.result_B1MM, truth.shape, mode="bilinear", align_corners=False)[0, 0]
-        else:
-            now = int(found.error_area_B[0])
-            on_global = area is None or paste_on_global(now / max(1, area), theta)
-            logits = result = network.paste(found, 0, None if on_global else result, truth.shape)
-            area = now
-        mask = (logits > network.backbone.threshold).cpu().numpy()
-        valid = truth != -1
-        union = np.logical_and(np.logical_or(mask, truth == 1), valid).sum()
-        ious.append(float(np.logical_and(np.logical_and(mask, truth == 1), valid).sum() / union) if union else 1.0)
-    return ious
-
-
-def plain_click(truth: Any, mask: Any, not_clicked: Any) -> Click | None:
-    """The published rule (docs/method.md), with distance transforms of the whole padded image."""
-    depths = []
-    for wrong in (
-        np.logical_and(np.logical_and(truth == 1, ~mask), truth != -1),
-        np.logical_and(np.logical_and(truth == 0, mask), truth != -1),
-    ):
-        padded = np.pad(wrong, 1, "constant").astype(np.uint8)
-        depths.append(cv2.distanceTransform(padded, cv2.DIST_L2, 0)[1:-1, 1:-1] * not_clicked)
-    positive = bool(depths[0].max() > depths[1].max())
-    depth = depths[0] if positive else depths[1]
-    if depth.max() == 0:
-        return None
-    rows, columns = np.where(depth == depth.max())
-    return Click(int(columns[0]), int(rows[0]), positive)
 
 
 def compare(case: Case, title: str) -> None:
@@ -368,7 +326,3 @@ def main() -> None:
     for number in options.claims:
         with tempfile.TemporaryDirectory() as folder:
             claims[number](options, Path(folder))
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,9 @@ if os.environ.get("SAMREF_TEST_DEVICE", "cpu") == "cpu":
 
 DEAREST = (
     "test_killed_drivers", "test_workers", "test_end_to_end", "test_cluster", "test_cli", "test_faults", "test_search",
-    "test_crash_points", "test_execute", "test_track_server", "test_object_store", "test_jobs", "test_train",
-    "test_train_parts", "test_gpu_benchmark", "test_mlflow_ui",
+    "test_crash_points", "test_execute", "test_track_server", "test_object_store", "test_driver", "test_shards_on_ray",
+    "test_jobs", "test_train", "test_train_parts", "test_gpu_benchmark", "test_slurm", "test_ray_start",
+    "test_repetitions", "test_mlflow_ui", "test_evaluate", "test_backbones",
 )  # fmt: skip
 """Files of a minute and more, which are begun first: the last file to end is then a short one."""
 ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers", "test_slurm"}

@@ -7,16 +7,15 @@ from typing import Any
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from searches import OPTUNA, SWEEP, sweep
 from toys import NamedContents, write_toy_stage
 
 from samref.config import Runtime
 from samref.measures import MEASURES
-from samref.stage import Job, Report, Stage
+from samref.stage import Job, Report
 from samref_sweep.errors import SpecError
-from samref_sweep.execution.halving import Halving
 from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.search import Search
-from samref_sweep.execution.spending import Spending
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
 from samref_sweep.planning.own_metrics import own_metrics
@@ -27,27 +26,8 @@ from samref_sweep.record.tables import write
 from samref_sweep.screen.ranking import ranking
 from samref_sweep.screen.tally import Tally
 from samref_sweep.spec.metric import Metric
-from samref_sweep.spec.policy import Budget, Scheduler
-from samref_sweep.spec.sweep import Sweep, read
-from samref_sweep.store.journal import Journal
+from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.store import Store
-
-SWEEP = """
-trial:
-  model: {backbone: tiny, checkpoint: none}
-  train: {data: shapes, steps: 100, warmup_steps: 10}
-  evaluate: {data: shapes}
-  profile: {repeats: 1}
-resources: {train: {cpu: 1, gpu: 0}, embed: {cpu: 1, gpu: 0}, evaluate: {cpu: 1, gpu: 0}, profile: {cpu: 1, gpu: 0}}
-"""
-SPACE = "parameters: {train.gamma: [0.6, 0.9], evaluate.theta: {min: 1, max: 2}}\n"
-OPTUNA = f"{SWEEP}method: optuna\nmetric: noc_at_90\ntrials: 12\n{SPACE}"
-
-
-def sweep(tmp_path: Path, text: str, *overrides: str) -> Sweep:
-    path = tmp_path / "s.yaml"
-    path.write_text(text)
-    return read(path, overrides)
 
 
 def points(made: Sweep) -> list[tuple[Any, ...]]:
@@ -204,42 +184,6 @@ def test_a_search_reads_what_trainings_and_profiles_measured(tmp_path: Path, sto
     assert all(trial.values == [4.0, 7] for trial in complete)
 
 
-# Early stopping
-
-
-def trainings(tmp_path: Path, count: int, *overrides: str) -> list[Stage]:
-    gammas = ", ".join(str(number / 100) for number in range(count))
-    planned = plan(sweep(tmp_path, f"{SWEEP}parameters: {{train.gamma: [{gammas}]}}", *overrides), NamedContents(), ())
-    return [stage for stage in planned.stages.values() if stage.kind == "train"]
-
-
-def test_one_in_three_goes_on_at_each_rung(tmp_path: Path) -> None:
-    stages = trainings(tmp_path, 9)
-    halving = Halving(Scheduler(), stages, Journal(tmp_path / "rungs.jsonl"))
-    assert halving.rungs(stages[0]) == [11, 33]  # the next would be 99 of 100
-    losses = [5, 4, 6, 3, 7, 8, 2, 9, 4.5]
-    reasons = [halving.judge(s, {"step": 11, "loss": loss}) for s, loss in zip(stages, losses, strict=True)]
-    # Best so far, or among the best third (rounded up) of those that came before.
-    assert [reason is None for reason in reasons] == [True, True, False, True, False, False, True, False, False]
-    assert reasons[2] == (
-        "stopped by asha at step 11: its loss, 6, was number 3 of the 3 trainings that came to step 11; "
-        "one in 3 goes on"
-    )
-
-
-def test_rungs_survive_the_driver_and_compare_equals_only(tmp_path: Path) -> None:
-    stages = trainings(tmp_path, 3)
-    journal = Journal(tmp_path / "rungs.jsonl")
-    assert Halving(Scheduler(), stages, journal).judge(stages[0], {"step": 11, "loss": 1.0}) is None
-    again = Halving(Scheduler(), stages, journal)
-    assert again.judge(stages[1], {"step": 12, "loss": 2.0}) is not None
-    assert again.judge(stages[0], {"step": 11, "loss": 9.0}) is None  # was judged before
-    assert again.judge(stages[2], {"step": 20, "loss": 9.0}) is None  # came from a checkpoint behind the rung
-    assert again.judge(stages[2], {"step": 5, "loss": 9.0}) is None
-    (other,) = trainings(tmp_path, 1, "train.samples=5")
-    assert again.judge(other, {"step": 11, "loss": 9.0}) is None  # of other data
-
-
 def slow_or_lossy(job: Job, report: Report) -> None:
     """A training whose loss is its γ at every step; where γ is 0.1 it takes a minute."""
     if job.stages[0].kind == "train":
@@ -289,34 +233,6 @@ def test_a_search_on_ray_fills_the_workers_and_finishes(tmp_path: Path, store: S
     assert not result.interrupted
     assert (len(search.plan.trials), search.num_open, search.num_left) == (6, 0, 0)
     assert {outcome.status for outcome in search.plan.outcomes(store.done(), {})} == {"done"}
-
-
-# Budgets
-
-
-def test_gpu_hours_count_what_runs_and_what_ran() -> None:
-    now = 0.0
-    spending = Spending(Budget(gpu_hours=1), gpu_seconds=3599, clock=lambda: now)
-    assert spending.exceeded() is None
-    spending.start(7, gpus=1, devices=2, before=0)
-    now = 1.0
-    assert spending.exceeded() == (
-        "budget.gpu_hours, 1, are used up; the same command with a larger --set budget.gpu_hours=… goes on from here"
-    )
-    spending.end(7)
-    assert spending.gpu_seconds > 3600
-    assert Spending(Budget(gpu_hours=1)).exceeded() is None
-
-
-def test_a_budget_of_trials_runs_the_first_ones(tmp_path: Path) -> None:
-    text = f"{SWEEP}{SPACE.replace('{min: 1, max: 2}', '[1, 2]')}"
-    planned = plan(sweep(tmp_path, text, "budget.trials=2"), NamedContents(), ())
-    assert len(planned.trials) == 4
-    assert sum(work.kind == "train" for work in planned.works) == 1
-    done = frozenset(stage.id for trial in planned.trials[:2] for stage in trial.stages)
-    outcomes = planned.outcomes(done, {})
-    assert [outcome.status for outcome in outcomes] == ["done", "done", "not run", "not run"]
-    assert outcomes[2].reason == "budget.trials is 2"
 
 
 def test_metrics_made_of_clicks_are_goals_and_stand_wherever_others_do(tmp_path: Path, store: Store) -> None:

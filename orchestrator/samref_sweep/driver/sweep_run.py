@@ -97,20 +97,11 @@ def run(
         DataError, CheckpointError: something that it reads is missing or broken; nothing was run.
         StoreError: the store cannot be used; what was done is kept.
     """
-    store = planned.store
-    if store is None:
-        store = open_store(planned.where)
-        planned = again(planned, store)
+    planned, store = _with_store(planned)
     check_results(planned, results)
     uri = tracking_uri(mlflow, store.node.mlflow)
-    store.clean()
-    planned.check()
-    planned = set_aside(planned)
-    remembered = planned.remembered
-    if remembered is None:
-        store.failures.forget(planned.plan.stages)
-    elif planned.search:
-        planned.search.settle(remembered)
+    planned = _ready(planned, store)
+    remembered = planned.remembered or {}
     where = str(results or default_results(planned))
     from samref_sweep.record import tables  # imports pyarrow
     from samref_sweep.record.tracker import (
@@ -125,7 +116,7 @@ def run(
     with ends_in_order(interrupted.set), _results_folder(where) as folder, tracker:
         for _ in range(2):
             final, ending = _execute(planned, store, tracker, on_event, **options)
-            failures, done = {**(remembered or {}), **ending.failures}, store.done()
+            failures, done = {**remembered, **ending.failures}, store.done()
             outcomes = tables.write(final, store, failures, folder, command, planned.odd)
             if ending.interrupted or done <= store.done():
                 break
@@ -139,6 +130,26 @@ def run(
     by_trial = {trial.id: outcome for trial, outcome in zip(final.trials, outcomes, strict=True)}
     where = where if is_uri(where) else str(folder)
     return Result(final, by_trial, failures, ending.interrupted, where, tracker.link if logged else None)
+
+
+def _with_store(planned: SweepPlan) -> tuple[SweepPlan, Store]:
+    """A plan and its store, by which it is planned anew where the store was not there yet."""
+    if planned.store is not None:
+        return planned, planned.store
+    store = open_store(planned.where)
+    return again(planned, store), store
+
+
+def _ready(planned: SweepPlan, store: Store) -> SweepPlan:
+    """A plan of which nothing that it needs is missing, with what earlier runs left cleared away."""
+    store.clean()
+    planned.check()
+    planned = set_aside(planned)
+    if planned.remembered is None:
+        store.failures.forget(planned.plan.stages)
+    elif planned.search:
+        planned.search.settle(planned.remembered)
+    return planned
 
 
 def note_trials(plan: Plan, store: Store) -> None:
