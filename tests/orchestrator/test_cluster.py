@@ -193,3 +193,15 @@ def test_a_store_that_a_node_does_not_see_is_refused_by_name(nodes: Nodes, tmp_p
     assert said.startswith("refused: node ")
     assert f"cannot write to the store {hidden}/store: No such file or directory; choose one that" in said
     assert toy_plan(FolderStore(hidden / "store")).works
+
+
+def test_a_plugin_and_what_it_imports_come_with_the_sweep(nodes: Nodes, tmp_path: Path) -> None:
+    place = tmp_path / "mine"
+    (place / "parts").mkdir(parents=True)
+    (place / "net.py").write_text("import parts.block\n\ndef build():\n    return parts.block.__file__\n")
+    (place / "parts" / "block.py").write_text("WIDTH = 3\n")
+    command = [sys.executable, str(DRIVER.with_name("use_plugin.py")), str(place), nodes.address]
+    done = subprocess.run(command, env=os.environ | nodes.environment, capture_output=True, text=True)
+    here, there, file = json.loads(done.stdout)
+    assert here == there
+    assert "runtime_resources" in file
