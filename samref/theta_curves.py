@@ -96,19 +96,22 @@ def runs(found: Curve, holds_P: NDArray[np.bool_]) -> list[tuple[float, float]]:
 
 
 def sentence(name: str, found: Curve, excess_low_P: Numbers) -> str:
-    """What a curve says, lower being better: where it is lowest, and whether that is distinguishable from the rest."""
+    """What a curve says, lower being better: where it is lowest, and whether that is distinguishable from the rest.
+
+    The curve's own beginning belongs to it, and to no piece does the θ above which it begins: `(1.1, 1.2]`.
+    """
     values, whole = found.value_P, (float(found.above_P[0]), float(found.upto_P[-1]))
+
+    def text(interval: tuple[float, float]) -> str:
+        return f"{'[' if interval[0] == whole[0] else '('}{interval[0]:.4g}, {interval[1]:.4g}]"
+
     change = float(values.max() - values.min())
     if change == 0:
-        return f"{name} is {values[0]:.2f} for every θ in {_text(whole)}"
+        return f"{name} is {values[0]:.2f} for every θ in {text(whole)}"
     best = max(runs(found, values == values.min()), key=lambda run: run[1] - run[0])
-    told = f"{name} is lowest, {values.min():.2f}, for θ in {_text(best)}; in {_text(whole)} it changes by at most "
+    told = f"{name} is lowest, {values.min():.2f}, for θ in {text(best)}; in {text(whole)} it changes by at most "
     told += f"{change:.2f}, "
     alike = excess_low_P <= 0
     if alike.all():
         return told + "not distinguishable from nothing"
-    return told + f"and is distinguishable from that outside of {' and '.join(map(_text, runs(found, alike)))}"
-
-
-def _text(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+    return told + f"and is distinguishable from that outside of {' and '.join(map(text, runs(found, alike)))}"

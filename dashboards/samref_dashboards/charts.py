@@ -234,7 +234,8 @@ def _apart(rows: Rows) -> alt.Chart:
 def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
     """Ticks at the axis' own values; a search has too many for that."""
     if len(levels) > 12 or any(float(f"{level:.4g}") != level for level in levels):
-        return alt.Axis(title=title, grid=False, tickCount=5, format="~g")
+        # With digits: a format without them gets as few as tell the ticks apart, and 50 is 5e+1.
+        return alt.Axis(title=title, grid=False, tickCount=5, format=".6~g")
     # A format alone is rounded to the distance of the ticks: 1.075 would read 1.08.
     exact = "format(datum.value, '.6~g')"
     return alt.Axis(title=title, values=list(levels), grid=False, labelExpr=exact, labelOverlap=True)

@@ -94,7 +94,7 @@ def table(sql: duckdb.DuckDBPyConnection, design: Design) -> Table | None:
         "from the deepest slice to the shallowest. NSR: deviation over mean of an object's IoU-AuC. Seeds of the "
         f"clicks are averaged first. {STRESS}"
     )
-    return plain("robustness", "Robustness to where clicks are put", "NoC90 over groups of clicks", columns, note=note)
+    return plain("robustness", "Robustness to where clicks are put", "NoC90 over groups of clicks.", columns, note=note)
 
 
 def noise(design: Design) -> Figure | None:

@@ -58,9 +58,8 @@ def curves(design: Design, found: Curves) -> Figure | None:
                 cuts += joined["theta_to"][:-1].tolist()
                 if len(own) == 1:
                     alike += [{**span, "line": rows[-1]["line"]} for span in _alike(own[0])]
-                    told.append(
-                        f"{data}, {design.describe(each.values, leave_out=leave_out)}: {_told(metric, own[0])}."
-                    )
+                    named = ", ".join(filter(None, [data, design.describe(each.values, leave_out=leave_out)]))
+                    told.append(f"{named}: {_told(metric, own[0])}.")
             if rows:
                 reference = published(metric) if is_the_papers(configurations) else ()
                 about = f"{metric.label} as a function of θ on {data}"
@@ -100,9 +99,10 @@ def best(design: Design, found: Curves) -> Table | None:
         amounts("pieces", "pieces", [len(each) for each in values], "d"),
     ]
     note = (
-        "Like the lowest: not distinguishable from it by a paired bootstrap over objects (95 %); the widest interval."
+        "Like the lowest: not distinguishable from it by a paired bootstrap over objects (95 %); the widest interval. "
+        "What an interval begins with, but the curve's own beginning, is not in it."
     )
-    return plain("theta-curve-best", "Which θ is best", "Where NoC90 is lowest over θ", columns, note=note)
+    return plain("theta-curve-best", "Which θ is best", "Where NoC90 is lowest over θ.", columns, note=note)
 
 
 def _of(

@@ -57,8 +57,8 @@ def test_a_line_is_the_curve_and_its_note_says_what_it_means(single: Content) ->
     assert first["x"] == [1.0, 1.1, 1.2, 1.3, 1.4]
     assert first["y"] == [6, 6, 5, 5.5, 7]  # a value holds from the point before up to its own
     assert second["y"][0] == 6.125
-    assert "davis, γ 0.6: NoC90 is lowest, 5.00, for θ in [1.1, 1.2]" in shown.note
-    assert "distinguishable from that outside of [1.1, 1.3]" in shown.note
+    assert "davis, γ 0.6: NoC90 is lowest, 5.00, for θ in (1.1, 1.2]" in shown.note
+    assert "distinguishable from that outside of (1.1, 1.3]" in shown.note
     for panel in shown.panels:
         alt.LayerChart.from_dict(panel.spec)  # checks it against Vega-Lite's schema
 

@@ -159,7 +159,7 @@ def test_a_curve_is_a_row_a_piece_and_a_sentence(store: Store, tmp_path: Path) -
     ]
     assert [row[4:] for row in rows] == [[2.0, 4.0, 0.0, 1.0], [2.0, 3.0, 0.0, 0.0], *[[None] * 4] * 4]
     (sentence,) = results.curve_sentences(table).values()
-    assert sentence.startswith("NoC90 is lowest, 2.50, for θ in [1.2, 1.5]; in [1, 1.5] it changes by at most 0.50, ")
+    assert sentence.startswith("NoC90 is lowest, 2.50, for θ in (1.2, 1.5]; in [1, 1.5] it changes by at most 0.50, ")
     assert planned.trials[0].id in results.curve_sentences(table)
     row = pq.read_table(tmp_path / "curve" / "trials.parquet").to_pylist()[0]
     assert row["evaluate.curve"] == "1.0,1.5"

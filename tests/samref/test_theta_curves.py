@@ -63,10 +63,10 @@ def told(values, excess_low):
     ("values", "excess_low", "words"),
     [
         ([4], [0], "NoC90 is 4.00 for every θ in [1, 1.5]"),
-        ([5, 4, 4.5, 4, 4.25], [0, 0, -1, 0, -1], "NoC90 is lowest, 4.00, for θ in [1.1, 1.2]; in [1, 1.5] it changes "
+        ([5, 4, 4.5, 4, 4.25], [0, 0, -1, 0, -1], "NoC90 is lowest, 4.00, for θ in (1.1, 1.2]; in [1, 1.5] it changes "
          "by at most 1.00, not distinguishable from nothing"),
-        ([6, 5, 4, 5, 6], [0.5, 0, 0, 0, 0.1], "NoC90 is lowest, 4.00, for θ in [1.2, 1.3]; in [1, 1.5] it changes by "
-         "at most 2.00, and is distinguishable from that outside of [1.1, 1.4]"),
+        ([6, 5, 4, 5, 6], [0.5, 0, 0, 0, 0.1], "NoC90 is lowest, 4.00, for θ in (1.2, 1.3]; in [1, 1.5] it changes by "
+         "at most 2.00, and is distinguishable from that outside of (1.1, 1.4]"),
     ],
 )  # fmt: skip
 def test_the_sentence(values, excess_low, words):
