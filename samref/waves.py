@@ -1,9 +1,8 @@
 """The evaluation on a GPU: which samples advance together, read ahead, and played while others are prepared.
 
 Two waves are in play at a time, on one thread and one stream: while one waits for the device, the host works on the
-other. (Two threads, which share Python's lock and give it up at every operation of torch, were slower than one wave:
-319 clicks a second with the refiner and not 616, ViT-H in bf16, H100.) Other threads read samples, put the next wave
-together, find windows and measure masks.
+other. It is the caller's thread, as torch keeps cuDNN's plans for each thread anew. Others read samples, put the next
+wave together, find windows and measure masks.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from samref.judging import Wave, above
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.model import Context
-from samref.refiner.recorded import record
 from samref.refiner.resample import Images
 from samref.starts import NOTHING, Start, Starts
 from samref.thetas import Thetas
@@ -49,7 +47,6 @@ LARGEST = 32
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
-_ROUNDS_BEFORE_RECORDING = 40  # of one shape: recording takes as long as some of them
 _MOST_PATHS = 16  # on average; where one sample has more, the wave is played in halves
 
 
@@ -204,7 +201,6 @@ def play(
         readers = stack_.enter_context(_threads(threads, "samples"))
         measuring = stack_.enter_context(_threads(threads, "masks"))
         preparing = stack_.enter_context(_threads(1, "waves"))
-        clicking = stack_.enter_context(_threads(1, "clicks"))
         players.each = measuring.map
 
         share = -(-len(dataset.samples) // _IN_PLAY)  # of few samples there are two waves nevertheless
@@ -224,7 +220,7 @@ def play(
                 yield _Prepared(first, reads, stack(reads, together=True), batch)
 
         waves = stack_.enter_context(closing(one_ahead(preparing, prepared())))
-        yield from stack_.enter_context(closing(one_ahead(clicking, players.played(waves))))
+        yield from stack_.enter_context(closing(players.played(waves)))
 
 
 class _Begun(NamedTuple):
@@ -288,15 +284,18 @@ class _Players:
         self.largest = LARGEST
         self.free_bytes = float("inf")
         if device != "cpu":
-            # A part is left for what is recorded.
-            self.free_bytes = torch.cuda.mem_get_info(device)[0] / (_IN_PLAY + 1)
-            record(network, after=_ROUNDS_BEFORE_RECORDING)
+            self.free_bytes = torch.cuda.mem_get_info(device)[0] / _IN_PLAY
 
     def played(self, waves: Iterable[_Prepared]) -> Generator[tuple[Paths, int]]:
-        """What `play` gives of each wave, in order; what one thread does from beginning to end."""
+        """What `play` gives of each wave, in order."""
         works = (self.play(wave.first, wave.reads, wave.stacked, wave.batch) for wave in waves)
-        with torch.inference_mode(), autocast(self._device, self._config.precision):
-            yield from interleaved(works, _IN_PLAY)
+        played = interleaved(works, _IN_PLAY)
+        while True:  # no mode outlasts a wave, for whoever takes what is played has modes of its own
+            with torch.inference_mode(), autocast(self._device, self._config.precision):
+                found = next(played, None)
+            if found is None:
+                return
+            yield found
 
     def play(
         self, first: int, reads: Sequence[Read], stacked: Stacked | None, batch: int

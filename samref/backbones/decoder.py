@@ -6,12 +6,17 @@ token grid.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# cuDNN, which torch prefers in bf16, plans anew for each number of tokens, and there is another one at every click.
+_WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class DecoderAttention(nn.Module):
@@ -59,7 +64,9 @@ def attend(query_BTC: Tensor, key_BKC: Tensor, value_BKC: Tensor, num_heads: int
         query, key, value = (
             x.reshape(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query_BTC, key_BKC, value_BKC)
         )
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        with sdpa_kernel(_WITHOUT_PLANS) if query.is_cuda else nullcontext():
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        return mixed.transpose(1, 2).flatten(2)
     own_H1C = _own_channels(num_heads, channels, query_BTC.device).to(query_BTC.dtype)
     scaled_H1C = own_H1C * (channels // num_heads) ** -0.5
     query = (query_BTC[:, None] * scaled_H1C).view(batch, num_heads * count, channels)

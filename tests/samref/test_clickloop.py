@@ -171,6 +171,7 @@ def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner, begin
             assert abs(decode(*mask).astype(int) - decode(*other_mask)).sum() <= 3  # px
 
 
+@pytest.mark.cpu_only("its wave lies on the CPU, where Triton interprets its kernels")
 def test_the_judges_of_host_and_device_agree(undecided):
     wave = draw_wave(undecided, 3, 4, (20, 33))
     rng = np.random.default_rng(0)
