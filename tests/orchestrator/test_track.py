@@ -1,6 +1,9 @@
 """MLflow on a real SQLite file: a run per trial, once, and never a sweep lost for it."""
 
 import json
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -106,6 +109,21 @@ def test_a_database_that_cannot_be_written_is_one_warning(finished: tuple[Plan, 
     (warning,) = track(planned, store, uri=f"sqlite:///{tmp_path}/a-file/mlflow.db")
     assert "\n" not in warning
     assert warning.endswith("the sweep goes on, and the same command with --sync logs later what is missing")
+
+
+def test_a_disk_that_is_full_is_told_in_lines_without_tracebacks_or_sql(
+    finished: tuple[Plan, Store],
+    small_disk: Path,
+    new_database: Callable[[Path], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    planned, store = finished
+    new_database(small_disk / "mlflow.db")
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 3 * 4096))
+    warnings = track(planned, store, uri=f"sqlite:///{small_disk}/mlflow.db")
+    assert warnings
+    assert all(re.fullmatch("[^\n]*database or disk is full(; the sweep goes on, [^\n]*)?", each) for each in warnings)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_sample_that_ended_early_keeps_its_last_iou(finished: tuple[Plan, Store]) -> None:

@@ -66,8 +66,8 @@ class Runs:
     """
 
     def __init__(self, uri: str, root: Path, warn: Callable[[str], None]) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("mlflow", "alembic"):  # what they log as errors they raise as well, and `said` tells it
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.refused: set[str] = set()
         """Parts of records that MLflow refused for good."""
         self._warn = warn
@@ -173,7 +173,7 @@ class Runs:
             if name in self.refused:
                 return
             self.refused.add(name)
-            self._warn(f"MLflow ({self._uri}) does not take the {name}: {' '.join(str(error).split())[:300]}")
+            self._warn(f"MLflow ({self._uri}) does not take the {name}: {said(error)}")
 
     def finish(self, run: Run, status: RunStatus, end: int) -> None:
         """End a run then; one that lacks parts is marked, and what was lacking before is not any more."""
@@ -208,6 +208,12 @@ class Runs:
             self._client.get_experiment(self.experiment)
             return error
         return None
+
+
+def said(error: Exception) -> str:
+    """What MLflow raised, in a part of a line; without the SQL of a database that failed."""
+    text = " ".join(str(error).split())
+    return re.split(r" \[SQL: | \(Background on ", re.sub(r"^\(raised as a result of [^)]*\) ", "", text))[0][:400]
 
 
 def as_tags(tags: Mapping[str, str]) -> list[RunTag]:

@@ -25,7 +25,7 @@ from samref.trial import Trial
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.work import Event
 from samref_sweep.record.live import Live
-from samref_sweep.record.mlflow_client import RunStatus
+from samref_sweep.record.mlflow_client import RunStatus, said
 from samref_sweep.record.mlflow_runs import SweepRuns
 from samref_sweep.store.locks import exclusive
 from samref_sweep.store.store import Store
@@ -211,8 +211,7 @@ class Tracker:
             except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
                 self._runs = None
                 if attempt == 2 or (last and attempt == 1):
-                    text = " ".join(str(error).split())[:400]
-                    self._warn(f"MLflow ({self._uri}) does not take what happens: {text}; {LATER}")
+                    self._warn(f"MLflow ({self._uri}) does not take what happens: {said(error)}; {LATER}")
                 if last:
                     return False
                 self._closing.wait(RETRY_SECONDS)
