@@ -90,6 +90,10 @@ def test_workers_of_an_evaluation_each_have_its_resources() -> None:
     assert resolve("embed", Resources(), NODES).auto
     assert not resolve("embed", Resources(), [{"CPU": 64.0}]).auto  # of one machine's CPUs an encoder takes all alone
     assert not resolve("train", Resources(), NODES).auto
+    one = [{"CPU": 8.0, "GPU": 1.0}]
+    assert not resolve("evaluate", Resources(), one).auto
+    quarter = resolve("evaluate", Resources(gpu=0.25), one)
+    assert (quarter.auto, quarter.at_once, quarter.cpu) == (True, 4, 2)
     with pytest.raises(
         ResourceError, match="4 CPU and 1 GPU for each of 9 processes, which the nodes have not"
     ) as told:

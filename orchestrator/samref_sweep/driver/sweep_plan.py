@@ -17,7 +17,7 @@ from samref.user_paths import absolute
 from samref_sweep.errors import SpecError
 from samref_sweep.execution.allotment import this_machine
 from samref_sweep.execution.repetitions import Repetitions, begin
-from samref_sweep.execution.requests import resolve
+from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.failures import Failure
 from samref_sweep.planning.cost import Cost, estimate
@@ -112,8 +112,7 @@ class SweepPlan:
 
     def check_here(self) -> None:
         """Refuse what this machine cannot serve (`ResourceError`), for who will run the sweep on it."""
-        for kind in {work.kind for work in self.plan.works}:
-            resolve(kind, self.sweep.resources[kind], this_machine())
+        resolve_all(self.plan, this_machine(), self.where)
 
     def _models(self) -> list[ModelConfig]:
         """The models of what is to do, and of all that a search may suggest."""

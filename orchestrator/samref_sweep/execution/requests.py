@@ -111,6 +111,6 @@ def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
             f"(nodes: {has}); set resources.{kind} in the sweep file lower"
         )
     at_once = holds // workers if kind == "train" else holds
-    several = len(nodes) > 1 or sum(node.get("GPU", 0) for node in nodes) > 1
+    several = len(nodes) > 1 or sum(node.get("GPU", 0) for node in nodes) > 1 or 0 < gpu < 1
     auto = several and kind in SHARED and asked.workers == "auto" and workers == 1 and asked.cpu != "all"
     return Request(cpu, gpu, workers, auto, at_once, asked.time_limit)

@@ -53,7 +53,8 @@ class Resources(Keys):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processes that share one stage: of a training, each with its share of `cpu`, `gpu` and every batch; of an
     embedding or evaluation, each with as much as the others, which come as the cluster has room. `auto`: a training's
-    one a GPU; else one, and where there are several nodes or GPUs as many as would be idle when the stage starts."""
+    one a GPU; else one, and where there are several nodes or GPUs, or `gpu` is a fraction, as many as would be idle
+    when the stage starts."""
     keep: Keep = "store"
     """Where an embedding is kept, of other kinds `store`: `local`, on the disk of each node that reads it
     (`$SAMREF_CACHE`), made there by the first stage that does; `never`, made there by each stage that reads it, and
