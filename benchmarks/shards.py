@@ -4,10 +4,12 @@
     python benchmarks/shards.py two         # real embedding by `tiny`, two processes of one thread against one
     python benchmarks/shards.py index       # the index of a million images: opening, finding, memory, open files
     python benchmarks/shards.py board       # ten thousand shards: the memory of who hands them out
+    python benchmarks/shards.py all         # one after the other, some five minutes on an idle machine of two cores
 
-`sleeping` runs its workers as threads, so that sixteen need no sixteen cores; their shards are written, hashed and
-brought to the disk as ever. `two` leaves starting processes out. Every figure is a ratio or a count but the index's
-seconds. Needs the packages of the project; no GPU, no data.
+`--quick` walks through it in half a minute; its figures mean nothing. `sleeping` runs its workers as threads, so that
+sixteen need no sixteen cores; their shards are written, hashed and brought to the disk as ever. `two` leaves starting
+processes out. Every figure is a ratio or a count but the index's seconds. Needs the packages of the project; no GPU, no
+data.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from samref.embeddings import Embeddings, EmbeddingWriter, join
 from samref.shards import Shards
 from samref_sweep.execution.board import Board
 
-SAMPLES, SECONDS = 2048, 0.02
+SAMPLES, SECONDS = 2048, 0.05  # a shard takes 0.8 s, less than any of a real network
 IMAGES = 384
 
 
@@ -41,11 +43,11 @@ def silent(step: int, metrics: object) -> None:
     """Report nothing."""
 
 
-def sleeping(folder: Path) -> None:
+def sleeping(folder: Path, samples: int = SAMPLES) -> None:
     """Rates of 1 to 16 workers over as many times the rate that the sleep alone would have."""
     print("workers  of the ideal")
     for num_workers in (1, 2, 4, 8, 16):
-        shards = Shards(folder / str(num_workers), SAMPLES, 8)
+        shards = Shards(folder / str(num_workers), samples, 8)
         board = Board({number: len(shards.rows(number)) for number in shards.missing()})
         lock = threading.Lock()
 
@@ -67,15 +69,15 @@ def sleeping(folder: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        print(f"{num_workers:7}  {SAMPLES * SECONDS / num_workers / (time.perf_counter() - began):.3f}", flush=True)
+        print(f"{num_workers:7}  {samples * SECONDS / num_workers / (time.perf_counter() - began):.3f}", flush=True)
 
 
-def two(folder: Path) -> None:
+def two(folder: Path, images: int = IMAGES) -> None:
     """The rate of two processes over that of one; each embeds shards of its own, from the same moment on."""
     rates = {}
     for num_workers in (1, 2, 1, 2):
         own = Path(tempfile.mkdtemp(dir=folder))
-        command = [sys.executable, __file__, "worker", str(own), str(num_workers)]
+        command = [sys.executable, __file__, "worker", str(own), str(images), str(num_workers)]
         workers = [subprocess.Popen([*command, str(i)], stdin=-1, stdout=-1, text=True) for i in range(num_workers)]
         for worker in workers:
             assert worker.stdout is not None
@@ -83,15 +85,15 @@ def two(folder: Path) -> None:
         began = time.perf_counter()
         for worker in workers:
             worker.communicate("\n")
-        rates.setdefault(num_workers, []).append(IMAGES / (time.perf_counter() - began))
+        rates.setdefault(num_workers, []).append(images / (time.perf_counter() - began))
     print(f"two workers over one: {max(rates[2]) / max(rates[1]):.2f} (each the better of two runs)")
 
 
-def worker(folder: Path, num_workers: int, own: int) -> None:
+def worker(folder: Path, images: int, num_workers: int, own: int) -> None:
     """Embed every num_workers-th shard, once a line comes."""
     torch.set_num_threads(1)
     model = ModelConfig(backbone="tiny", checkpoint="none")
-    source = DataSource(name="shapes", split="val", samples=IMAGES)
+    source = DataSource(name="shapes", split="val", samples=images)
     stage = embed(model, source, "stretch", inputs={}, runtime=Runtime(device="cpu", threads=1))
     shards = Shards(folder / "shards", stage.total, stage.wave)
 
@@ -131,11 +133,11 @@ def index(folder: Path, num_images: int = 1_000_000) -> None:
     print(f"memory {(process.memory_info().rss - memory) / 1e6:.0f} MB more; on disk {sizes}, names as JSON {text}")
 
 
-def board(folder: Path) -> None:
+def board(folder: Path, most: int = 10_000) -> None:
     """The memory of a board while ten thousand shards are worked."""
     del folder
     tracemalloc.start()
-    for count in (1_000, 10_000):
+    for count in (most // 10, most):
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         board = Board(dict.fromkeys(range(count), 512))
@@ -145,18 +147,26 @@ def board(folder: Path) -> None:
         print(f"{count} shards: {(tracemalloc.get_traced_memory()[1] - before) / 1e3:.0f} kB at most")
 
 
+MEASUREMENTS = {"sleeping": (sleeping, 128), "two": (two, 32), "index": (index, 20_000), "board": (board, 1_000)}
+"""Name → the measurement, and how much of it is enough for `--quick`."""
+
+
 def main() -> None:
     """Run one of the measurements, by name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sleeping", "two", "index", "board", "worker"))
+    parser.add_argument("what", choices=(*MEASUREMENTS, "all", "worker"))
     parser.add_argument("arguments", nargs="*")
+    parser.add_argument("--quick", action="store_true", help="little of everything")
     options = parser.parse_args()
     if options.what == "worker":
-        folder, num_workers, own = options.arguments
-        worker(Path(folder), int(num_workers), int(own))
+        folder, *numbers = options.arguments
+        worker(Path(folder), *map(int, numbers))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        {"sleeping": sleeping, "two": two, "index": index, "board": board}[options.what](Path(folder))
+    for name in MEASUREMENTS if options.what == "all" else (options.what,):
+        measure, little = MEASUREMENTS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{name}:")
+            measure(Path(folder), *((little,) if options.quick else ()))
 
 
 if __name__ == "__main__":
