@@ -120,7 +120,7 @@ def own_click(
 
     It is called from several threads with the arrays as in `next_click` (the mask of bools), which it must not change,
     and a generator that depends on the seed, the sample and the number of clicks alone. It returns (x, y, positive), or
-    None where it makes no further click.
+    None where it makes no further click, which may not be the first while a pixel is wrong.
 
     Raises:
         PluginError: it fails, or what it returns is no click within the image.
@@ -129,6 +129,11 @@ def own_click(
     with plugins.told(name):
         found = function(truth_HW, mask_HW, clicks, rng, **options)
     if found is None:
+        if not clicks and (left := int(np.count_nonzero((truth_HW >= 0) & (mask_HW != (truth_HW == 1))))):
+            raise plugins.PluginError(
+                f"{name}: {plugins.place_of(function)}: it makes no first click, though {left} pixels are wrong, and a "
+                "sample without clicks counts as segmented; return (x, y, positive)"
+            )
         return None
     height, width = truth_HW.shape
     try:

@@ -160,10 +160,16 @@ def bind(name: str, /, *arguments: Any, **more: Any) -> tuple[Callable[..., Any]
 
 @contextlib.contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Run a plug-in's code as `told` does; what it prints goes to stderr, and it must leave global state as it was."""
-    before = _state()
-    with told(name), contextlib.redirect_stdout(sys.stderr):
+    """Run a plug-in's code as `told` and `unchanged` do; what it prints goes to stderr."""
+    with unchanged(name), told(name), contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def unchanged(name: str) -> Iterator[None]:
+    """Refuse a plug-in whose code in the block does not leave global state as it was."""
+    before = _state()
+    yield
     for what, value in _state().items():
         if value != before[what]:
             raise PluginError(
@@ -179,7 +185,7 @@ def told(name: str) -> Iterator[None]:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, after which a smaller batch is tried
             raise
         text = " ".join(str(error).split())
@@ -303,6 +309,7 @@ def _state() -> Mapping[str, Any]:
         "torch's default dtype": str(torch.get_default_dtype()) if torch and ready else "torch.float32",
         "torch's gradients": torch.is_grad_enabled() if torch and ready else True,
         "torch's precision of products": torch.get_float32_matmul_precision() if torch and ready else "highest",
+        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled() if torch and ready else False,
     }
 
 
@@ -318,7 +325,7 @@ def place_of(found: Any) -> str:
     return str(found)
 
 
-def _raised_at(name: str, error: Exception) -> str:
+def _raised_at(name: str, error: BaseException) -> str:
     """The innermost file and line of a plug-in's own on the way of an error, else where the plug-in begins."""
     own = [str(part.root) for part in _parts(name).values() if part.root]
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(tuple(own))]

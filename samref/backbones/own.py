@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samref.backbones.backbone import Backbone
-from samref.plugins import PluginError, place_of, told
+from samref.plugins import PluginError, place_of, told, unchanged
 
 _SIZES = ("image_size", "mask_size")
 
@@ -53,21 +53,27 @@ def guarded(backbone: Any, name: str) -> None:
     _watch(backbone, "decode", name, lambda found, batch: _unlike(found, (batch, 1, side, side)))
     _watch(backbone, "upscale", name, lambda found, batch: _unlike(found, (batch, 1, cells, cells)))
     _watch(backbone, "feedback", name, lambda found, batch: "")
+    _watch(backbone, "drop_encoder", name, lambda found, batch: "")
+    _watch(backbone, "modules_of", name, lambda found, batch: _no_modules(found))
 
 
 def _watch(backbone: Backbone, method: str, name: str, problem_with: Callable[[Any, int], str]) -> None:
     """Put a check around a method: `problem_with` says what is wrong with what it returns for so many objects."""
     function = getattr(backbone, method)
 
-    def watched(first: Any, *arguments: Any, **more: Any) -> Any:
-        with told(name):
-            found = function(first, *arguments, **more)
-        batch = len(first["embedding"] if isinstance(first, dict) else first)
-        if problem := problem_with(found, batch):
+    def watched(*arguments: Any, **more: Any) -> Any:
+        with unchanged(name), told(name):
+            found = function(*arguments, **more)
+        first = next(iter(arguments), ())
+        if problem := problem_with(found, len(first["embedding"] if isinstance(first, dict) else first)):
             raise PluginError(f"{name}: {place_of(function)}: {method} returned {problem}")
         return found
 
     setattr(backbone, method, watched)
+
+
+def _no_modules(found: Any) -> str:
+    return "" if isinstance(found, nn.Module) else f"a {type(found).__name__} instead of an nn.ModuleList"
 
 
 def _is_shape(value: Any) -> bool:

@@ -221,6 +221,13 @@ def test_the_trials_of_a_sweep_are_listed(folder: Path, capsys: pytest.CaptureFi
     assert "error: small.yaml: no trial's id starts with x" in capsys.readouterr().err
 
 
+def test_code_of_ones_own_that_does_not_fit_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("returns_none.py").write_text("def build():\n    return None\n")
+    assert "returns_none.py:1: it returns a NoneType; return a" in refused(
+        capsys, "--set", "model.backbone=./returns_none.py:build"
+    )
+
+
 def test_a_trial_alone_imports_neither_ray_nor_mlflow(folder: Path) -> None:
     code = (
         "import sys; from samref_sweep.cli import trial_main; trial_main(['small.yaml', '--trial', 'x']);"

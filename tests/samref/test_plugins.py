@@ -150,12 +150,23 @@ MISTAKES = [
     (NETWORK.replace("::4, ::4]", "::2, ::4]"), r"{file}:13: encode returned 2×1×16×8 instead of 2×1×8×8 as embedding"),
     (NETWORK.replace("[..., 0]\n", "[..., 0] / 0\n"), r"{file}:15: decode returned NaN or infinity"),
     (NETWORK.replace('features["embedding"][', 'features["other"]['), r"{file}:16: KeyError: 'other'"),
+    ("raise SystemExit(3)\ndef build(width): ...", r"{file}:1: SystemExit: 3"),
+    (
+        NETWORK.replace("nn.ModuleList([self.layer]", "list([self.layer]"),
+        r"{file}:17: modules_of returned a list instead",
+    ),
+    (NETWORK.replace("        pass", "        1 / 0"), r"{file}:20: ZeroDivisionError"),
+    (
+        NETWORK.replace("return self.layer", "__import__('os').chdir('/'); return self.layer"),
+        "changed the current folder",
+    ),
     (NETWORK.replace("[..., None])[..., 0]", "[..., None])[..., 0].mean(0, keepdim=True)"), "instead of 2×1×8×8"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
-def test_a_backbone_that_does_not_fit_is_told_in_one_line(written, text, message):
+def test_a_backbone_that_does_not_fit_is_told_in_one_line(written, text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     file, name = written(text, "build")
     before = torch.get_default_dtype()
     try:
@@ -193,7 +204,13 @@ def test_what_a_plugin_prints_is_no_output_of_a_command(written, capsys):
 
 @pytest.mark.parametrize(
     ("returns", "message"),
-    [("(48, 0, True)", "it returned"), ("(0.5, 1, True)", "it returned"), ("7", "it returned"), ("1 / 0", "Zero")],
+    [
+        ("(48, 0, True)", "it returned"),
+        ("(0.5, 1, True)", "it returned"),
+        ("7", "it returned"),
+        ("1 / 0", "Zero"),
+        ("None", "it makes no first click, though 1536"),
+    ],
 )
 def test_a_click_that_is_none_is_told(written, returns, message):
     file, name = written(f"def click(truth, mask, clicks, rng):\n    return {returns}", "click")

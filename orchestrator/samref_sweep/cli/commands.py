@@ -16,16 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from samref.backbones.checkpoints import CheckpointError
 from samref.command_line import BAD_INPUT, INTERRUPTED, command
-from samref.data import DataError
-from samref.errors import masked
+from samref.errors import UserError, masked
 from samref.stage import Stopped
 from samref_sweep import driver
 from samref_sweep.cli.bundle import bundle, prune
 from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.driver import Result, SweepPlan
-from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.execution import allotment
 from samref_sweep.planning.configurations import words
 from samref_sweep.planning.decisions import decided
@@ -41,7 +38,6 @@ PAGE = "dashboard.html"
 DONE, FAILED = 0, 1
 COMMANDS = {"bundle": bundle, "prune": prune}
 """What `samref-sweep` does beside running a sweep file."""
-USER_ERRORS = (SpecError, StoreError, DataError, CheckpointError)
 
 
 @command
@@ -64,7 +60,7 @@ def trial_main(arguments: Sequence[str] | None = None) -> int:
 def _one_line_errors(carry_out: Callable[[], int]) -> int:
     try:
         return carry_out()
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except (KeyboardInterrupt, Stopped):
