@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,6 +145,23 @@ def test_what_all_processes_get_ends_what_runs_in_order_and_leaves_none(
 
 
 NODES = [{"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
+
+
+def test_what_killed_drivers_left_of_tune_is_removed_at_a_start(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from samref_sweep.execution.ray import tuner
+    from samref_sweep.store.locks import held
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, alive, fresh = (tmp_path / f"{tuner.PREFIX}{name}" for name in ("dead", "alive", "fresh"))
+    for folder in (dead, alive, fresh):
+        (folder / "work-1").mkdir(parents=True)
+    for folder in (dead, alive):
+        os.utime(folder, (0, 0))
+    with held([alive]), tuner._files_of_tune(store, alone=True) as own:
+        assert sorted(path for path in tmp_path.glob(f"{tuner.PREFIX}*")) == sorted([alive, fresh, own])
+    assert not own.exists()
 
 
 @pytest.mark.parametrize(

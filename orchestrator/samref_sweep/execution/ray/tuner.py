@@ -7,9 +7,12 @@ what is done is what is in the store. Written for Ray 2.60.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,9 +37,13 @@ from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event
+from samref_sweep.store.locks import held, is_held
 from samref_sweep.store.store import Store
 
 POLL_SECONDS = 0.2
+PREFIX = "samref-tune-"
+LEFT_SECONDS = 60.0
+"""How old a folder is at least that a killed driver left: a younger one may be about to be held."""
 END_SECONDS = 9.0
 """What Tune has for its end: workers have `watchdog.STOP_SECONDS`, and then are exited and found lost. Slurm and
 container runtimes kill ten seconds (or thirty) after their SIGTERM, and the tables come after."""
@@ -126,8 +133,17 @@ def _files_of_tune(store: Store, alone: bool) -> Iterator[Path]:
         with store.node.temporary("tune") as folder:
             yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="samref-tune-", ignore_cleanup_errors=True) as name:
+    _clear_left()
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name, held([Path(name)]):
         yield Path(name)
+
+
+def _clear_left() -> None:
+    """Remove Tune's folders of drivers on this machine that were killed: nobody holds those."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            if folder.stat().st_mtime < time.time() - LEFT_SECONDS and not is_held(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], scratch: Path) -> tune.Tuner:
