@@ -318,11 +318,11 @@ def build_on(device: str) -> None:
 
 
 PARTS = (
-    ("click loops", loops, 100),
+    ("click loops", loops, 140),
     ("encoders", encoders, 20),
     ("next click and IoU", judgements, 20),
     ("embed stage", embedding, 30),
-    ("trainings", trainings, 100),
+    ("trainings", trainings, 80),
     ("single clicks", single_clicks, 60),
 )
 """What matters most first."""
