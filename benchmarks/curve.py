@@ -1,6 +1,6 @@
 """What every θ of an interval costs against single ones: decoder calls, paths, time.
 
-    uv run python benchmarks/curve.py --data-root ../shared/data --weights runs/stages/train-…
+    uv run python benchmarks/curve.py --data-root data --weights runs/stages/train-…
 
 `tiny` with its refiner on DAVIS, on a CPU. The calls are exact, the same on every machine, and checked to be the
 different histories of clicks among the paths. Without --weights the refiner is random, and decides at random.

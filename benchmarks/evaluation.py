@@ -1,7 +1,7 @@
 """The click loop against a plain one: clicks per second, where the time goes, what several θ and more objects cost.
 
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \\
-        uv run python benchmarks/evaluation.py --data-root ../shared/data
+        uv run python benchmarks/evaluation.py --data-root data
 
 The reference is plain_loop.py, in the manner of the public evaluators: one object, one click, one θ at a time; distance
 transforms of the whole image; the image encoded once an object; torch's own threads. Both sides run the same weights on

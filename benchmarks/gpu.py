@@ -1,6 +1,6 @@
 """What a GPU does with this project, every figure in one command of under six minutes.
 
-    python benchmarks/gpu.py --data-root ../shared/data --out gpu.json
+    python benchmarks/gpu.py --data-root data --out gpu.json
     python benchmarks/gpu.py --read gpu.json --results benchmarks/RESULTS.md
 
 Needs `samref`, this folder, `segment-anything`, `sam2`, and DAVIS and ECSSD below the data root (or what `--evaluate`
