@@ -93,6 +93,8 @@ def _profile() -> Iterator[Measure]:
     yield profiled("click_seconds", "s", "lower", meaning)
     meaning = "SPC: one encode and a loop of 20 clicks, each placed by the mask before, divided by 20"
     yield profiled("loop_seconds_per_click", "s", "lower", meaning)
+    meaning = "95th percentile of the seconds of one click of that loop, the next one's place included"
+    yield profiled("loop_seconds_per_click_p95", "s", "lower", meaning)
     meaning = "SAT latency: one encode, then `profile.prompts_per_side`² single clicks"
     yield profiled("sat_latency_seconds", "s", "lower", f"{meaning}, one at a time")
     yield profiled("sat_latency_batched_seconds", "s", "lower", f"{meaning}, in batches")

@@ -13,8 +13,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -99,14 +100,16 @@ def _measure(
         found = {name: value for name, value in found.items() if not name.startswith(("prepare", "refine"))}
 
     encode = statistics.median(repetition.encode for repetition in repetitions)
-    loops: dict[str, Callable[[], object]] = {
+    loops: dict[str, Callable[[], Any]] = {
         "loop_seconds_per_click": bench.annotate,
         "sat_latency_seconds": lambda: bench.segment(prompts, batch=1),
         "sat_latency_batched_seconds": lambda: bench.segment(prompts, batch=_PROMPTS),
     }
     for done, (name, loop) in enumerate(loops.items(), start=config.repeats + 1):
-        seconds = encode + bench.timed(loop)[1]
-        found[name] = seconds / _LOOP_CLICKS if name == "loop_seconds_per_click" else seconds
+        each, seconds = bench.timed(loop)
+        found[name] = encode + seconds
+        if name == "loop_seconds_per_click":
+            found |= {name: (encode + seconds) / _LOOP_CLICKS, f"{name}_p95": float(np.percentile(each, 95))}
         report(done, {"total": steps})
     return found
 
@@ -183,19 +186,24 @@ class _Bench:
         taken = (bare_peak - held, _peak(self.device) - held) if _resettable(self.device) else (None, None)
         return _Repetition(encode, decode, bare_paste, prepare, interact, paste, *taken)
 
-    def annotate(self) -> None:
-        """A loop of clicks towards a disk; where the selector would paste costs the same and is left out."""
+    def annotate(self) -> list[float]:
+        """The seconds of each click of a loop towards a disk; where the selector would paste costs the same and is left
+        out.
+        """
         frame, context = (self.size, self.size), self.prepare()
         away = np.arange(self.size) - self.size // 2
         truth = (away[:, None] ** 2 + away[None] ** 2 < (self.size // 4) ** 2).astype(np.int8)
         clicks: list[Click] = []
         coarse = result = None
         mask = np.zeros(frame, bool)
+        times = [self._clock()]
         for _ in range(_LOOP_CLICKS):
             clicks.append(next_click(truth, mask, clicks) or self._click)
             interaction = self.network(context, [clicks], coarse, None if result is None else [result], [frame])
             coarse, result = interaction.coarse_B1MM, self.network.paste(interaction, 0, None, frame)
             (mask,) = to_host(result > self.network.backbone.threshold)
+            times.append(self._clock())
+        return [end - start for start, end in pairwise(times)]
 
     def segment(self, prompts: list[Click], batch: int) -> None:
         """Every prompt on its own gives a mask at the image's size."""

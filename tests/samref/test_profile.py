@@ -40,6 +40,7 @@ def test_every_column_is_measured_and_consistent(refined):
     assert refined["refiner_memory_ratio"] >= 1
     # A loop holds one encode for its 20 clicks, the prompts' one for all.
     assert refined["loop_seconds_per_click"] > refined["encode_seconds"] / 20
+    assert 0 < refined["loop_seconds_per_click_p95"] < refined["loop_seconds_per_click"] * 20
     assert refined["sat_latency_seconds"] > refined["encode_seconds"]
 
 
