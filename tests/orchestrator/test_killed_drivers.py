@@ -34,7 +34,7 @@ def cluster() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=4"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     options = [f"--port={address.partition(':')[2]}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
     process = subprocess.Popen(
         [*command, *options],

@@ -33,7 +33,7 @@ def main(root: Path, address: str) -> None:
             (root / "repeated").touch()
         toys.write_toy_stage(job, report)
 
-    planned = toys.toy_plan(store, gammas=[number / 100 for number in range(12)], thetas=(1.1, 1.2))
+    planned = toys.toy_plan(store, gammas=[number / 100 for number in range(8)], thetas=(1.1, 1.2))
     tracker = Tracker(planned, store, store.node.mlflow, print, live=True)
 
     def watch(event: Event) -> None:
