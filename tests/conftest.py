@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test fails because its machine is busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # pytest's importlib mode finds no module beside a test, nor do processes that tests start, Ray's workers among them.
 BESIDE = [str(Path(__file__).parent / folder) for folder in ("orchestrator", "dashboards", "samref")]

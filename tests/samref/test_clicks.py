@@ -103,7 +103,7 @@ def test_golden_choices_of_interformer(name: str) -> None:
         assert next_click(truth, mask, clicks, clicker="interformer", rng=np.random.default_rng(0)) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scenes)
 def test_equals_the_plain_full_size_version(scene: Scene) -> None:
     truth, mask, clicks = scene
@@ -172,7 +172,7 @@ def test_equal_depths_do_not_depend_on_opencv_threads(threads: int) -> None:
             assert next_click(canvas.astype(np.int8), np.zeros(canvas.shape, bool), []) == Click(*upper, True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenes, st.sampled_from(["ritm", "interformer", "training"]), st.integers(0, 99))
 def test_a_click_lies_in_its_error_and_is_new(scene: Scene, clicker: str, seed: int) -> None:
     truth, mask, clicks = scene
@@ -208,7 +208,7 @@ def test_interformer_cuts_clicks_out_first() -> None:
     assert clicks == {Click(x, y, True) for x, y in ((2, 2), (6, 2), (2, 6), (6, 6))}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes, st.integers(0, 99))
 def test_training_click_is_deep_inside(scene: Scene, seed: int) -> None:
     truth, mask, clicks = scene

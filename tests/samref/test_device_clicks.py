@@ -34,7 +34,7 @@ def assert_judged_as_by_the_host(scenes: list[Scene]) -> None:
     assert found[:, 1:].tolist() == [list(errors(truth, mask)[1:]) for truth, mask, _ in scenes]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=2))
 def test_drawn_scenes(drawn: list[tuple[int, int, int]]) -> None:
     assert_judged_as_by_the_host([draw_scene(*each) for each in drawn])

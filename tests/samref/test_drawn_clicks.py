@@ -44,7 +44,7 @@ def chances_of(truth, mask, clicks, positive):
     return depths
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS, st.floats(0, 0.999), st.sampled_from(["uniform", "distance"]))
 def test_each_pixel_of_the_larger_error_has_its_share_of_the_chances(seed, share, clicker):
     truth, mask, clicks = scene(seed)
@@ -63,7 +63,6 @@ def test_each_pixel_of_the_larger_error_has_its_share_of_the_chances(seed, share
     assert least - 1e-6 <= share * total <= most + 1e-6
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(0, 9))
 def test_a_slice_draws_inside_it_alone(seed, tenth):
     """The deepest pixels are those of the last tenth."""
@@ -81,7 +80,6 @@ def test_a_slice_draws_inside_it_alone(seed, tenth):
         assert deep == max(depths.values())
 
 
-@settings(deadline=None)
 @given(SEEDS)
 def test_jitter_without_noise_is_ritm(seed):
     truth, mask, clicks = scene(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,7 +42,6 @@ def plain_boundary(region: np.ndarray, distance: int) -> np.ndarray:
     return region & (eroded == 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 90), st.integers(2, 90), st.sampled_from([0.02, 0.1]))
 def test_boundary_iou_is_the_definition(seed: int, height: int, width: int, dilation: float) -> None:
     rng = np.random.default_rng(seed)
