@@ -89,18 +89,8 @@ def test_at_full_size_outputs_equal_sam_predictors():
     np.testing.assert_allclose(logits[0].numpy(), low_res, atol=1e-4)
 
 
-@pytest.mark.parametrize("multimask", ["never", "always", "first"])
-@torch.inference_mode()
-def test_outputs_equal_sam_predictors(multimask):
-    """Three clicks with the logits fed back, as a user of segment-anything would make them."""
-    backbone = backbones.build("tiny", seed=3)
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
-    encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
-    predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
-    predictor.set_image(image)
-    features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
-    points, labels = np.array([[30.0, 40.0], [200.0, 100.0], [128.0, 250.0]]), np.array([1, 0, 1])
+def assert_clicks_equal(backbone, features, predictor, points, labels, multimask):
+    """Our logits are those of the package's predictor after each click, the last ones fed back; gives them."""
     previous = None
     for count in (1, 2, 3):
         three = multimask == "always" or (multimask == "first" and count == 1)
@@ -120,6 +110,22 @@ def test_outputs_equal_sam_predictors(multimask):
         )
         np.testing.assert_allclose(ours[0, 0].numpy(), low_res[int(quality.argmax())], atol=1e-4)
         previous = ours
+    return previous
+
+
+@pytest.mark.parametrize("multimask", ["never", "always", "first"])
+@torch.inference_mode()
+def test_outputs_equal_sam_predictors(multimask):
+    """Three clicks with the logits fed back, as a user of segment-anything would make them."""
+    backbone = backbones.build("tiny", seed=3)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
+    encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
+    predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
+    predictor.set_image(image)
+    features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
+    points, labels = np.array([[30.0, 40.0], [200.0, 100.0], [128.0, 250.0]]), np.array([1, 0, 1])
+    assert_clicks_equal(backbone, features, predictor, points, labels, multimask)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import torch
 from embedded import embedded
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
-from test_backbones import assert_boxes_equal
+from test_backbones import assert_boxes_equal, assert_clicks_equal
 from torch.overrides import TorchFunctionMode
 
 from samref import backbones
@@ -92,27 +92,9 @@ def test_outputs_equal_the_predictors(predicted, multimask, gain):
         layer.weight.mul_(gain)
         layer.bias.mul_(gain)
     try:
-        previous = None
-        for count in (1, 2, 3):
-            three = multimask == "always" or (multimask == "first" and count == 1)
-            _, quality, low_res = predictor.predict(
-                points[:count],
-                labels[:count],
-                mask_input=None if previous is None else previous[0].numpy(),
-                multimask_output=three,
-                return_logits=True,
-            )
-            ours = backbone.decode(
-                features,
-                torch.from_numpy(points[:count])[None].float(),
-                torch.from_numpy(labels[:count])[None],
-                previous,
-                multimask=multimask,
-            )
-            assert ours.shape == (1, 1, 256, 256)
-            np.testing.assert_allclose(ours[0, 0].numpy(), low_res[int(quality.argmax())], atol=1e-4)
-            previous = ours
-        assert (float(previous.abs().max()) == 32) == (gain > 1)
+        logits = assert_clicks_equal(backbone, features, predictor, points, labels, multimask)
+        assert logits.shape == (1, 1, 256, 256)
+        assert (float(logits.abs().max()) == 32) == (gain > 1)
     finally:
         for layer in last:
             layer.weight.div_(gain)
