@@ -63,6 +63,12 @@ def test_an_embedding_is_made_once_a_store_once_a_node_or_by_each_who_reads_it(
     assert not list(caches.glob("embeddings/.partial/*"))
     assert keeping(toy_sweep(), keep, store).works == ()
 
+    for summary in caches.glob("embeddings/stages/*/summary.json"):
+        summary.unlink()  # a damaged copy is made anew
+    do(keeping(toy_sweep(thetas=[2.0], gammas=[0.6]), keep, store), store, count)
+    assert made["evaluate"] == 3
+    assert made["embed"] == {"store": 2, "local": 3, "never": 5}[keep]
+
 
 def test_the_clicks_are_the_same_wherever_the_embedding_was(tmp_path: Path) -> None:
     model = ModelConfig(backbone="tiny", checkpoint="none", refiner="none")

@@ -22,6 +22,7 @@ from samref.errors import UserError
 from samref.shards import Lead, alone
 from samref.source import code_of
 from samref.stage import TELEMETRY_FILE, Job, Report, Stage, Stopped
+from samref_sweep.errors import DamagedError
 from samref_sweep.execution import telemetry
 from samref_sweep.execution.watchdog import watched
 from samref_sweep.failures import Failure, classify
@@ -122,10 +123,13 @@ def _made_here(stage: Stage, work: Work, store: Store, run: Callable[..., None],
         return
     with own_disk(passing=work.passing) as own:
         with own.claim([stage.id]) as claim:
+            with contextlib.suppress(DamagedError):  # then it is set aside, and made again
+                if own.has(stage.id):
+                    own.open(stage.id)
             if not own.has(stage.id):
                 inputs = {role: store.open(need) for role, need in stage.needs.items()}
                 run((stage,), claim, inputs, report=lambda step, metrics: report(0, {}))
-        yield own.open(stage.id)
+        yield own.folder(stage.id)
 
 
 def attempt(
