@@ -227,5 +227,5 @@ class Answers:
             SELECT kind, coalesce(hardware, '–'), count(*), coalesce(sum(device_seconds), 0) / 3600, median(per_second),
                    max(coalesce(device_peak_memory_gb, peak_memory_gb))
             FROM stages GROUP BY kind, hardware
-            ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind), hardware""").fetchall()
+            ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind::VARCHAR), hardware""").fetchall()
         return [Spent(*row) for row in rows]

@@ -195,7 +195,7 @@ def _by_stem(folder: Path, suffixes: Collection[str], what: str) -> tuple[dict[s
         suffix, name = path.suffix.lower(), normalize("NFC", path.stem)
         if path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS:
             continue
-        if suffix not in IMAGE_SUFFIXES or path.is_dir():
+        if suffix not in IMAGE_SUFFIXES or (path.exists() and not path.is_file()):  # a folder; a pipe would never end
             others.append(path.name + "/" * path.is_dir())
         elif suffix not in suffixes:
             lossy.append(path.name)
