@@ -26,7 +26,7 @@ def in_order(pool: Executor, call: Callable[[Item], Result], items: Iterable[Ite
 
 
 def one_ahead(pool: Executor, items: Generator[Result]) -> Generator[Result]:
-    """The same items, each made in the pool, which has one thread, while the one before it is used.
+    """Give the items, each made in the pool, which has one thread, while the one before it is used.
 
     All of the items' generator runs on that thread, its end too.
     """

@@ -106,7 +106,7 @@ class ClickLoop:
         return finish(self.play(wave, seeds))
 
     def play(self, wave: Wave, seeds: Sequence[int] | None = None) -> Waiting[tuple[list[list[Trajectory]], int]]:
-        """The same as `run`, without gradient, for one who has other work where it waits."""
+        """Do what `run` does, without gradient, for one who has other work where it waits."""
         place: Place
         if self._together:
             place = Together(wave, self._network, self._config, self._each)

@@ -147,7 +147,7 @@ class SamRef(nn.Module):
         frames: Sequence[tuple[int, int]] | Frames,
         each: Map = map,
     ) -> Waiting[Interaction]:
-        """The same as `forward`, for one who has other work where it waits."""
+        """Do what `forward` does, for one who has other work where it waits."""
         sizes = frames.sizes if isinstance(frames, Frames) else frames
         device = context.features["embedding"].device
         points, labels = self._points(clicks, sizes, device)

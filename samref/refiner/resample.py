@@ -40,7 +40,7 @@ class Images:
         return Images(pixels, sizes)
 
     def to(self, device: torch.device | str) -> Images:
-        """The same on a device; the host does not wait until they are there."""
+        """Copy the images to a device; the host does not wait until they are there."""
         return Images(to_device(self.pixels_B3hw, device), self.sizes)
 
     def select(self, index: Sequence[int]) -> Images:
