@@ -120,3 +120,9 @@ def test_files_that_were_hashed_when_they_were_written_are_not_read_again(tmp_pa
     assert files["index.json"]["bytes"] == 2
     assert files.keys() == {"a.npy", "index.json"}
     assert "a.npy has other bytes" in str(manifest.difference(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["s3:/bucket/runs", "gs:/b", "file:/shared/runs"])
+def test_a_uri_that_lacks_a_slash_is_no_folder(where: str) -> None:
+    with pytest.raises(StoreError, match=f"^{where}: is neither a path nor a URI, which begins with [a-z0-9]+://$"):
+        existing_store(where)
