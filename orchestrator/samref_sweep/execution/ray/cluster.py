@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import platform
@@ -59,13 +58,10 @@ def connected(address: str | None) -> Iterator[Nodes]:
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
     with explained(address), without_stderr(), not_heard_by_children():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config(), **options)
-    # What `log_to_driver` leaves: which worker was killed, on stdout, among our tables.
-    ray._private.worker._worker_logs_enabled = False
     try:
-        with contextlib.nullcontext() if joined else _silent():
+        with _silent():
             yield [node["Resources"] for node in _alive()]
     finally:
-        ray._private.worker._worker_logs_enabled = True
         if not joined:
             leave()
 
@@ -73,13 +69,11 @@ def connected(address: str | None) -> Iterator[Nodes]:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Meanwhile Ray prints nothing of lost workers, which the dispatcher tells of: it would on stdout, among JSON."""
-    ray_worker: Any = ray._private.worker
-    before = ray_worker.print_to_stdstream
-    ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
+    ray._private.worker._worker_logs_enabled = False  # as Ray's own debugger does
     try:
         yield
     finally:
-        ray_worker.print_to_stdstream = before
+        ray._private.worker._worker_logs_enabled = True
 
 
 class _Fixed(list[str]):
