@@ -40,7 +40,7 @@ def test_peoples_first_clicks_share_one_unit_of_work_and_drawn_clicks_do_not() -
     for settings, expected in [*((each, [3]) for each in shared), ({"clicker": "uniform"}, [1, 1, 1])]:
         configs = [TrialConfig.model_validate({"evaluate": {**settings, "seed": seed}}) for seed in range(3)]
         stages = [build(config, NamesAsFingerprints()).stage("evaluate") for config in configs]
-        assert [len(work.stages) for work in units_of_work(stage for stage in stages if stage)] == expected
+        assert [len(work.stages) for work in units_of_work((stage for stage in stages if stage), "store")] == expected
 
 
 def test_what_runs_in_one_go_is_done_with_a_few_open_files(store: Store) -> None:
