@@ -12,11 +12,11 @@ check:
 
 # All tests; real photographs too where SAMREF_TEST_DATA names their folder
 test *ARGS:
-    uv run pytest -n 2 {{ARGS}}
+    uv run pytest -n 3 {{ARGS}}
 
 # For every save: what needs neither Ray nor a browser nor root, and no test of seconds
 test-fast *ARGS:
-    uv run pytest -n 2 -m "not ray and not browser and not root and not slow" {{ARGS}}
+    uv run pytest -n 3 -m "not ray and not browser and not root and not slow" {{ARGS}}
 
 # The first sweep of the README
 quickstart:

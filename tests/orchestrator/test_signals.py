@@ -4,10 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from samref_sweep.execution.signals import ENDING, ends_in_order, not_heard_by_children
+
+
+@pytest.fixture(autouse=True)
+def as_a_shell_starts_it() -> Iterator[None]:
+    """Under nohup, or in a script's background, signals are ignored: what such a process sends itself is not heard."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ENDING)
