@@ -113,17 +113,23 @@ def assert_clicks_equal(backbone, features, predictor, points, labels, multimask
     return previous
 
 
-@pytest.mark.parametrize("multimask", ["never", "always", "first"])
-@torch.inference_mode()
-def test_outputs_equal_sam_predictors(multimask):
-    """Three clicks with the logits fed back, as a user of segment-anything would make them."""
-    backbone = backbones.build("tiny", seed=3)
+def predictor_and_features(backbone):
+    """The package's predictor with an image, and ours of it."""
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
     encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
     predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
     predictor.set_image(image)
     features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
+    return predictor, features
+
+
+@pytest.mark.parametrize("multimask", ["never", "always", "first"])
+@torch.inference_mode()
+def test_outputs_equal_sam_predictors(multimask):
+    """Three clicks with the logits fed back, as a user of segment-anything would make them."""
+    backbone = backbones.build("tiny", seed=3)
+    predictor, features = predictor_and_features(backbone)
     points, labels = np.array([[30.0, 40.0], [200.0, 100.0], [128.0, 250.0]]), np.array([1, 0, 1])
     assert_clicks_equal(backbone, features, predictor, points, labels, multimask)
 
@@ -132,11 +138,7 @@ def test_outputs_equal_sam_predictors(multimask):
 def test_boxes_equal_sam_predictors():
     """The box alone, then with one click and the logits fed back."""
     backbone = backbones.build("tiny", seed=3)
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
-    predictor = SamPredictor(Sam(encoder, backbone.prompt_encoder, backbone.mask_decoder))
-    predictor.set_image(image)
-    features = backbone.encode(torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float())
+    predictor, features = predictor_and_features(backbone)
     box = np.array([20.0, 30.0, 200.0, 99.0])
     assert_boxes_equal(backbone, features, predictor, box, np.array([[130.0, 40.0]]))
 
