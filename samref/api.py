@@ -295,8 +295,7 @@ class Session:
     def click(self, x: int, y: int, positive: bool = True) -> NDArray[np.bool_]:
         """The mask, H×W, after one more click on the pixel in column x and row y.
 
-        Raises:
-            ValueError: the click lies outside the image.
+        Raises ValueError: the click lies outside the image.
         """
         height, width = self._frame
         if not (0 <= x < width and 0 <= y < height):

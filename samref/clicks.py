@@ -120,10 +120,8 @@ def own_click(
 
     It is called from several threads with the arrays as in `next_click` (the mask of bools), which it must not change,
     and a generator that depends on the seed, the sample and the number of clicks alone. It returns (x, y, positive), or
-    None where it makes no further click, which may not be the first while a pixel is wrong.
-
-    Raises:
-        PluginError: it fails, or what it returns is no click within the image.
+    None where it makes no further click, which may not be the first while a pixel is wrong. Raises PluginError: it
+    fails, or what it returns is no click within the image.
     """
     function, options = plugins.ready(name)
     with plugins.told(name):

@@ -50,8 +50,7 @@ class Contents:
     def data(self, name: str, split: Split, samples: int | None) -> str:
         """Fingerprint of a dataset's chosen samples, or `missing:…`, which `missing` explains.
 
-        Raises:
-            DataError: the dataset is here and cannot be one; its name has no meaning.
+        Raises DataError: the dataset is here and cannot be one; its name has no meaning.
         """
         key = (name, split, samples)
         if key not in self._data:
@@ -72,8 +71,7 @@ class Contents:
     def starts(self, evaluate: EvaluateConfig) -> Mapping[str, str]:
         """Fingerprints of what an evaluation begins with, or `missing:…`, which `missing` explains.
 
-        Raises:
-            DataError: what is named is here, and not what it should be.
+        Raises DataError: what is named is here, and not what it should be.
         """
         from samref.starts import Starts  # of Numba, which most plans do without
 
@@ -131,8 +129,7 @@ class Contents:
     def checkpoint(self, model: ModelConfig) -> str:
         """Fingerprint of the backbone's first weights, whose names and shapes are compared with the backbone's.
 
-        Raises:
-            CheckpointError: a file that the model names is not there, or not its backbone's.
+        Raises CheckpointError: a file that the model names is not there, or not its backbone's.
         """
         if model not in self._checkpoints:
             found = checkpoints.fingerprint(model, self._runtime.checkpoints)
@@ -168,10 +165,8 @@ class Contents:
     def check(self, models: Iterable[ModelConfig]) -> None:
         """Read every dataset that was asked for and the checkpoints of `models`, before time is spent on them.
 
-        Official checkpoints that are not here yet are downloaded, with progress on stderr.
-
-        Raises:
-            ValueError: something is missing or broken; one line that names the file.
+        Official checkpoints that are not here yet are downloaded, with progress on stderr. Raises ValueError: something
+        is missing or broken; one line that names the file.
         """
         for reason in self.missing.values():
             raise DataError(reason)

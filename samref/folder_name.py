@@ -32,8 +32,7 @@ class FolderName:
     def train_share(self) -> float | None:
         """The share of the images that is for training; None: every split is all of them.
 
-        Raises:
-            FolderNameError: it is no number between 0 and 1, nor `none`.
+        Raises FolderNameError: it is no number between 0 and 1, nor `none`.
         """
         text = self.options.get("split", UNSPLIT)
         if text == UNSPLIT:
@@ -51,11 +50,7 @@ class FolderName:
 
     @property
     def seed(self) -> int:
-        """The seed of the split.
-
-        Raises:
-            FolderNameError: it is no whole number of 0 or more.
-        """
+        """The seed of the split. Raises FolderNameError: it is no whole number of 0 or more."""
         text = self.options.get("seed", "0")
         if not (text.isascii() and text.isdigit() and len(text) < 20):
             raise FolderNameError(f"{FAMILY}{self.folder}: seed is {text!r}; write a whole number, seed=1")
@@ -63,11 +58,7 @@ class FolderName:
 
 
 def parse(argument: str) -> FolderName:
-    """Read what stands behind `folder:`.
-
-    Raises:
-        FolderNameError: an option stands there twice, or without a value.
-    """
+    """Read what stands behind `folder:`. Raises FolderNameError: an option stands there twice, or without a value."""
     folder, mark, text = argument.rpartition("?")
     if not mark or "=" not in text:  # a folder may have a question mark in its name
         return FolderName(argument)

@@ -59,8 +59,7 @@ class Part(BaseModel):
     def of(cls, **settings: Any) -> Self:
         """The part with these settings.
 
-        Raises:
-            ValueError: there is no such setting, or it cannot have the value; one line.
+        Raises ValueError: there is no such setting, or it cannot have the value; one line.
         """
         try:
             return cls(**settings)

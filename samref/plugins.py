@@ -114,8 +114,7 @@ def folders() -> tuple[Path, ...]:
 def load(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     """What a plug-in's name stands for, and the options behind its question mark.
 
-    Raises:
-        PluginError: it cannot be imported, has nothing of that name, or changes global state while it is imported.
+    Raises PluginError: it cannot be imported, has nothing of that name, or changes global state while it is imported.
     """
     module_name, attribute, options = _parsed(name)
     source(name)
@@ -145,8 +144,7 @@ def call(name: str, /, *arguments: Any, **more: Any) -> Any:
 def bind(name: str, /, *arguments: Any, **more: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """What a plug-in's name stands for and all its options, if it takes them; it is not called.
 
-    Raises:
-        PluginError: as `load`, or its signature does not take these arguments.
+    Raises PluginError: as `load`, or its signature does not take these arguments.
     """
     found, options = load(name)
     options |= more
@@ -196,11 +194,8 @@ def source(name: str) -> str:
     """A digest of a plug-in's code: its modules and all that they import, wherever.
 
     Of modules the text counts, without comments, docstrings and layout; of installed distributions the name and
-    version; Python's own library, and what stages are made with anyway (torch, numpy), do not count.
-
-    Raises:
-        PluginError: there is no such module, or its text is no Python; or it has changed since this process imported
-            it.
+    version; Python's own library, and what stages are made with anyway (torch, numpy), do not count. Raises
+    PluginError: there is no such module, or its text is no Python; or it has changed since this process imported it.
     """
     parts = _parts(name)
     digest = modules.short_digest(json.dumps({module: part.source for module, part in sorted(parts.items())}))

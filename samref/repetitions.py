@@ -6,17 +6,11 @@ The terminal, MLflow and the page share these words, so that none names a lucky 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 SEEDS = ("train.seed", "evaluate.seed", "model.seed")
 """The settings that tell repetitions of one configuration apart, by their dotted names."""
-
-
-def configuration(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Give a trial's settings but its seeds: equal if, and only if, two trials repeat one configuration."""
-    return tuple(item for item in settings.items() if item[0] not in SEEDS)
 
 
 @dataclass(frozen=True)

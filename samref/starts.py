@@ -114,8 +114,7 @@ class Starts:
     def of(self, key: str, truth_HW: Truth) -> Start:
         """What a sample begins with; its mask is read.
 
-        Raises:
-            DataError: a mask is not of the truth's size, or a click lies outside.
+        Raises DataError: a mask is not of the truth's size, or a click lies outside.
         """
         height, width = truth_HW.shape
         if self.box:

@@ -49,8 +49,7 @@ class Summary:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read a summary of this or another version of the code: keys that are not known are passed over.
 
-        Raises:
-            ValueError: something is missing that every version wrote.
+        Raises ValueError: something is missing that every version wrote.
         """
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in known]

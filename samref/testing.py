@@ -29,10 +29,7 @@ def check_backbone(name: str, options: Mapping[str, Any] | None = None) -> Backb
 
     On two random images: shapes and finite values of features and logits, at a first and a second click; that an
     object's logits do not depend on the objects beside it; that training has parameters to change; that the decoder
-    needs no encoder.
-
-    Raises:
-        PluginError: in one line, what is not as `samref.backbones.backbone.Backbone` says.
+    needs no encoder. Raises PluginError: in one line, what is not as `samref.backbones.backbone.Backbone` says.
     """
     backbone = backbones.build(name, options)
     side = backbone.image_size
@@ -71,8 +68,7 @@ def check_backbone(name: str, options: Mapping[str, Any] | None = None) -> Backb
 def check_refines(backbone: Backbone, name: str = "the backbone") -> None:
     """Refuse a backbone on which SAM-REF's refiner cannot be put; says why.
 
-    Raises:
-        PluginError: its features are no grid that the refiner can bring to its own.
+    Raises PluginError: its features are no grid that the refiner can bring to its own.
     """
     try:
         SamRef(backbone, ModelConfig(backbone="tiny"))
@@ -83,8 +79,7 @@ def check_refines(backbone: Backbone, name: str = "the backbone") -> None:
 def check_dataset(name: str, data_root: Path = Path("data"), split: data.Split = "val") -> data.Dataset:
     """Open a dataset (`mylab.data:open`), read all of it, and fingerprint it twice; returns it.
 
-    Raises:
-        DataError, PluginError: in one line, what is not as `samref.data.Dataset` says.
+    Raises DataError, PluginError: in one line, what is not as `samref.data.Dataset` says.
     """
     dataset = data.open_dataset(name, split=split, data_root=data_root)
     data.check(dataset)
@@ -97,8 +92,7 @@ def check_dataset(name: str, data_root: Path = Path("data"), split: data.Split =
 def check_clicker(name: str) -> None:
     """Let a clicker (`mylab.clicks:next_click`) click 20 times on a drawn object that no click ever segments.
 
-    Raises:
-        PluginError: in one line: it fails, clicks outside, changes what it is given, or depends on more than that.
+    Raises PluginError: in one line: it fails, clicks outside, changes what it is given, or depends on more than that.
     """
     truth_HW = np.zeros((48, 64), np.int8)
     truth_HW[10:30, 20:50] = 1

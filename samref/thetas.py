@@ -69,11 +69,7 @@ Found = TypeVar("Found", bound=Spanning)
 
 
 def at(pieces: Sequence[Found], theta: float) -> Found:
-    """The piece that holds for one θ.
-
-    Raises:
-        ValueError: none does.
-    """
+    """The piece that holds for one θ. Raises ValueError: none does."""
     for piece in pieces:
         if piece.above < theta <= piece.upto:
             return piece

@@ -261,8 +261,7 @@ def clicker_source(evaluate: EvaluateConfig) -> dict[str, str]:
 def check_code(stage: Stage) -> None:
     """Refuse a stage that was planned with other code of its backbone or clicker than is found here.
 
-    Raises:
-        PluginError: says of which, and what to do.
+    Raises PluginError: says of which, and what to do.
     """
     clicker = EvaluateConfig(**stage.config["evaluate"]) if stage.kind == "evaluate" else EvaluateConfig()
     here = {REVISION: revision(stage.backbone), CLICKER_SOURCE: clicker_source(clicker).get(CLICKER_SOURCE)}

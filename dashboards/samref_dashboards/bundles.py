@@ -18,8 +18,7 @@ MANIFEST, CRATE = "bundle.json", "ro-crate-metadata.json"
 def opened(bundle: Path, folder: Path) -> Path:
     """Unpack a bundle's tables below `folder`, and give the folder of its results.
 
-    Raises:
-        ResultsError: it is no bundle, is of a newer version, or a file in it is not what it was when it was written.
+    Raises ResultsError: it is no bundle, is of a newer version, or a file in it is not what it was when it was written.
     """
     into = folder / f"{bundle.stem}-{hashlib.sha256(str(bundle.absolute()).encode()).hexdigest()[:8]}"
     try:

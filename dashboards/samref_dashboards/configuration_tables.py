@@ -10,19 +10,7 @@ from samref_dashboards import metrics, paper
 from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.design import DATA, PARTS, Configuration, Design, show
 from samref_dashboards.load import Results
-from samref_dashboards.tables import (
-    Block,
-    Cell,
-    Column,
-    Row,
-    Table,
-    column,
-    number,
-    plain,
-    reading,
-    summaries,
-    texts,
-)
+from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, number, plain, reading, summaries, texts
 
 FIELD = ("grabcut", "berkeley", "sbd", "davis")
 """The order of the datasets in this field's papers; others follow."""

@@ -65,12 +65,7 @@ class Content:
         return sum(bool(trial["random_weights"]) for trial in self.results.trials)
 
 
-def gather(
-    results: Results,
-    *,
-    baseline: Sequence[str] = (),
-    more_published: Sequence[Path] = (),
-) -> Content:
+def gather(results: Results, *, baseline: Sequence[str] = (), more_published: Sequence[Path] = ()) -> Content:
     """Ask all questions about the results; ResultsError if there is no such baseline, or file of published rows."""
     design = find_design(results)
     answers = Answers(results, design.configurations)

@@ -22,8 +22,7 @@ class Entry(NamedTuple):
 def read(file: Path, required: Collection[str], optional: Collection[str]) -> Iterator[Entry]:
     """Read the entries of a file, in its order.
 
-    Raises:
-        ResultsError: it cannot be read, is no list of mappings, or an entry has other keys than these.
+    Raises ResultsError: it cannot be read, is no list of mappings, or an entry has other keys than these.
     """
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
@@ -49,8 +48,7 @@ def read(file: Path, required: Collection[str], optional: Collection[str]) -> It
 def mapping(entry: Entry, key: str) -> dict[str, Any]:
     """Give the mapping that an entry has under `key`; empty where it has none.
 
-    Raises:
-        ResultsError: it is something else.
+    Raises ResultsError: it is something else.
     """
     value = entry.values.get(key) or {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):

@@ -13,8 +13,7 @@ from samref_dashboards.load import COPIED, ResultsError
 def fetch(uri: str, folder: Path) -> Path:
     """Copy the tables at a URI, or one level below it, into a folder below `folder`.
 
-    Raises:
-        ResultsError: there are none, or they cannot be read.
+    Raises ResultsError: there are none, or they cannot be read.
     """
     shown = uri.partition("?")[0].rstrip("/")
     try:

@@ -14,12 +14,7 @@ from samref_dashboards.figure_kit import MAX_CHARTS, Figure, Panel, evenly, figu
 from samref_dashboards.metrics import Metric
 from samref_dashboards.tables import RANDOM
 
-COSTS = (
-    metrics.LATENCY,
-    replace(metrics.CLICK, label="one click (s)"),
-    metrics.SECONDS_PER_CLICK,
-    metrics.PARAMETERS,
-)
+COSTS = (metrics.LATENCY, replace(metrics.CLICK, label="one click (s)"), metrics.SECONDS_PER_CLICK, metrics.PARAMETERS)
 """What quality can be held against, best first."""
 MAX_SQUARES = 400
 MAX_POINTS = 400

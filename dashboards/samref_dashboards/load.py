@@ -115,9 +115,7 @@ def read(*paths: str | Path) -> dict[str, pa.Table]:
 
     Their columns are those of docs/results.md, `clicks` and `curves` of done trials alone; a folder of an older
     version, which lacks a column, has nulls there. `read("results/theta")["trials"].to_pandas()` is a data frame.
-
-    Raises:
-        ResultsError: a file cannot be read; one line that names it.
+    Raises ResultsError: a file cannot be read; one line that names it.
     """
     results = load([Path(path) for path in paths])
     trials = []

@@ -20,19 +20,6 @@ _CHUNK = 1_000
 """Resamples at a time: their counts of 6 671 objects (SBD) are 27 MB."""
 
 
-def best(values: Sequence[float | None], better: str) -> set[int]:
-    """Find the indices of the best values; `better` is "lower" or "higher".
-
-    Empty when there is nothing to compare, or when more than three share the best and it tells nobody apart.
-    """
-    there = [value for value in values if value is not None]
-    if len(set(there)) < 2:
-        return set()
-    top = min(there) if better == "lower" else max(there)
-    found = {index for index, value in enumerate(values) if value == top}
-    return found if len(found) <= 3 else set()
-
-
 @dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % confidence interval."""

@@ -13,18 +13,7 @@ from samref_dashboards.load import Results, Trial
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import HardObject, Spent
 from samref_dashboards.statistics import explained_share
-from samref_dashboards.tables import (
-    SIGNIFICANT,
-    Block,
-    Cell,
-    Column,
-    Filled,
-    Table,
-    amounts,
-    column,
-    plain,
-    texts,
-)
+from samref_dashboards.tables import SIGNIFICANT, Block, Cell, Column, Filled, Table, amounts, column, plain, texts
 
 
 def trials(results: Results, design: Design) -> Table | None:

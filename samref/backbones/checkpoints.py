@@ -32,8 +32,7 @@ def given(model: ModelConfig) -> Path | None:
 def locate(model: ModelConfig, folder: Path) -> Path | None:
     """The file of a model's first weights; None: random weights, or those with which a plug-in builds itself.
 
-    Raises:
-        CheckpointError: the file is not there, or not the one that its name promises.
+    Raises CheckpointError: the file is not there, or not the one that its name promises.
     """
     if model.checkpoint == "none":
         return None
@@ -78,10 +77,7 @@ def downloadable(model: ModelConfig, folder: Path) -> bool:
 def obtain(model: ModelConfig, folder: Path, progress: Progress = silent) -> Path | None:
     """`locate`, after an official checkpoint that is not here yet was downloaded.
 
-    progress: told bytes so far, of how many.
-
-    Raises:
-        CheckpointError: as `locate`, or it cannot be downloaded.
+    progress: told bytes so far, of how many. Raises CheckpointError: as `locate`, or it cannot be downloaded.
     """
     lacking = missing(model, folder)
     if lacking and lacking.source:
@@ -98,11 +94,8 @@ def obtain(model: ModelConfig, folder: Path, progress: Progress = silent) -> Pat
 
 def fingerprint(model: ModelConfig, folder: Path) -> str:
     """What a model's first weights are: `random:SEED`, an official file's name, a file's SHA-256, or of a plug-in those
-    with which its `build` returns, `built:SEED`.
-
-    Raises:
-        CheckpointError: `model.checkpoint` names a file that is not there, or cannot be read; or a network of Hugging
-            Face's is to have other weights than its folder's.
+    with which its `build` returns, `built:SEED`. Raises CheckpointError: `model.checkpoint` names a file that is not
+    there, or cannot be read; or a network of Hugging Face's is to have other weights than its folder's.
     """
     if is_hugging_face(model.backbone) and model.checkpoint != "auto":
         raise CheckpointError(

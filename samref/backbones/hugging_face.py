@@ -42,10 +42,7 @@ class HuggingFaceBackbone(Backbone):
         self.mask_size = 4 * side
         self.feature_channels = {"embedding": (channels, side)}
         if hasattr(model.mask_decoder, "conv_s0"):
-            self.feature_channels |= {
-                "high_res_0": (channels // 8, 4 * side),
-                "high_res_1": (channels // 4, 2 * side),
-            }
+            self.feature_channels |= {"high_res_0": (channels // 8, 4 * side), "high_res_1": (channels // 4, 2 * side)}
         elif hasattr(model.mask_decoder, "compress_vit_conv1"):
             self.feature_channels["early"] = (model.config.vision_config.hidden_size, side)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -108,8 +105,7 @@ class HuggingFaceBackbone(Backbone):
 def build(name: str) -> HuggingFaceBackbone:
     """A network `hf:…` with the weights of its folder.
 
-    Raises:
-        CheckpointError: transformers cannot load it, or some of its weights are not there; in one line.
+    Raises CheckpointError: transformers cannot load it, or some of its weights are not there; in one line.
     """
     folder = folder_of(name)
     try:

@@ -27,8 +27,7 @@ _INSTALL = "pip install 'samref-sweep[hf]'"
 def folder_of(name: str) -> Path:
     """The folder of the files of a network, `hf:…`.
 
-    Raises:
-        CheckpointError: it is not on this machine, or transformers is not installed; in one line.
+    Raises CheckpointError: it is not on this machine, or transformers is not installed; in one line.
     """
     network = name.removeprefix("hf:")
     for beside in (*plugins.folders(), Path.cwd()):
@@ -53,8 +52,7 @@ def folder_of(name: str) -> Path:
 def contents(name: str) -> str:
     """A digest of all that decides what a network computes: its files' contents, and the version of transformers.
 
-    Raises:
-        CheckpointError: as `folder_of`, or the folder has no weights.
+    Raises CheckpointError: as `folder_of`, or the folder has no weights.
     """
     folder = folder_of(name)
     files = {file.name: file_digest(file) for pattern in _READ for file in sorted(folder.glob(pattern))}

@@ -21,8 +21,7 @@ _SIZES = ("image_size", "mask_size")
 def guarded(backbone: Any, name: str) -> None:
     """Check what a plug-in's `build` returned, and from now on what its `encode`, `decode` and `upscale` return.
 
-    Raises:
-        PluginError: it is no backbone; what the protocol asks for is missing, or not what it should be.
+    Raises PluginError: it is no backbone; what the protocol asks for is missing, or not what it should be.
     """
     if not isinstance(backbone, Backbone):
         raise PluginError(

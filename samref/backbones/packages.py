@@ -13,10 +13,7 @@ def module_of(package: str, name: str) -> ModuleType:
     """Import `package.name` and leave the package's own `__init__` until something of it is asked for.
 
     segment-anything's imports image tools, and with them torchvision and torch's compiler: two seconds of the start of
-    every process that encodes or clicks.
-
-    Raises:
-        ImportError: there is no such package, or no such module in it.
+    every process that encodes or clicks. Raises ImportError: there is no such package, or no such module in it.
     """
     if package not in sys.modules:
         spec = importlib.util.find_spec(package)

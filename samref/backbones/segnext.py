@@ -234,9 +234,7 @@ class _Pyramid(nn.Module):
         )
         self.down_16 = nn.Sequential(*_projection(width, sixteenth))
         self.down_32 = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 2, stride=2),
-            nn.GroupNorm(1, 2 * width),
-            *_projection(2 * width, thirty_second),
+            nn.Conv2d(width, 2 * width, 2, stride=2), nn.GroupNorm(1, 2 * width), *_projection(2 * width, thirty_second)
         )
 
     def forward(self, x_BCGG: Tensor) -> list[Tensor]:

@@ -77,10 +77,7 @@ def parser() -> argparse.ArgumentParser:
     verifying.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join(FAMILIES)}")
     verifying.add_argument("--split", choices=("train", "val"), help="only this split (default: all it has)")
     downloading = commands.add_parser(
-        "download",
-        help="fetch and unpack datasets, fetch checkpoints",
-        description=download.__doc__,
-        parents=[common],
+        "download", help="fetch and unpack datasets, fetch checkpoints", description=download.__doc__, parents=[common]
     )
     downloading.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*ARCHIVES, *OFFICIAL))}")
     downloading.add_argument("--split", choices=("train", "val"), help="only what this split needs (default: all)")

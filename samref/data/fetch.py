@@ -28,10 +28,8 @@ def fetch(
 ) -> None:
     """Download and unpack a dataset; what was unpacked before is left, what was cut off goes on.
 
-    One process at a time works below a data root; another one waits.
-
-    Raises:
-        DataError: it cannot be had, or is not what it was before; one line.
+    One process at a time works below a data root; another one waits. Raises DataError: it cannot be had, or is not what
+    it was before; one line.
     """
     published = archives[name]
     folder = root / "downloads"

@@ -12,8 +12,7 @@ from samref.folder_name import FolderName, FolderNameError, parse
 def own_name(argument: str) -> FolderName:
     """Read what stands behind `folder:`; what it says of masks is `samref.mask_files.parse_folder`'s.
 
-    Raises:
-        DataError: its split or seed cannot be.
+    Raises DataError: its split or seed cannot be.
     """
     try:
         name = parse(argument)
@@ -27,10 +26,8 @@ def split_by_image(samples: Sequence[Sample], name: FolderName, split: Split) ->
     """Keep the samples of one side of the split, in their order; all where the name has none.
 
     Images are ordered by the SHA-256 of seed and name, and the first share of them is for training, at least one on
-    either side: all objects of an image are on one side, and another image more moves hardly any from its side.
-
-    Raises:
-        DataError: there is only one image.
+    either side: all objects of an image are on one side, and another image more moves hardly any from its side. Raises
+    DataError: there is only one image.
     """
     share = name.train_share
     if share is None:

@@ -38,11 +38,6 @@ class Manifest:
         """The folders that hold the files."""
         return tuple(sorted({name.rpartition("/")[0] for name in self.digests}))
 
-    def text(self) -> str:
-        """The manifest as it is written, before compression."""
-        lines = (f"{digest} {name}" for name, digest in sorted(self.digests.items()))
-        return "\n".join((self.packaging, self.digest, *lines, ""))
-
 
 def manifest(name: str) -> Manifest | None:
     """Read the manifest of a dataset; None where there is none."""
@@ -53,11 +48,6 @@ def manifest(name: str) -> Manifest | None:
     return Manifest(packaging, digest, {line[DIGITS + 1 :]: line[:DIGITS] for line in lines})
 
 
-def made(packaging: str, hashes: Mapping[str, str]) -> Manifest:
-    """Make a manifest of files and their whole SHA-256."""
-    return Manifest(packaging, digest_of(hashes), {name: digest[:DIGITS] for name, digest in hashes.items()})
-
-
 def digest_of(hashes: Mapping[str, str]) -> str:
     """Hash a list of files and their hashes, in the order of the names, to one SHA-256 (hex)."""
     return hashlib.sha256("".join(f"{digest} {name}\n" for name, digest in sorted(hashes.items())).encode()).hexdigest()
@@ -66,8 +56,7 @@ def digest_of(hashes: Mapping[str, str]) -> str:
 def packaging(name: str, root: Path) -> str:
     """Say which packaging of a dataset lies below the data root; empty where no manifest is known.
 
-    Raises:
-        DataError: a file cannot be read.
+    Raises DataError: a file cannot be read.
     """
     known = manifest(name)
     if known is None:

@@ -21,8 +21,7 @@ _NUMBERS = re.compile(r"[|<>=]?[biuf][1248]|bool")
 def read_plain(file: Path) -> Any:
     """Read a pickle of plain data.
 
-    Raises:
-        DataError: it cannot be read, is broken, or wants to make anything else; one line that names what.
+    Raises DataError: it cannot be read, is broken, or wants to make anything else; one line that names what.
     """
     try:
         with file.open("rb") as stream:

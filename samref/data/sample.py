@@ -97,10 +97,7 @@ def evenly_spaced(items: Sequence[Item], count: int | None, name: str) -> tuple[
     """Take at most `count` of the items, evenly spaced over their order and beginning with the first; None: all.
 
     Datasets are sorted by file name and names tell the source (DAVIS: the video), so the first N would be one
-    corner of the data.
-
-    Raises:
-        DataError: the count is not 1 or more.
+    corner of the data. Raises DataError: the count is not 1 or more.
     """
     if count is None:
         return tuple(items)

@@ -56,8 +56,7 @@ class ObjectMask:
 def read_indices(file: Path) -> NDArray[np.int32]:
     """Read a PNG in VOC's palette, H×W: 0 background, then the objects' numbers, 255 void.
 
-    Raises:
-        DataError: it cannot be read, or has colours that are not of that palette.
+    Raises DataError: it cannot be read, or has colours that are not of that palette.
     """
     colours = read_image(file)
     indices = _SPREAD[colours[..., 0]] | _SPREAD[colours[..., 1]] << 1 | _SPREAD[colours[..., 2]] << 2

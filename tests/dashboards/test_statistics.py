@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from samref.repetitions import configuration, summarise
-from samref_dashboards.statistics import best, explained_share, holm, paired_bootstrap
+from samref.repetitions import summarise
+from samref_dashboards.statistics import explained_share, holm, paired_bootstrap
 
 
 def test_mean_and_sample_standard_deviation() -> None:
@@ -26,14 +26,6 @@ def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
     assert summarise([4.0]).std is None
     assert summarise([None, None]).mean is None
     assert summarise([]).planned == 0
-
-
-def test_best_says_nothing_where_there_is_nothing_to_compare() -> None:
-    assert best([3.0, 2.0, None, 2.0], "lower") == {1, 3}
-    assert best([3.0, 2.0], "higher") == {0}
-    assert best([2.0, 2.0], "lower") == set()
-    assert best([2.0, None], "lower") == set()
-    assert best([1.0, 1.0, 1.0, 1.0, 2.0], "lower") == set()
 
 
 def test_bootstrap_of_normal_differences_agrees_with_theory() -> None:
@@ -86,10 +78,3 @@ def test_explained_share() -> None:
     assert explained_share(["a", "a", "b", "b"], [1.0, 1.0, 3.0, 3.0]) == pytest.approx(1.0)
     assert explained_share(["a", "b", "a", "b"], [1.0, 1.0, 3.0, 3.0]) == pytest.approx(0.0)
     assert explained_share(["a", "b"], [2.0, 2.0]) is None
-
-
-def test_a_configuration_is_all_settings_but_the_seeds() -> None:
-    first = {"model.seed": 0, "train.gamma": 0.6, "train.seed": 0, "evaluate.seed": 0}
-    other_seeds, other_gamma = {**first, "train.seed": 1, "model.seed": 2}, {**first, "train.gamma": 0.9}
-    assert configuration(first) == configuration(other_seeds) == (("train.gamma", 0.6),)
-    assert configuration(first) != configuration(other_gamma)

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from samref.data.packaging import compared, digest_of, made, manifest, packaging
+from samref.data.packaging import DIGITS, Manifest, compared, digest_of, manifest, packaging
+
+
+def made(packaging: str, hashes: dict[str, str]) -> Manifest:
+    """A manifest of files and their whole SHA-256."""
+    return Manifest(packaging, digest_of(hashes), {name: digest[:DIGITS] for name, digest in hashes.items()})
+
 
 HASHES = {f"img/{number}.jpg": f"{number:064x}" for number in range(4, 8)}
 KNOWN = made("X, Y's packaging", HASHES)
@@ -52,8 +58,6 @@ def test_manifests_are_whole(name: str, count: int) -> None:
     assert known is not None
     assert len(known.digests) == count
     assert known.packaging.endswith(", RITM's packaging")
-    lines = known.text().splitlines()
-    assert lines[2:] == [f"{digest} {path}" for path, digest in sorted(known.digests.items())]
     assert manifest("ecssd") is None
 
 

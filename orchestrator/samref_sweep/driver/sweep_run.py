@@ -165,8 +165,7 @@ def default_results(planned: SweepPlan) -> Path:
 def check_results(planned: SweepPlan, results: str | Path | None) -> None:
     """Refuse to replace the results of another sweep that has the same name, unless their very place is named.
 
-    Raises:
-        SpecError: finished trials of another sweep would be gone from the tables.
+    Raises SpecError: finished trials of another sweep would be gone from the tables.
     """
     from samref_sweep.record import tables  # imports pyarrow
 

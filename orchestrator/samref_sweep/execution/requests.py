@@ -41,10 +41,8 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
     """What each kind of work takes: of all that the plan or a search may start, and of all that may be made anew.
 
     A kind that is only needed should a finished output be damaged, and that these nodes cannot serve, is left out.
-    `growing` says that a search will add work, of any kind.
-
-    Raises:
-        ResourceError: the nodes cannot serve work that is to do, or its processes cannot share a folder or a batch.
+    `growing` says that a search will add work, of any kind. Raises ResourceError: the nodes cannot serve work that is
+    to do, or its processes cannot share a folder or a batch.
     """
 
     def request(kind: Kind) -> Request:
@@ -83,8 +81,7 @@ def resolve_all(plan: Plan, nodes: Nodes, where: str, *, growing: bool = False) 
 def resolve(kind: Kind, asked: Resources, nodes: Nodes) -> Request:
     """The numbers behind `auto` and `all` on these nodes.
 
-    Raises:
-        ResourceError: the nodes cannot serve it, even when nothing else runs.
+    Raises ResourceError: the nodes cannot serve it, even when nothing else runs.
     """
     workers = asked.num_workers
     if kind == "profile" and workers > 1:

@@ -53,12 +53,7 @@ Table = pa.Table
 
 
 def write(
-    plan: Plan,
-    store: Store,
-    failures: Mapping[str, Failure],
-    folder: Path,
-    command: str,
-    notes: Iterable[str] = (),
+    plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str, notes: Iterable[str] = ()
 ) -> tuple[Outcome, ...]:
     """Write all tables of a plan's trials from what the store holds now; gives what became of each trial.
 

@@ -14,8 +14,7 @@ SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 def tracking_uri(given: str | None, default: str) -> str:
     """The URI of `--mlflow`, else of the environment's MLFLOW_TRACKING_URI, else the default.
 
-    Raises:
-        SpecError: MLflow cannot keep runs there; one line that says what can be written instead.
+    Raises SpecError: MLflow cannot keep runs there; one line that says what can be written instead.
     """
     place, uri = next(
         (place, uri) for place, uri in (("--mlflow", given), (VARIABLE, os.environ.get(VARIABLE)), ("", default)) if uri

@@ -20,12 +20,7 @@ from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
 
-WORDS: Mapping[Kind, str] = {
-    "embed": "embedding",
-    "train": "training",
-    "evaluate": "evaluation",
-    "profile": "profile",
-}
+WORDS: Mapping[Kind, str] = {"embed": "embedding", "train": "training", "evaluate": "evaluation", "profile": "profile"}
 
 
 def plural(kind: Kind, count: int) -> str:

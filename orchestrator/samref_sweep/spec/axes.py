@@ -146,8 +146,7 @@ class Dimension:
 def range_of(key: str, axis: Axis, place: str) -> Range:
     """The range that an axis with `min` and `max` is.
 
-    Raises:
-        SpecError: the setting takes no numbers, or whole ones only.
+    Raises SpecError: the setting takes no numbers, or whole ones only.
     """
     kinds = {getattr(option, "__origin__", option) for option in options(setting(key, place).annotation)}
     numbers = kinds & {int, float}

@@ -24,8 +24,7 @@ class Keys(BaseModel):
 def setting(key: str, place: str) -> FieldInfo:
     """The field of a dotted setting, e.g. `train.init.steps`.
 
-    Raises:
-        SpecError: there is no such setting; names the nearest one and all of its part.
+    Raises SpecError: there is no such setting; names the nearest one and all of its part.
     """
     part: type[BaseModel] | None = TrialConfig
     field: FieldInfo | None = None

@@ -140,11 +140,7 @@ class Space:
         return tree
 
     def expand(self, points: Iterable[Point]) -> tuple[TrialConfig, ...]:
-        """The configuration of each point, checked.
-
-        Raises:
-            SpecError: a value is wrong; says where it was written.
-        """
+        """The configuration of each point, checked. Raises SpecError: a value is wrong; says where it was written."""
         parts: dict[tuple[str, str], Any] = {}
         configs = []
         for point in points:

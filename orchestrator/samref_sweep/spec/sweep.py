@@ -83,10 +83,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
     An override's value is YAML, its KEY a setting or a key of the file (`seeds`, `resources.train.gpu`). It replaces
     the axis of the same name (and axes below it, where KEY is a whole part); a list for a setting that takes one
-    value is an axis. One of the settings that `zip` couples leaves `zip`, the others stay coupled.
-
-    Raises:
-        SpecError: the file or an override is wrong; nothing else is raised for what a user wrote.
+    value is an axis. One of the settings that `zip` couples leaves `zip`, the others stay coupled. Raises SpecError:
+    the file or an override is wrong; nothing else is raised for what a user wrote.
     """
     path = Path(path)
     layers, merged = Layers(str(path)), dict[str, Any]()

@@ -122,8 +122,7 @@ class Bucket:
     def get_folder(self, about: Mapping[str, Any], folder: Path) -> None:
         """Fetch the files that a marker tells of, and their manifest, into an empty folder.
 
-        Raises:
-            DamagedError: one is missing, or they are not those that were uploaded.
+        Raises DamagedError: one is missing, or they are not those that were uploaded.
         """
         (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
         try:

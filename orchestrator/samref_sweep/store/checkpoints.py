@@ -31,8 +31,7 @@ Temporary = Callable[[str], AbstractContextManager[Path]]
 def mirrored(folder: Path, bucket: Bucket, name: str, temporary: Temporary) -> Iterator[None]:
     """Fetch the newest checkpoint into a folder, and for the block upload those that appear in it, in a thread.
 
-    Raises:
-        StoreError: it cannot be known whether there is one. One that cannot be uploaded is only warned of.
+    Raises StoreError: it cannot be known whether there is one. One that cannot be uploaded is only warned of.
     """
     mirror = _Mirror(folder, bucket, name, temporary)
     mirror.fetch()

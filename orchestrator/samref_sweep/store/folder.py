@@ -45,8 +45,7 @@ MARKER = "samref-store.json"
 class FolderStore:
     """A `Store` in a folder that all nodes see; a new one where there is none.
 
-    Raises:
-        StoreError: the folder cannot be written, or is a store of another version.
+    Raises StoreError: the folder cannot be written, or is a store of another version.
     """
 
     def __init__(self, root: Path) -> None:
@@ -97,8 +96,7 @@ class FolderStore:
     def damage(self, stage_id: str) -> str | None:
         """Say how a finished stage's files differ from its manifest, if they do; nothing is moved.
 
-        Raises:
-            StoreError: the disk does not answer.
+        Raises StoreError: the disk does not answer.
         """
         try:
             return manifest.difference(self.folder(stage_id))

@@ -40,8 +40,7 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
 def exclusive(path: Path, token: str, *, give_up: threading.Event) -> Iterator[bool]:
     """Hold a file's lock for the block, and tell whether nobody with another token held it since.
 
-    Raises:
-        TimeoutError: another process held it still, EXCLUSIVE_SECONDS after `give_up` was set.
+    Raises TimeoutError: another process held it still, EXCLUSIVE_SECONDS after `give_up` was set.
     """
     with path.open("a+") as file:
         until: float | None = None

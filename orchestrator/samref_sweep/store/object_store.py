@@ -54,10 +54,8 @@ CLOCKS_SECONDS = 60
 class ObjectStore:
     """A `Store` at a URI such as s3://bucket/folder; a new one where there is none. `cache` is this node's folder.
 
-    With `patient` a server that is away is waited for, a minute; else what is wrong is told at once.
-
-    Raises:
-        StoreError: the bucket cannot be used, or there is a store of another version.
+    With `patient` a server that is away is waited for, a minute; else what is wrong is told at once. Raises StoreError:
+    the bucket cannot be used, or there is a store of another version.
     """
 
     def __init__(self, uri: str, *, patient: bool = False) -> None:
@@ -135,10 +133,7 @@ class ObjectStore:
         """Fetch a finished stage unless this node has it whole, and return its folder, or *disown the stage*.
 
         Where the objects are damaged, the object that says that the stage is done is removed. Of large embeddings the
-        arrays are left where they are, for `far`.
-
-        Raises:
-            StoreError: there is no room for it on this node's disk.
+        arrays are left where they are, for `far`. Raises StoreError: there is no room for it on this node's disk.
         """
         if not self.cache.has(stage_id) and (folder := self._without_arrays(stage_id)):
             return folder
@@ -226,8 +221,7 @@ class ObjectStore:
     def _disown(self, stage_id: str, about: Mapping[str, Any], reason: str) -> None:
         """Remove what says that a damaged stage is done, unless it was made anew meanwhile.
 
-        Raises:
-            DamagedError: it was not.
+        Raises DamagedError: it was not.
         """
         if self._about(stage_id, anew=True)["upload"] == about["upload"]:
             self._bucket.remove(_done(stage_id))

@@ -92,8 +92,7 @@ class OnObjects:
     def mirrored(self) -> Iterator[None]:
         """Fetch what is there, and for the block upload the shards that are finished here, in a thread.
 
-        Raises:
-            StoreError: it cannot be known what is there. A shard that cannot be uploaded is only warned of.
+        Raises StoreError: it cannot be known what is there. A shard that cannot be uploaded is only warned of.
         """
         sent = set(self.bucket.list(self.name))
         self._fetch(sent)

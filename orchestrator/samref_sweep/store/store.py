@@ -69,9 +69,7 @@ class Store(Protocol):
         """Compare a finished stage's files with its manifest and return their folder, or *set the stage aside*.
 
         A stage that was damaged is moved away or disowned first: it counts as not done from then on, and is made anew.
-
-        Raises:
-            DamagedError: a file is missing, has another size, or (small files) other bytes.
+        Raises DamagedError: a file is missing, has another size, or (small files) other bytes.
         """
 
     def supersede(self, stage_ids: Iterable[str]) -> None:
@@ -89,8 +87,7 @@ class Store(Protocol):
     def file(self, stage_id: str, name: str) -> Path:
         """Return one file of a finished stage, for whoever needs no others.
 
-        Raises:
-            FileNotFoundError: the stage wrote none of that name.
+        Raises FileNotFoundError: the stage wrote none of that name.
         """
 
     def claim(self, stage_ids: Iterable[str]) -> AbstractContextManager[Claim]:

@@ -52,11 +52,7 @@ class ShardGroup:
     runner: Sharing
 
     def __call__(self, job: Job, report: Report) -> None:
-        """Run a job, of which other nodes see the store and the data.
-
-        Raises:
-            Exception: what a worker raised.
-        """
+        """Run a job, of which other nodes see the store and the data. Raises Exception: what a worker raised."""
         self.runner(job, report, lambda shards, work, told: _Leader(self, job, shards, work, told).lead())
 
 
