@@ -2,27 +2,31 @@
 
     python benchmarks/shards.py sleeping    # 1 to 16 workers whose samples sleep: the shards' own cost
     python benchmarks/shards.py two         # real embedding by `tiny`, two processes of one thread against one
+    python benchmarks/shards.py real        # the same by SAM2.1's smallest encoder, with random weights
     python benchmarks/shards.py index       # the index of a million images: opening, finding, memory, open files
     python benchmarks/shards.py board       # ten thousand shards: the memory of who hands them out
-    python benchmarks/shards.py all         # one after the other, some five minutes on an idle machine of two cores
+    python benchmarks/shards.py all         # one after the other, some ten minutes on an idle machine of two cores
 
 `--quick` walks through it in half a minute; its figures mean nothing. `sleeping` runs its workers as threads, so that
-sixteen need no sixteen cores; their shards are written, hashed and brought to the disk as ever. `two` leaves starting
-processes out. Every figure is a ratio or a count but the index's seconds. Needs the packages of the project; no GPU, no
-data.
+sixteen need no sixteen cores; their shards are written, hashed and brought to the disk as ever. `two` and `real` leave
+starting processes out. Every figure that counts is a ratio or a count, but the index's seconds. Needs the packages of
+the project; no GPU, no data.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +37,17 @@ from samref.config import ModelConfig, Runtime
 from samref.embed import DataSource, embed
 from samref.embeddings import Embeddings, EmbeddingWriter, join
 from samref.shards import Shards
+from samref.threads import on_threads
 from samref_sweep.execution.board import Board
 
-SAMPLES, SECONDS = 2048, 0.05  # a shard takes 0.8 s, less than any of a real network
-IMAGES = 384
+SECONDS = 0.05  # a sample's; a shard takes 0.8 s, less than any of a real network
 
 
 def silent(step: int, metrics: object) -> None:
     """Report nothing."""
 
 
-def sleeping(folder: Path, samples: int = SAMPLES) -> None:
+def sleeping(folder: Path, samples: int) -> None:
     """Rates of 1 to 16 workers over as many times the rate that the sleep alone would have."""
     print("workers  of the ideal")
     for num_workers in (1, 2, 4, 8, 16):
@@ -72,40 +76,64 @@ def sleeping(folder: Path, samples: int = SAMPLES) -> None:
         print(f"{num_workers:7}  {samples * SECONDS / num_workers / (time.perf_counter() - began):.3f}", flush=True)
 
 
-def two(folder: Path, images: int = IMAGES) -> None:
-    """The rate of two processes over that of one; each embeds shards of its own, from the same moment on."""
-    rates = {}
+def two(folder: Path, images: int, backbone: str) -> None:
+    """The rate of two processes over that of one; each embeds shards of its own, on a CPU of its own."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
     for num_workers in (1, 2, 1, 2):
-        own = Path(tempfile.mkdtemp(dir=folder))
-        command = [sys.executable, __file__, "worker", str(own), str(images), str(num_workers)]
-        workers = [subprocess.Popen([*command, str(i)], stdin=-1, stdout=-1, text=True) for i in range(num_workers)]
-        for worker in workers:
-            assert worker.stdout is not None
-            worker.stdout.readline()  # the model is there
-        began = time.perf_counter()
-        for worker in workers:
-            worker.communicate("\n")
-        rates.setdefault(num_workers, []).append(images / (time.perf_counter() - began))
+        command = [
+            sys.executable,
+            __file__,
+            "worker",
+            backbone,
+            tempfile.mkdtemp(dir=folder),
+            str(images),
+            str(num_workers),
+        ]
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(subprocess.Popen([*command, str(own)], stdin=-1, stdout=-1))
+                for own in range(num_workers)
+            ]
+            pipes = [(worker.stdin, worker.stdout) for worker in workers if worker.stdin and worker.stdout]
+            for _, said in pipes:
+                said.readline()  # the model is there
+            began = time.perf_counter()
+            for told, _ in pipes:
+                told.write(b"\n")
+                told.flush()
+            cpu = sum(float(said.readline()) for _, said in pipes)
+            seconds = time.perf_counter() - began
+        rates[num_workers].append(images / seconds)
+        print(
+            f"{num_workers} of {backbone}: {images / seconds:.3g} images/s, {cpu / images:.3g} CPU s an image",
+            flush=True,
+        )
     print(f"two workers over one: {max(rates[2]) / max(rates[1]):.2f} (each the better of two runs)")
 
 
-def worker(folder: Path, images: int, num_workers: int, own: int) -> None:
-    """Embed every num_workers-th shard, once a line comes."""
-    torch.set_num_threads(1)
-    model = ModelConfig(backbone="tiny", checkpoint="none")
+def worker(backbone: str, folder: Path, images: int, num_workers: int, own: int) -> None:
+    """Embed every num_workers-th shard, once a line comes; prints the CPU seconds that it took."""
+    if hasattr(os, "sched_setaffinity"):  # or one worker would draw its images on the CPU of the other
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[own]})
+    model = ModelConfig(backbone=backbone, checkpoint="none")
     source = DataSource(name="shapes", split="val", samples=images)
     stage = embed(model, source, "stretch", inputs={}, runtime=Runtime(device="cpu", threads=1))
     shards = Shards(folder / "shards", stage.total, stage.wave)
+    began = 0.0
 
     def numbers() -> Iterable[int]:
+        nonlocal began
         print("ready", flush=True)
         sys.stdin.readline()
+        began = time.process_time()
         yield from range(own, shards.count, num_workers)
 
-    stage.work(shards, numbers(), silent)
+    with on_threads(1):
+        stage.work(shards, numbers(), silent)
+    print(time.process_time() - began, flush=True)
 
 
-def index(folder: Path, num_images: int = 1_000_000) -> None:
+def index(folder: Path, num_images: int) -> None:
     """A million images of one value each, in shards of 512."""
     keys = [f"train2017/{i:012}.jpg" for i in range(num_images)]
     shards = Shards(folder / "shards", num_images, 8)
@@ -133,7 +161,7 @@ def index(folder: Path, num_images: int = 1_000_000) -> None:
     print(f"memory {(process.memory_info().rss - memory) / 1e6:.0f} MB more; on disk {sizes}, names as JSON {text}")
 
 
-def board(folder: Path, most: int = 10_000) -> None:
+def board(folder: Path, most: int) -> None:
     """The memory of a board while ten thousand shards are worked."""
     del folder
     tracemalloc.start()
@@ -147,8 +175,14 @@ def board(folder: Path, most: int = 10_000) -> None:
         print(f"{count} shards: {(tracemalloc.get_traced_memory()[1] - before) / 1e3:.0f} kB at most")
 
 
-MEASUREMENTS = {"sleeping": (sleeping, 128), "two": (two, 32), "index": (index, 20_000), "board": (board, 1_000)}
-"""Name → the measurement, and how much of it is enough for `--quick`."""
+MEASUREMENTS: dict[str, tuple[Callable[..., None], int, int]] = {
+    "sleeping": (sleeping, 2048, 128),
+    "two": (partial(two, backbone="tiny"), 4096, 32),
+    "real": (partial(two, backbone="sam2.1_hiera_t"), 16, 1),
+    "index": (index, 1_000_000, 20_000),
+    "board": (board, 10_000, 1_000),
+}
+"""Name → the measurement, how many samples, images or shards it takes, and how many are enough for `--quick`."""
 
 
 def main() -> None:
@@ -159,14 +193,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="little of everything")
     options = parser.parse_args()
     if options.what == "worker":
-        folder, *numbers = options.arguments
-        worker(Path(folder), *map(int, numbers))
+        backbone, place, *numbers = options.arguments
+        worker(backbone, Path(place), *map(int, numbers))
         return
     for name in MEASUREMENTS if options.what == "all" else (options.what,):
-        measure, little = MEASUREMENTS[name]
+        measure, much, little = MEASUREMENTS[name]
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}:")
-            measure(Path(folder), *((little,) if options.quick else ()))
+            measure(Path(folder), little if options.quick else much)
 
 
 if __name__ == "__main__":
