@@ -123,4 +123,6 @@ def test_what_cannot_be_is_refused_in_one_line(store: FolderStore, tmp_path: Pat
     (tmp_path / "sweep.yaml").write_text("trial: {evaluate: {data: shapes}}\nresources: {train: {keep: never}}\n")
     with pytest.raises(SpecError, match=r"sweep.yaml: .*resources.train.keep is never; only embeddings can be kept"):
         read(tmp_path / "sweep.yaml")
+    with pytest.raises(ValueError, match=r"keep is local, so that who reads an embedding makes it, and no other"):
+        Resources(keep="local", workers=2)
     assert Work(planned.works[0].stages).here == ()

@@ -58,7 +58,8 @@ class Resources(Keys):
     keep: Keep = "store"
     """Where an embedding is kept, of other kinds `store`: `local`, on the disk of each node that reads it
     (`$SAMREF_CACHE`), made there by the first stage that does; `never`, made there by each stage that reads it, and
-    gone with that stage's end. Numbers and ids do not depend on it."""
+    gone with that stage's end; with either by one worker, on what the reader asks for. Numbers and ids do not depend on
+    it."""
     time_limit: Annotated[float | None, BeforeValidator(seconds)] = None
     """A stage that runs longer is ended as hanging: seconds, or a text such as `90s`, `30m` or `2h`; null: no limit."""
 
@@ -71,6 +72,8 @@ class Resources(Keys):
             raise ValueError(f"workers is {self.workers} and gpu {self.gpu:g}; each process of a training has one GPU")
         if self.cpu == "all" and self.num_workers > 1:
             raise ValueError("cpu is all, which is a machine; several processes need a number, or auto")
+        if self.keep != "store" and self.num_workers > 1:
+            raise ValueError(f"keep is {self.keep}, so that who reads an embedding makes it, and no other workers do")
         return self
 
     @property
