@@ -138,9 +138,10 @@ def index(folder: Path, num_images: int) -> None:
     keys = [f"train2017/{i:012}.jpg" for i in range(num_images)]
     shards = Shards(folder / "shards", num_images, 8)
     for number in range(shards.count):
+        rows = shards.rows(number)
         with shards.writing(number) as aside:
-            writer = EmbeddingWriter(aside, len(shards.rows(number)), {"embedding": (1, 1)}, "fp16")
-            writer.receive(0, {"embedding": torch.tensor(shards.rows(number)).float()[:, None, None, None] % 1024})()
+            writer = EmbeddingWriter(aside, keys[rows.start : rows.stop], {"embedding": (1, 1)}, "fp16")
+            writer.receive(0, {"embedding": torch.tensor(rows).float()[:, None, None, None] % 1024})()
             writer.close()
     (out := folder / "out").mkdir()
     join(shards, out, keys, "fp16")

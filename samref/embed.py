@@ -82,7 +82,7 @@ class Embed:
         if backbone.features_are_images:  # there is nothing to keep that is not there already
             for number in numbers:
                 with shards.writing(number) as folder:
-                    EmbeddingWriter(folder, len(shards.rows(number)), {}, self._model.embedding_precision).close()
+                    EmbeddingWriter(folder, self._names(shards, number), {}, self._model.embedding_precision).close()
             return
         at_once = _BATCH if on_cuda else max(1, _PIXELS_ON_CPU // backbone.image_size**2)
 
@@ -110,7 +110,8 @@ class Embed:
             for images_B3SS, (number, start) in zip(read, places, strict=True):
                 rows = shards.rows(number)
                 if start == rows.start:
-                    writer = _ShardWriter(shards, number, backbone.feature_channels, self._model.embedding_precision)
+                    names, stored = self._names(shards, number), self._model.embedding_precision
+                    writer = _ShardWriter(shards, number, names, backbone.feature_channels, stored)
                 on_their_way.append(storing.submit(writer.receive(start - rows.start, encoded(images_B3SS))))
                 if start + self.wave >= rows.stop:
                     if finished:  # one is brought to the disk while the next one is written, and no more
@@ -119,11 +120,15 @@ class Embed:
                 while len(on_their_way) > behind:
                     done += on_their_way.popleft().result()
                     report(done, {})
-            for stored in on_their_way:
-                done += stored.result()
+            for last in on_their_way:
+                done += last.result()
                 report(done, {})
             if finished:
                 finished.result()
+
+    def _names(self, shards: Shards, number: int) -> list[str]:
+        rows = shards.rows(number)
+        return self._keys[rows.start : rows.stop]
 
     def join(self, shards: Shards, outs: tuple[Path, ...]) -> list[dict[str, float | int]]:
         """Write the embeddings of all images (samref.embeddings)."""
@@ -136,9 +141,11 @@ class Embed:
 class _ShardWriter:
     """Writes the features of one shard's images, in a folder that is the shard's when it has all."""
 
-    def __init__(self, shards: Shards, number: int, features: Mapping[str, tuple[int, int]], precision: str) -> None:
+    def __init__(
+        self, shards: Shards, number: int, names: Sequence[str], features: Mapping[str, tuple[int, int]], precision: str
+    ) -> None:
         self._whole = shards.writing(number)
-        self._writer = EmbeddingWriter(self._whole.__enter__(), len(shards.rows(number)), features, precision)
+        self._writer = EmbeddingWriter(self._whole.__enter__(), names, features, precision)
         self.receive = self._writer.receive
 
     def finish(self, stored: Future[int]) -> None:

@@ -51,10 +51,15 @@ def _new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memma
 
 
 class EmbeddingWriter:
-    """Writes the features of so many images, a shard, in any order."""
+    """Writes the features of images of these names, a shard, in any order."""
 
-    def __init__(self, folder: Path, count: int, features: Mapping[str, tuple[int, int]], precision: str) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], features: Mapping[str, tuple[int, int]], precision: str
+    ) -> None:
         self._folder = folder
+        self._names = names
+        self._precision = precision
+        count = len(names)
         self._dtype = TORCH[precision]
         self._features = sorted(features)
         self._checksums = np.zeros((count, len(features)), np.uint32)
@@ -67,18 +72,29 @@ class EmbeddingWriter:
         """Begin to fetch the features of consecutive images from their device, each B×channels×side×side.
 
         Returns:
-            What waits for them and stores them, in any thread; it returns B.
+            What waits for them and stores them, in any thread; it returns B, and raises EmbeddingError where one is
+            not finite as it would be stored.
         """
-        # Rounded where they are: half as much to copy. Off a CUDA device torch copies into pinned memory.
-        values = {name: feature.detach().to(self._dtype) for name, feature in features.items()}
+        # Rounded and put in order where they are: half as much to copy, and nothing to do here before it has arrived.
+        # Off a CUDA device torch copies into pinned memory.
+        values = {name: feature.detach().to(self._dtype).contiguous() for name, feature in features.items()}
         device = next(iter(values.values())).device
-        values = {name: value.to("cpu", non_blocking=True).contiguous() for name, value in values.items()}
+        finite = {
+            name: value.flatten(1).isfinite().all(1).to("cpu", non_blocking=True) for name, value in values.items()
+        }
+        values = {name: value.to("cpu", non_blocking=True) for name, value in values.items()}
         copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
         def store() -> int:
             if copied is not None:
                 copied.synchronize()
             for name, value in values.items():
+                if not finite[name].all():
+                    image = self._names[first + int(finite[name].int().argmin())]
+                    raise EmbeddingError(
+                        f"the encoder's {name} of {image} has values that are no finite numbers in {self._precision}; "
+                        "try model.embedding_precision: fp32 and model.precision: fp32, and look at the checkpoint"
+                    )
                 own_checksums = self._checksums[:, self._features.index(name)]
                 array = (value.view(torch.uint16) if self._dtype is torch.bfloat16 else value).numpy()
                 for row, own in enumerate(array, start=first):

@@ -11,7 +11,7 @@ def embedded(folder, keys, features, precision, *, wave=8):
     for number in range(shards.count):
         rows = shards.rows(number)
         with shards.writing(number) as part:
-            writer = EmbeddingWriter(part, len(rows), channels, precision)
+            writer = EmbeddingWriter(part, keys[rows.start : rows.stop], channels, precision)
             writer.receive(0, {name: value[rows.start : rows.stop] for name, value in features.items()})()
             writer.close()
     out = folder / "embedded"

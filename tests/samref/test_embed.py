@@ -11,7 +11,7 @@ from samref import embed
 from samref.backbones.backbone import resize_image
 from samref.data import open_dataset
 from samref.data.sample import DataError
-from samref.embeddings import EmbeddingWriter
+from samref.embeddings import EmbeddingError, EmbeddingWriter
 
 SAMPLES = 21
 
@@ -58,6 +58,26 @@ def test_features_are_received_for_several_images_at_once(tmp_path, precision):
         assert torch.equal(read[name], value[[1, 3, 0]].to(dtype).float())
 
 
+def test_what_is_stored_is_what_the_device_is_still_computing(tmp_path, device):
+    value = torch.randn(8, 256, 64, 64, generator=torch.manual_seed(0)).to(device)
+    # In the order in which SAM's encoder gives it, behind work that a GPU is busy with when the host goes on.
+    side = 4096 if device != "cpu" else 64
+    factor = torch.full((side, side), 1 / side, device=device)
+    for _ in range(50):
+        factor = factor @ factor
+    late = (value * (factor[0, 0] * side)).contiguous(memory_format=torch.channels_last)
+    read = embedded(tmp_path, list("abcdefgh"), {"embedding": late}, "fp32").read(list("abcdefgh"), "cpu")
+    torch.testing.assert_close(read["embedding"], value.cpu())
+
+
+@pytest.mark.parametrize(("precision", "value"), [("fp32", float("nan")), ("fp16", 1e5)])
+def test_features_that_are_no_numbers_as_they_are_stored_are_refused_by_name(tmp_path, precision, value):
+    features = torch.ones(3, 4, 2, 2)
+    features[1, 2, 0, 1] = value
+    with pytest.raises(EmbeddingError, match=f"embedding of b .*{precision}.*model.embedding_precision"):
+        embedded(tmp_path, ["a", "b", "c"], {"embedding": features}, precision)
+
+
 def test_a_full_disk_is_an_error_before_anything_is_written_through_memory(small_disk):
     with pytest.raises(OSError, match="No space left on device"):  # and not a SIGBUS later
-        EmbeddingWriter(small_disk, 40, {"embedding": (64, 64)}, "fp32")
+        EmbeddingWriter(small_disk, [str(i) for i in range(40)], {"embedding": (64, 64)}, "fp32")
