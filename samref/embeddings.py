@@ -129,7 +129,8 @@ def join(shards: Shards, out: Path, image_keys: Sequence[str], precision: str) -
     for number, about in enumerate(shards.about()):
         features = [file.removesuffix(".npy") for file in about["files"] if file != _CHECKSUMS]
         for name in features:
-            linked(shards.path(number) / f"{name}.npy", out / f"{name}.{number}.npy")
+            if (array := shards.path(number) / f"{name}.npy").exists():  # else it lies where its node brought it
+                linked(array, out / f"{name}.{number}.npy")
             hashes[f"{name}.{number}.npy"] = about["files"][f"{name}.npy"]
     (out / "hashes.json").write_text(json.dumps(hashes) + "\n")
     names = [_bytes(key) for key in image_keys]

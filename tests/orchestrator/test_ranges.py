@@ -11,8 +11,9 @@ from embedded import embedded
 from stores import OnObjectStorage
 from toys import summary_text
 
-from samref.embeddings import EmbeddingError, Embeddings
-from samref_sweep.errors import StoreError
+from samref.embeddings import EmbeddingError, Embeddings, EmbeddingWriter, join
+from samref.shards import Shards
+from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import object_store, ranges
 from samref_sweep.store.object_store import ObjectStore
 
@@ -71,6 +72,49 @@ def test_rows_come_by_range_are_kept_and_fetched_again_when_damaged(
     with pytest.raises(EmbeddingError, match=r"embedding\.4\.npy: row 1, of image 9, .* run again with --redo embed"):
         Embeddings(folder, pickle.loads(pickle.dumps(far))).read(KEYS, "cpu")
     assert (node("one").open("embed-1") / "embedding.0.npy").exists()  # whole, where it was made
+
+
+def test_a_missing_array_is_found_when_the_stage_is_opened_or_read_which_is_then_made_anew(
+    node: Callable[[str], ObjectStore], features: torch.Tensor
+) -> None:
+    store = node("another")
+    embeddings = Embeddings(store.open("embed-1"), store.far)
+    place = OnObjectStorage(store.where.removesuffix("/sweeps"), Path())
+    place.change("embed-1", "embedding.4.npy", lambda content: None)
+    said = r"embedding\.4\.npy is missing.*; done/embed-1\.json was removed; run again to make it anew"
+    done = store._bucket.read("done/embed-1.json")
+    with pytest.raises(DamagedError, match=said):
+        embeddings.read(KEYS, "cpu")
+    assert not store.has("embed-1")
+    store._bucket.write("done/embed-1.json", done)
+    with pytest.raises(DamagedError, match=said):
+        node("third").open("embed-1")
+    assert not store.has("embed-1")
+
+
+def test_features_of_other_nodes_are_joined_where_they_are(node: Callable[[str], ObjectStore]) -> None:
+    features = torch.randn(8, 4, 16, 16)
+
+    def work(store: ObjectStore, number: int) -> Shards:
+        shards = Shards(store.shards("embed-1").scratch / "shards-0", 8, 4)
+        with shards.writing(number) as folder:
+            writer = EmbeddingWriter(folder, 4, {"embedding": (4, 16)}, "fp32")
+            writer.receive(0, {"embedding": features[4 * number :][:4]})()
+            writer.close()
+        return shards
+
+    one, another = node("one"), node("another")
+    one.shards("embed-1").hand_over(work(one, 1).path(1))
+    with another.claim(["embed-1"]) as claim, claim.workspace("embed-1") as out, claim.scratch("embed-1"):
+        shards = work(another, 0)
+        another.shards("embed-1").fetch()
+        assert [path.name for path in sorted(shards.path(1).iterdir())] == ["checksums.npy", "shard.json"]
+        join(shards, out, KEYS[:8], "fp32")
+        (out / "summary.json").write_text(summary_text("embed-1"))
+    assert not another.cache.has("embed-1")
+    for name in ("another", "third"):
+        folder = node(name).open("embed-1")
+        assert torch.equal(Embeddings(folder).read(KEYS[:8], "cpu")["embedding"], features)
 
 
 def test_any_part_is_read_with_and_without_room_to_keep_it(

@@ -211,11 +211,11 @@ class TestStore:
             place.node("one")
 
 
-def finished_shard(store: Store, content: bytes = b"features") -> Path:
-    """A shard that this node finished, of embed-1."""
-    shards = Shards(store.shards("embed-1").scratch / "shards-0", 16, 2)
+def finished_shard(store: Store, content: bytes = b"clicks") -> Path:
+    """A shard that this node finished, of evaluate-1."""
+    shards = Shards(store.shards("evaluate-1").scratch / "shards-0", 16, 2)
     with shards.writing(7) as folder:
-        (folder / "embedding.npy").write_bytes(content)
+        (folder / "paths.json").write_bytes(content)
     return shards.path(7)
 
 
@@ -224,32 +224,36 @@ def files(shard: Path) -> dict[str, bytes]:
 
 
 def test_a_shard_that_is_handed_over_comes_to_another_node_once_and_whole(one: Store, another: Store) -> None:
-    came = another.shards("embed-1").scratch / "shards-0" / "7"
+    came = another.shards("evaluate-1").scratch / "shards-0" / "7"
     for _ in range(2):  # as two do that both finished it
         shard = finished_shard(one)
-        one.shards("embed-1").hand_over(shard)
-        another.shards("embed-1").fetch()
-        assert files(came) == {"embedding.npy": b"features"}
+        one.shards("evaluate-1").hand_over(shard)
+        another.shards("evaluate-1").fetch()
+        assert files(came) == {"paths.json": b"clicks"}
         assert shard.is_dir() == (one.shared is not None)
 
 
 def test_another_node_goes_on_from_the_shards_of_one_that_stopped(one: Store, another: Store, place: Place) -> None:
     def stop() -> None:
-        with one.claim(["embed-1"]) as claim, claim.scratch("embed-1"):
+        with one.claim(["evaluate-1"]) as claim, claim.scratch("evaluate-1"):
             finished_shard(one)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop()
-    with another.claim(["embed-1"]) as claim, claim.workspace("embed-1") as out, claim.scratch("embed-1") as scratch:
-        linked(scratch / "shards-0" / "7" / "embedding.npy", out / "embedding.7.npy")
-        (out / "summary.json").write_text(summary_text("embed-1"))
-    assert (place.node("third").open("embed-1") / "embedding.7.npy").read_bytes() == b"features"
+    with (
+        another.claim(["evaluate-1"]) as claim,
+        claim.workspace("evaluate-1") as out,
+        claim.scratch("evaluate-1") as scratch,
+    ):
+        linked(scratch / "shards-0" / "7" / "paths.json", out / "paths.7.json")
+        (out / "summary.json").write_text(summary_text("evaluate-1"))
+    assert (place.node("third").open("evaluate-1") / "paths.7.json").read_bytes() == b"clicks"
     one.clean()
     assert not scratch.exists()
-    assert not any(one.shards("embed-1").scratch.iterdir())
+    assert not any(one.shards("evaluate-1").scratch.iterdir())
     if isinstance(another, ObjectStore):
-        assert another._bucket.list("shards/embed-1") == {}
+        assert another._bucket.list("shards/evaluate-1") == {}
 
 
 def test_a_shard_whose_object_is_damaged_is_worked_again(
@@ -257,12 +261,12 @@ def test_a_shard_whose_object_is_damaged_is_worked_again(
 ) -> None:
     node = OnObjectStorage(bucket, tmp_path).node
     one = node("one")
-    one.shards("embed-1").hand_over(finished_shard(one))
-    marker = "shards/embed-1/shards-0.7.json"
+    one.shards("evaluate-1").hand_over(finished_shard(one))
+    marker = "shards/evaluate-1/shards-0.7.json"
     upload = json.loads(one._bucket.read(marker))["upload"]
-    one._bucket.write(f"{upload}/embedding.npy", b"Features")
-    place = node("another").shards("embed-1")
+    one._bucket.write(f"{upload}/paths.json", b"Clicks")
+    place = node("another").shards("evaluate-1")
     place.fetch()
     assert not (place.scratch / "shards-0" / "7").exists()
-    assert "embedding.npy has other bytes than those that were written; the shard is worked again" in caplog.text
+    assert "paths.json has other bytes than those that were written; the shard is worked again" in caplog.text
     assert not one._bucket.has(marker)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -57,9 +58,20 @@ class Bucket:
 
     def list(self, folder: str) -> dict[str, float]:
         """Return the objects directly in a folder, by base name, and when each was written, in seconds since 1970."""
+        return {each.base_name: (each.mtime_ns or 0) / 1e9 for each in self._objects(folder)}
+
+    def _objects(self, folder: str) -> Iterable[fs.FileInfo]:
         with self._told(folder):
             found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True))
-        return {each.base_name: (each.mtime_ns or 0) / 1e9 for each in found if each.type == fs.FileType.File}
+        return [each for each in found if each.type == fs.FileType.File]
+
+    def lacks(self, about: Mapping[str, Any], names: Iterable[str]) -> str | None:
+        """Say which of some files that a marker tells of is missing, or has another size; None if none is."""
+        sizes = {each.base_name: each.size for each in self._objects(about["upload"])}
+        for name in names:
+            if sizes.get(name) != about["manifest"]["files"][name]["bytes"]:
+                return f"{self.where}/{about['upload']}/{name} is missing, or has another size"
+        return None
 
     def has(self, name: str) -> bool:
         """Tell whether there is an object of that name."""
@@ -119,18 +131,23 @@ class Bucket:
                 return True
         return False
 
-    def get_folder(self, about: Mapping[str, Any], folder: Path) -> None:
-        """Fetch the files that a marker tells of, and their manifest, into an empty folder.
+    def get_folder(self, about: Mapping[str, Any], folder: Path, leave: re.Pattern[str] | None = None) -> None:
+        """Fetch the files that a marker tells of, but for those that match `leave`, and their manifest, into an empty
+        folder.
 
-        Raises DamagedError: one is missing, or they are not those that were uploaded.
+        Raises DamagedError: one is missing, or they are not those that were uploaded (of those left: by their size).
         """
         (folder / manifest.FILE).write_text(json.dumps(about["manifest"], indent=1) + "\n")
+        files = about["manifest"]["files"]
+        left = {name for name in files if leave and leave.fullmatch(name)}
+        if left and (reason := self.lacks(about, left)):
+            raise DamagedError(reason)
         try:
-            for name in about["manifest"]["files"]:
+            for name in files.keys() - left:
                 self.get(f"{about['upload']}/{name}", folder / name)
         except FileNotFoundError as error:
             raise DamagedError(str(error)) from None
-        if reason := manifest.difference(folder):
+        if reason := manifest.difference(folder, {files[name]["sha256"] for name in left}):
             raise DamagedError(reason.replace(str(folder), f"{self.where}/{about['upload']}"))
 
     def remove(self, name: str) -> None:

@@ -22,7 +22,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -93,13 +93,13 @@ class FolderStore:
             raise DamagedError(f"{reason}; {self._set_aside(stage_id)}run again to make it anew")
         return self.folder(stage_id)
 
-    def damage(self, stage_id: str) -> str | None:
-        """Say how a finished stage's files differ from its manifest, if they do; nothing is moved.
+    def damage(self, stage_id: str, elsewhere: Collection[str] = ()) -> str | None:
+        """Say how a finished stage's files differ from its manifest (`manifest.difference`); nothing is moved.
 
         Raises StoreError: the disk does not answer.
         """
         try:
-            return manifest.difference(self.folder(stage_id))
+            return manifest.difference(self.folder(stage_id), elsewhere)
         except OSError as error:
             raise StoreError(f"{self.folder(stage_id)} cannot be read: {error}; run again when it can") from None
 

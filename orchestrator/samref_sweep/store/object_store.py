@@ -23,7 +23,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,15 @@ from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_versio
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import caches
 from samref_sweep.store.notes import Codes, Failures
-from samref_sweep.store.ranges import Ranges
+from samref_sweep.store.ranges import Ranges, disown, done
 from samref_sweep.store.shards import OnObjects, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
 _LOG = logging.getLogger(__name__)
 LARGE_BYTES = 2**30
 """Embeddings that take more are not fetched whole: of a dataset that several nodes share each needs its rows alone."""
-_ARRAY = re.compile(r".+\.\d+\.npy")  # of a shard, as samref.embeddings names it
+# Arrays of features as samref.embeddings names them: in a finished stage, and in a shard.
+_ARRAY, _FEATURES = re.compile(r".+\.\d+\.npy"), re.compile(r"(?!checksums\.).+\.npy")
 CLOCKS_SECONDS = 60
 """What a server's clock may be ahead of a node's."""
 
@@ -70,7 +71,7 @@ class ObjectStore:
         self._files = self.node.root / "files"
 
     def has(self, stage_id: str) -> bool:
-        return self._bucket.has(_done(stage_id))
+        return self._bucket.has(done(stage_id))
 
     def done(self) -> frozenset[str]:
         return frozenset(self.dated())
@@ -86,8 +87,8 @@ class ObjectStore:
     def supersede(self, stage_ids: Iterable[str]) -> None:
         for stage_id in stage_ids:
             with suppress(FileNotFoundError):  # another driver was first
-                self._bucket.write(f"replaced/{stage_id}.json", self._bucket.read(_done(stage_id)))
-                self._bucket.remove(_done(stage_id))
+                self._bucket.write(f"replaced/{stage_id}.json", self._bucket.read(done(stage_id)))
+                self._bucket.remove(done(stage_id))
                 self._drop_replaced(stage_id)
 
     def _drop_replaced(self, stage_id: str) -> None:
@@ -116,7 +117,7 @@ class ObjectStore:
         path = self._known / f"{stage_id}.json"
         if anew or not path.exists():
             try:
-                self._download(_done(stage_id), path)
+                self._download(done(stage_id), path)
             except FileNotFoundError as error:
                 raise DamagedError(f"{error}; run again to make it anew") from None
         about: dict[str, Any] = json.loads(path.read_text())
@@ -147,12 +148,16 @@ class ObjectStore:
         """Fetch large embeddings but for their arrays; None where a stage is none, or small."""
         if not stage_id.startswith("embed-"):
             return None
-        files = self._about(stage_id, anew=True)["manifest"]["files"]
+        about = self._about(stage_id, anew=True)
+        files = about["manifest"]["files"]
         if sum(entry["bytes"] for entry in files.values()) <= LARGE_BYTES:
             return None
-        for name in files:
-            if not _ARRAY.fullmatch(name):
-                self.file(stage_id, name)
+        arrays = set(filter(_ARRAY.fullmatch, files))
+        if reason := self._bucket.lacks(about, arrays):
+            disown(self._bucket, stage_id, about, reason)
+            return self._without_arrays(stage_id)
+        for name in files.keys() - arrays:
+            self.file(stage_id, name)
         return self._files / stage_id
 
     def _is_newest(self, stage_id: str) -> bool:
@@ -165,11 +170,11 @@ class ObjectStore:
                 return False
         return True
 
-    def _is_here(self, stage_id: str) -> bool:
-        """Tell whether this node has the whole stage; a copy that is damaged is removed."""
+    def _is_here(self, stage_id: str, elsewhere: Collection[str] = ()) -> bool:
+        """Tell whether this node has a stage, but for files of these hashes; a copy that is damaged is removed."""
         if not self.cache.has(stage_id):
             return False
-        reason = self.cache.damage(stage_id)
+        reason = self.cache.damage(stage_id, elsewhere)
         if reason:
             _LOG.warning("%s; this node's copy is removed", reason)
             self._remove_copy(stage_id)
@@ -187,7 +192,7 @@ class ObjectStore:
             try:
                 self._bucket.get_folder(about, aside)
             except DamagedError as error:
-                self._disown(stage_id, about, str(error))
+                disown(self._bucket, stage_id, about, str(error))
                 self._fetch(stage_id)
             else:
                 with suppress(OSError):  # another process was first
@@ -215,17 +220,8 @@ class ObjectStore:
                 if manifest.is_file(fetched, entry):
                     return fetched
         place = f"{self._bucket.where}/{about['upload']}/{name}"
-        self._disown(stage_id, about, f"{place} is missing, or has other bytes than those that were written")
+        disown(self._bucket, stage_id, about, f"{place} is missing, or has other bytes than those that were written")
         return self.file(stage_id, name)
-
-    def _disown(self, stage_id: str, about: Mapping[str, Any], reason: str) -> None:
-        """Remove what says that a damaged stage is done, unless it was made anew meanwhile.
-
-        Raises DamagedError: it was not.
-        """
-        if self._about(stage_id, anew=True)["upload"] == about["upload"]:
-            self._bucket.remove(_done(stage_id))
-            raise DamagedError(f"{reason}; {_done(stage_id)} was removed; run again to make it anew")
 
     @contextmanager
     def claim(self, stage_ids: Iterable[str]) -> Iterator[Claim]:
@@ -249,14 +245,16 @@ class ObjectStore:
         """Upload a stage that is finished on this node; last of all, that it is done. Returns whether it is."""
         if self.has(stage_id):
             return True
-        if not self._is_here(stage_id):
+        there = self._shards(stage_id).objects() if self.cache.has(stage_id) else {}
+        if not self._is_here(stage_id, there):
             return False
         folder, random = self.cache.folder(stage_id), secrets.token_hex(6)
         self._bucket.write(f"uploads/{stage_id}.{random}", b"")
         summary = json.loads((folder / "summary.json").read_text())
-        there = self._shards(stage_id).objects()
-        self._bucket.put_folder(folder, f"stages/{stage_id}/{random}", _done(stage_id), there, summary=summary)
+        self._bucket.put_folder(folder, f"stages/{stage_id}/{random}", done(stage_id), there, summary=summary)
         self._bucket.remove(f"uploads/{stage_id}.{random}")
+        if not all((folder / name).exists() for name in manifest.read(folder)["files"]):
+            self._remove_copy(stage_id)  # what other nodes made was never here
         return True
 
     def _remove_checkpoints(self, stage_id: str) -> None:
@@ -288,7 +286,9 @@ class ObjectStore:
         return self._shards(stage_id)
 
     def _shards(self, stage_id: str) -> OnObjects:
-        return OnObjects(self.cache.shards(stage_id).scratch, self._bucket, f"shards/{stage_id}", self.node.temporary)
+        leave = _FEATURES if stage_id.startswith("embed-") else None
+        scratch, name = self.cache.shards(stage_id).scratch, f"shards/{stage_id}"
+        return OnObjects(scratch, self._bucket, name, self.node.temporary, leave)
 
     def journal(self, name: str) -> Journal:
         """Open a journal that is fetched first, and uploaded whole with each line."""

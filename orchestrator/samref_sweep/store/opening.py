@@ -60,9 +60,9 @@ def existing_store(where: str) -> Store | None:
 def own_disk(*, passing: bool) -> Iterator[FolderStore]:
     """Give a store on this node's disk, for what the sweep's does not keep; with `passing`, one for the block alone."""
     own = FolderStore(caches() / "embeddings")
+    own.clean()
     if not passing:
         yield own
         return
-    own.clean()
     with own.node.temporary("passing") as folder:
         yield FolderStore(folder)

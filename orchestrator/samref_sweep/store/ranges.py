@@ -10,11 +10,12 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from samref_sweep.errors import DamagedError
 from samref_sweep.store.bucket import Bucket
 
 BLOCK = 2**16
@@ -23,6 +24,23 @@ LEFT_FREE = 0.1
 """The share of the disk that is left to others."""
 _OPEN = 48
 """Objects that are open at a time."""
+
+
+def done(stage_id: str) -> str:
+    """The name of the object that says that a stage is done."""
+    return f"done/{stage_id}.json"
+
+
+def disown(bucket: Bucket, stage_id: str, about: Mapping[str, Any], reason: str) -> None:
+    """Remove what says that a damaged stage is done (`about` is its content), unless it was made anew meanwhile.
+
+    Raises DamagedError: it was not.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if json.loads(bucket.read(done(stage_id)))["upload"] != about["upload"]:
+            return
+    bucket.remove(done(stage_id))
+    raise DamagedError(f"{reason}; {done(stage_id)} was removed; run again to make it anew")
 
 
 class Ranges:
@@ -59,7 +77,7 @@ class Ranges:
 
         Raises:
             StoreError: the server does not answer.
-            FileNotFoundError: there is no such object.
+            DamagedError: there is no such object; the stage counts as not done any more.
         """
         about = self._about(path.parent.name)
         name, size = f"{about['upload']}/{path.name}", about["manifest"]["files"][path.name]["bytes"]
@@ -69,7 +87,11 @@ class Ranges:
             if not anew and os.pread(file, last - first, first) == b"\1" * (last - first):
                 content = os.pread(file, (last - first) * BLOCK, begins + first * BLOCK)
             else:
-                content = self._bucket.read_part(self._opened(name), name, first * BLOCK, min(size, last * BLOCK))
+                try:
+                    content = self._bucket.read_part(self._opened(name), name, first * BLOCK, min(size, last * BLOCK))
+                except FileNotFoundError as error:
+                    disown(self._bucket, path.parent.name, about, str(error))
+                    raise DamagedError(f"{error}; it was made anew meanwhile; run again") from None
                 with contextlib.suppress(OSError):  # a full disk: it is read, and not kept
                     if self._has_room(len(content), name):
                         os.pwrite(file, content, begins + first * BLOCK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ class OnObjects:
     bucket: Bucket
     name: str
     temporary: Callable[[str], AbstractContextManager[Path]]
+    leave: re.Pattern[str] | None = None
+    """Files that are joined where they are, as their hashes are known, and never fetched."""
 
     def hand_over(self, folder: Path) -> None:
         self._send(folder)
@@ -79,7 +82,8 @@ class OnObjects:
                 continue
             try:
                 with self.temporary("shard") as aside:
-                    self.bucket.get_folder(json.loads(self.bucket.read(f"{self.name}/{marker}")), aside)
+                    about = json.loads(self.bucket.read(f"{self.name}/{marker}"))
+                    self.bucket.get_folder(about, aside, self.leave)
                     (aside / manifest.FILE).unlink()
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     aside.rename(folder)
