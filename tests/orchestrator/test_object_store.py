@@ -24,6 +24,7 @@ from samref_sweep.errors import DamagedError
 from samref_sweep.failures import Failure
 from samref_sweep.store.bucket import Bucket
 from samref_sweep.store.object_store import ObjectStore
+from samref_sweep.store.opening import open_store
 
 PROGRAM = Path(__file__).parent / "programs" / "use_store.py"
 Node = Callable[[str], ObjectStore]
@@ -155,6 +156,16 @@ def test_an_upload_that_may_still_go_on_is_left_alone_for_a_day(node: Node, buck
     assert len([name for name in objects_of(bucket) if "train-1" in name]) == 2
     node("other").clean(seconds=-60)
     assert not [name for name in objects_of(bucket) if "train-1" in name]
+
+
+def test_a_worker_removes_what_killed_processes_left_in_its_node_s_cache(node: Node) -> None:
+    store = node("one")
+    left, fresh = (store.node.partial / f"embed-1.{name}" for name in ("dead", "fresh"))
+    for folder in (left, fresh):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    open_store(store.where, patient=True)
+    assert [left.exists(), fresh.exists()] == [False, True]
 
 
 def test_a_training_whose_machine_is_gone_goes_on_elsewhere_from_its_checkpoint(node: Node, bucket: str) -> None:

@@ -44,7 +44,10 @@ def open_store(where: str, *, patient: bool = False) -> Store:
         return FolderStore(local(where))
     from samref_sweep.store.object_store import ObjectStore  # imports pyarrow, which a folder needs not
 
-    return ObjectStore(where, patient=patient)
+    store = ObjectStore(where, patient=patient)
+    if patient:  # a worker, of whose node's cache the driver sees nothing
+        store.cache.clean(is_done=store.has)
+    return store
 
 
 def existing_store(where: str) -> Store | None:

@@ -15,7 +15,7 @@ from samref_sweep.execution.dispatch import Order
 from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
 from samref_sweep.execution.unit import Runner, Sharing, attempt, run_watched
 from samref_sweep.store.opening import open_store
-from samref_sweep.store.store import DAY_SECONDS, Store
+from samref_sweep.store.store import Store
 
 REPORT_SECONDS = 1.0
 
@@ -28,8 +28,6 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
 
     def carry_out(config: dict[str, Any]) -> None:
         order, store = order_in(config), open_store(where, patient=True)
-        if store.shared is None:  # a cache of this node's own, which the driver cannot clean
-            store.node.clean(DAY_SECONDS)
         request = order.request
         device, threads = "cuda" if request.gpu else "cpu", max(1, int(request.cpu))
         failure = attempt(
