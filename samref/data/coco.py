@@ -12,6 +12,7 @@ of both folders, most of them in train2017/: never evaluate on it what was train
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -50,30 +51,16 @@ LVIS_SOURCE = how_to_get("coco_lvis")
 TINY_SOURCE = f"{ARCHIVES['coco'].page} (a cut of it that you make yourself, in DATA_ROOT/COCO_tiny)"
 
 
-def open_coco_tiny(request: Request) -> Dataset:
-    """`coco_tiny`: DATA_ROOT/COCO_tiny, any small cut of COCO in its published layout."""
-    return _open(request, request.data_root / "COCO_tiny", f"instances_{request.split}2017.json", TINY_SOURCE)
-
-
-def open_coco(request: Request) -> Dataset:
-    """`coco`: DATA_ROOT/COCO, the whole of it."""
-    return _open(request, request.data_root / "COCO", f"instances_{request.split}2017.json", SOURCE)
-
-
-def open_coco_lvis(request: Request) -> Dataset:
-    """`coco_lvis`: LVIS v1's objects on the images of DATA_ROOT/COCO."""
-    return _open(request, request.data_root / "COCO", f"lvis_v1_{request.split}.json", LVIS_SOURCE)
-
-
-def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
-    """The dataset of `folder`/annotations/`file`, which is read and checked; no image is."""
-    annotations = folder / "annotations" / file
+def open_annotated(request: Request, *, folder: str, file: str, source: str) -> Dataset:
+    """The dataset of DATA_ROOT/`folder`/annotations/`file`, which is read and checked; no image is."""
+    root = request.data_root / folder
+    annotations = root / "annotations" / file.format(split=request.split)
     part = f"{request.split}2017"
-    for needed in (annotations, folder / part):
+    for needed in (annotations, root / part):
         if not needed.exists():
             raise MissingDataError(
-                f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{file} and {part}/ in "
-                f"{folder}: get it from {source}, or set the data root{hint(folder, request.name)}"
+                f"{needed}: does not exist; {request.name} ({request.split}) needs annotations/{annotations.name} and "
+                f"{part}/ in {root}: get it from {source}, or set the data root{hint(root, request.name)}"
             )
     index = read_index(annotations)
     rows, notes = _wanted(annotations, index)
@@ -81,20 +68,23 @@ def _open(request: Request, folder: Path, file: str, source: str) -> Dataset:
         raise DataError(f"{annotations}: none of its {len(index.areas)} objects has {MIN_AREA_PX} pixels or more")
     # LVIS names an image by folder and file, COCO by file.
     wanted = dict.fromkeys(index.image_ids[row] for row in rows)
-    files = {identity: _image_file(folder, part, index.images[identity]["name"]) for identity in wanted}
+    files = {identity: _image_file(root, part, index.images[identity]["name"]) for identity in wanted}
     _require_images(set(files.values()), annotations, source)
-    image_keys = _image_keys(files, folder)
+    image_keys = _image_keys(files, root)
     keyed = _by_key(annotations, index, rows, image_keys)
     keys = evenly_spaced(sorted(keyed), request.samples, request.name)
-    samples = tuple(Sample(key, image_keys[index.image_ids[keyed[key]]]) for key in keys)
-    return FileDataset(
-        name=request.name,
-        samples=samples,
-        image_files={sample.image_key: files[index.image_ids[keyed[sample.key]]] for sample in samples},
-        masks={key: _mask(annotations, index, keyed[key]) for key in keys},
-        cache=request.cache,
-        left_out=notes,
-    )
+    every = [
+        (Sample(key, image_keys[image]), files[image], _mask(annotations, index, keyed[key]))
+        for key in keys
+        for image in [index.image_ids[keyed[key]]]
+    ]
+    return FileDataset.of(request, every, notes)
+
+
+open_coco = partial(open_annotated, folder="COCO", file="instances_{split}2017.json", source=SOURCE)
+open_coco_lvis = partial(open_annotated, folder="COCO", file="lvis_v1_{split}.json", source=LVIS_SOURCE)
+open_coco_tiny = partial(open_annotated, folder="COCO_tiny", file="instances_{split}2017.json", source=TINY_SOURCE)
+"""`coco_tiny` is any small cut of COCO in its published layout."""
 
 
 def _wanted(annotations: Path, index: Index) -> tuple[list[int], tuple[str, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from samref.data.files import FileDataset, MaskFile
 from samref.data.layouts import hint
-from samref.data.sample import MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.data.sample import MissingDataError, Request, Sample, Truth
 from samref.image_files import read_image
 
 PAGE = "https://drive.google.com/drive/folders/1XzUlpPqbzAyMt009HVpEeW31ln1FeXfX"
@@ -52,30 +52,21 @@ def open_davis585(request: Request) -> Davis585:
     lost = [file for mask in masks for file in (_image(mask), *_starts(mask)) if file not in present]
     if lost:
         raise MissingDataError(f"{lost[0]}: this and {len(lost) - 1} more files are not there; get them from {SOURCE}")
-    every = [(Sample(f"{mask.parent.name}/{mask.stem}", _image_key(mask)), mask) for mask in masks]
-    chosen = evenly_spaced(every, request.samples, request.name)
-    return Davis585(
-        name=request.name,
-        samples=tuple(sample for sample, _ in chosen),
-        image_files={sample.image_key: _image(mask) for sample, mask in chosen},
-        masks={sample.key: MaskFile(mask, read_over_half) for sample, mask in chosen},
-        cache=request.cache,
-    )
+    samples = [Sample(f"{mask.parent.name}/{mask.stem}", f"{mask.parent.name}/{_image(mask).stem}") for mask in masks]
+    every = [
+        (sample, _image(mask), MaskFile(mask, read_over_half)) for sample, mask in zip(samples, masks, strict=True)
+    ]
+    return Davis585.of(request, every)
 
 
 def read_over_half(path: Path) -> Truth:
     """Read a mask, H×W int8: 1 where its first channel (OpenCV's, blue) is over 128, else 0, as ClickSEG does."""
-    truth: Truth = (read_image(path)[..., 2] > 128).view(np.int8)
-    return truth
+    return np.asarray(read_image(path)[..., 2] > 128, np.int8)
 
 
 def _image(mask: Path) -> Path:
     """`bear/object1_00009.png` is of `bear/00009.jpg`."""
     return mask.with_name(f"{mask.stem.rpartition('_')[2]}.jpg")
-
-
-def _image_key(mask: Path) -> str:
-    return f"{mask.parent.name}/{_image(mask).stem}"
 
 
 def _starts(mask: Path) -> tuple[Path, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, Self
 from unicodedata import category
 
 from samref.data.hashes import FileHashes, digest
-from samref.data.sample import DataError, Image, Sample, Truth
+from samref.data.sample import DataError, Image, Request, Sample, Truth, evenly_spaced
 from samref.image_files import Oddity, describe_image, read_image
 from samref.mask_files import MaskRule, ReadMask, read_folder_mask, reads_as_nonzero
 
@@ -54,6 +54,28 @@ class MaskFile:
 
     def content(self, hashes: FileHashes) -> str:
         return f"{self.reader.__name__}:{hashes.of(self.path)}"
+
+
+@dataclass(frozen=True)
+class ObjectMask:
+    """One of the objects that a file holds, by its number there; a subclass reads it."""
+
+    kind: ClassVar[str]
+    """What the file is, in the mask's hash."""
+    what: ClassVar[str]
+    """What its objects are called, for messages."""
+    file: Path
+    number: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}: {self.what} {self.number}"
+
+    def read(self) -> Truth:
+        raise NotImplementedError
+
+    def content(self, hashes: FileHashes) -> str:
+        return f"{self.kind}:{self.number}:{hashes.of(self.file)}"
 
 
 class MaskDescription(NamedTuple):
@@ -116,6 +138,19 @@ class FileDataset:
     _image_keys: dict[str, str] = field(init=False)
     _image_digests: frozenset[str] | None = field(default=None, init=False)
     _hashes: FileHashes | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, request: Request, every: Sequence[tuple[Sample, Path, Mask]], left_out: tuple[str, ...] = ()) -> Self:
+        """At most as many of these samples as were asked for, each with its image's file and its mask."""
+        chosen = evenly_spaced(every, request.samples, request.name)
+        return cls(
+            name=request.name,
+            samples=tuple(sample for sample, _, _ in chosen),
+            image_files={sample.image_key: file for sample, file, _ in chosen},
+            masks={sample.key: mask for sample, _, mask in chosen},
+            cache=request.cache,
+            left_out=left_out,
+        )
 
     def __post_init__(self) -> None:
         self._image_keys = {sample.key: sample.image_key for sample in self.samples}

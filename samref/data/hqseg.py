@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samref.data.archives import how_to_get
-from samref.data.files import FileDataset, MaskFile, first
+from samref.data.files import FileDataset, Mask, MaskFile, first
 from samref.data.layouts import hint
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split, evenly_spaced
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Split
 from samref.mask_files import read_nonzero_mask
 
 SOURCE = how_to_get("hqseg44k")
@@ -58,20 +58,12 @@ def open_hqseg44k(request: Request) -> Dataset:
     """The dataset; all its parts must be there, nothing is decoded. A sample's key is PART/STEM."""
     root = request.data_root / "HQSeg44K"
     left_out: list[str] = []
-    pairs = {key: pair for part in PARTS[request.split] for key, *pair in _pairs(request, root, part, left_out)}
-    keys = evenly_spaced(list(pairs), request.samples, request.name)
-    return FileDataset(
-        name=request.name,
-        samples=tuple(Sample(key, key) for key in keys),
-        image_files={key: pairs[key][0] for key in keys},
-        masks={key: MaskFile(pairs[key][1], read_nonzero_mask) for key in keys},
-        cache=request.cache,
-        left_out=tuple(left_out),
-    )
+    every = [pair for part in PARTS[request.split] for pair in _pairs(request, root, part, left_out)]
+    return FileDataset.of(request, every, tuple(left_out))
 
 
-def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Iterator[tuple[str, Path, Path]]:
-    """Key, image and mask of the part's samples, sorted by stem; and what to say of other masks."""
+def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Iterator[tuple[Sample, Path, Mask]]:
+    """The part's samples with images and masks, sorted by stem; and what to say of other masks."""
     images, masks = root / part.images, root / part.masks
     for needed in (images, masks):
         if not needed.is_dir():
@@ -94,4 +86,5 @@ def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Ite
     if alone := [name for name in alone if not name.startswith(".")]:
         left_out.append(f"{len(alone)} files of {part.name} without a photograph are left out ({first(alone)})")
     for stem in stems:
-        yield f"{part.name}/{stem}", images / f"{stem}.jpg", masks / f"{stem}.png"
+        key, mask = f"{part.name}/{stem}", MaskFile(masks / f"{stem}.png", read_nonzero_mask)
+        yield Sample(key, key), images / f"{stem}.jpg", mask

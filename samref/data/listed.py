@@ -9,7 +9,7 @@ from pathlib import Path
 
 from samref.data.files import FileDataset, Mask
 from samref.data.layouts import hint
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, evenly_spaced
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,9 @@ class Listed:
             )
         with ThreadPoolExecutor(2, thread_name_prefix=request.name) as pool:
             objects = dict(zip(stems, pool.map(lambda stem: self.numbers(files[stem][1]), stems), strict=True))
-        every = [(Sample(f"{stem}#{number:03d}", stem), number) for stem in stems for number in objects[stem]]
-        chosen = evenly_spaced(every, request.samples, request.name)
-        return FileDataset(
-            name=request.name,
-            samples=tuple(sample for sample, _ in chosen),
-            image_files={sample.image_key: files[sample.image_key][0] for sample, _ in chosen},
-            masks={sample.key: self.mask(files[sample.image_key][1], number) for sample, number in chosen},
-            cache=request.cache,
-        )
+        every = [
+            (Sample(f"{stem}#{number:03d}", stem), image, self.mask(held, number))
+            for stem, (image, held) in files.items()
+            for number in objects[stem]
+        ]
+        return FileDataset.of(request, every)

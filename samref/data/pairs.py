@@ -18,7 +18,7 @@ from samref.data.files import FileDataset, FolderMaskFile, Mask, MaskFile, descr
 from samref.data.folder_split import own_name, split_by_image
 from samref.data.hashes import FileHashes
 from samref.data.layouts import hint
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, evenly_spaced
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample
 from samref.folder_name import FolderName
 from samref.image_files import IMAGE_SUFFIXES
 from samref.mask_files import MASK_SUFFIXES, MaskRule, ReadMask, parse_folder, read_banded_mask, read_nonzero_mask
@@ -27,7 +27,7 @@ _OF_SYSTEMS = {"thumbs.db", "desktop.ini"}
 """Files that nobody put there."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layout:
     """Where a published dataset lies, and how its masks are meant."""
 
@@ -44,41 +44,11 @@ class Layout:
         return _open(request, folder, self.images, self.masks, self.read_mask, f"get it from {self.source}")
 
 
-GRABCUT = Layout(
-    folder="GrabCut",
-    images="data_GT",
-    masks="boundary_GT",
-    read_mask=read_banded_mask,
-    source=how_to_get("grabcut"),
-)
-BERKELEY = Layout(
-    folder="Berkeley",
-    images="images",
-    masks="masks",
-    read_mask=read_banded_mask,
-    source=how_to_get("berkeley"),
-)
-DAVIS = Layout(
-    folder="DAVIS",
-    images="img",
-    masks="gt",
-    read_mask=read_nonzero_mask,
-    source=how_to_get("davis"),
-)
-COCO_MVAL = Layout(
-    folder="COCO_MVal",
-    images="img",
-    masks="gt",
-    read_mask=read_nonzero_mask,
-    source=how_to_get("coco_mval"),
-)
-ECSSD = Layout(
-    folder="ECSSD",
-    images="images",
-    masks="masks",
-    read_mask=read_nonzero_mask,
-    source=how_to_get("ecssd"),
-)
+GRABCUT = Layout("GrabCut", "data_GT", "boundary_GT", read_banded_mask, how_to_get("grabcut"))
+BERKELEY = Layout("Berkeley", "images", "masks", read_banded_mask, how_to_get("berkeley"))
+DAVIS = Layout("DAVIS", "img", "gt", read_nonzero_mask, how_to_get("davis"))
+COCO_MVAL = Layout("COCO_MVal", "img", "gt", read_nonzero_mask, how_to_get("coco_mval"))
+ECSSD = Layout("ECSSD", "images", "masks", read_nonzero_mask, how_to_get("ecssd"))
 
 
 def open_folder(request: Request) -> Dataset:
@@ -135,18 +105,11 @@ def _open(
             f"{folder}: {images}/ and {masks}/ hold no images; {remedy}" + (f" ({left_out})" if left_out else "")
         )
     found = _objects(mask_files, rule, request.cache)
-    every: Sequence[Sample] = [Sample(key, image_keys[mask_key]) for key, (mask_key, _) in sorted(found.items())]
+    samples: Sequence[Sample] = [Sample(key, image_keys[mask_key]) for key, (mask_key, _) in sorted(found.items())]
     if name is not None:
-        every = split_by_image(every, name, request.split)
-    samples = evenly_spaced(every, request.samples, request.name)
-    return FileDataset(
-        name=request.name,
-        samples=samples,
-        image_files={sample.image_key: image_files[sample.image_key] for sample in samples},
-        masks={sample.key: found[sample.key][1] for sample in samples},
-        cache=request.cache,
-        left_out=(left_out,) if left_out else (),
-    )
+        samples = split_by_image(samples, name, request.split)
+    every = [(sample, image_files[sample.image_key], found[sample.key][1]) for sample in samples]
+    return FileDataset.of(request, every, (left_out,) if left_out else ())
 
 
 def _objects(files: dict[str, Path], rule: ReadMask | MaskRule, cache: Path | None) -> dict[str, tuple[str, Mask]]:

@@ -8,7 +8,6 @@ SPLIT/images/, or in DATA_ROOT/COCO's train2017/ and val2017/. One sample is one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ import cv2
 import numpy as np
 
 from samref.data.archives import how_to_get
-from samref.data.files import FileDataset
-from samref.data.hashes import FileHashes
+from samref.data.files import FileDataset, ObjectMask
 from samref.data.layouts import hint
 from samref.data.plain_pickle import read_plain
-from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
+from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth
 
 SOURCE = how_to_get("coco_lvis_ritm")
 
@@ -48,16 +46,12 @@ def open_coco_lvis_ritm(request: Request) -> Dataset:
             f"{folder / 'masks' / lost[0]}: this and {len(lost) - 1} more masks are not there; {SOURCE}"
         )
     images = _images(request.data_root, folder, stems)
-    chosen = evenly_spaced(every, request.samples, request.name)
-    return FileDataset(
-        name=request.name,
-        samples=tuple(sample for sample, _ in chosen),
-        image_files={sample.image_key: images[sample.image_key] for sample, _ in chosen},
-        masks={
-            sample.key: LayeredMask(folder / "masks" / f"{sample.image_key}.pickle", instance)
-            for sample, instance in chosen
-        },
-        cache=request.cache,
+    return FileDataset.of(
+        request,
+        [
+            (sample, images[sample.image_key], LayeredMask(folder / "masks" / f"{sample.image_key}.pickle", number))
+            for sample, number in every
+        ],
     )
 
 
@@ -92,24 +86,16 @@ def _images(data_root: Path, folder: Path, stems: set[str]) -> dict[str, Path]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class LayeredMask:
+class LayeredMask(ObjectMask):
     """One instance of an image's pickle: PNGs of layers, and for each instance its layer and its value there."""
 
-    file: Path
-    instance: int
-
-    @property
-    def place(self) -> str:
-        """The file and the instance, for messages."""
-        return f"{self.file}: instance {self.instance}"
+    kind, what = "layers", "instance"
 
     def read(self) -> Truth:
-        """Read the mask, H×W int8: 1 object, 0 background."""
         content = read_plain(self.file)
         try:
             layers, places = content
-            layer, value = places[self.instance]
+            layer, value = places[self.number]
             pixels: Any = cv2.imdecode(layers[layer], cv2.IMREAD_UNCHANGED)
             if pixels is None or pixels.ndim != 2:
                 raise ValueError("its layer is no grey PNG")
@@ -117,9 +103,4 @@ class LayeredMask:
             raise DataError(
                 f"{self.place}: holds no such mask ({' '.join(str(error).split())}); get it again from {SOURCE}"
             ) from error
-        truth: Truth = (pixels == value).astype(np.int8)
-        return truth
-
-    def content(self, hashes: FileHashes) -> str:
-        """Hash all that `read` depends on."""
-        return f"layers:{self.instance}:{hashes.of(self.file)}"
+        return np.asarray(pixels == value, np.int8)

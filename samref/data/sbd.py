@@ -7,7 +7,6 @@ instances that fill less than 8 % of their box).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.archives import how_to_get
-from samref.data.hashes import FileHashes
+from samref.data.files import ObjectMask
 from samref.data.listed import Listed
 from samref.data.sample import DataError, Split, Truth
 
@@ -28,24 +27,13 @@ PLACES = (".", "dataset", "benchmark_RELEASE/dataset")
 """Where img/ and inst/ lie under SBD/: by hand, as RITM's instructions have it, as the archive has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceMask:
-    """One instance of a .mat."""
+class InstanceMask(ObjectMask):
+    """One instance of a .mat, by its value in `GTinst.Segmentation`."""
 
-    file: Path
-    instance: int
-    """The object's value in `GTinst.Segmentation`."""
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}: instance {self.instance}"
+    kind, what = "GTinst", "instance"
 
     def read(self) -> Truth:
-        truth: Truth = (read_segmentation(self.file) == self.instance).astype(np.int8)
-        return truth
-
-    def content(self, hashes: FileHashes) -> str:
-        return f"GTinst:{self.instance}:{hashes.of(self.file)}"
+        return np.asarray(read_segmentation(self.file) == self.number, np.int8)
 
 
 def _instances(file: Path) -> list[int]:

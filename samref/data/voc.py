@@ -7,14 +7,13 @@ RITM's evaluation takes 3417 of val's objects from a list of its own, which VOC 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samref.data.archives import how_to_get
-from samref.data.hashes import FileHashes
+from samref.data.files import ObjectMask
 from samref.data.listed import Listed
 from samref.data.sample import DataError, Truth
 from samref.image_files import read_image
@@ -29,28 +28,14 @@ VOID = 255
 _SPREAD = np.array([sum((value >> (7 - bit) & 1) << (3 * bit) for bit in range(8)) for value in range(256)], np.int32)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectMask:
-    """One object of a SegmentationObject PNG."""
+class PaletteMask(ObjectMask):
+    """One object of a SegmentationObject PNG, by its index of the palette."""
 
-    file: Path
-    number: int
-    """The object's index of the palette."""
-
-    @property
-    def place(self) -> str:
-        """The file and the object, for messages."""
-        return f"{self.file}: object {self.number}"
+    kind, what = "SegmentationObject", "object"
 
     def read(self) -> Truth:
-        """Read the mask, H×W int8: 1 object, 0 background and other objects, -1 void."""
         indices = read_indices(self.file)
-        truth: Truth = (indices == self.number).astype(np.int8) - (indices == VOID).astype(np.int8)
-        return truth
-
-    def content(self, hashes: FileHashes) -> str:
-        """Hash all that `read` depends on."""
-        return f"SegmentationObject:{self.number}:{hashes.of(self.file)}"
+        return np.asarray(indices == self.number, np.int8) - np.asarray(indices == VOID, np.int8)
 
 
 def read_indices(file: Path) -> NDArray[np.int32]:
@@ -84,6 +69,6 @@ PASCAL_VOC = Listed(
     elsewhere=f"{PLACES[-1]}/",
     source=SOURCE,
     numbers=_objects,
-    mask=ObjectMask,
+    mask=PaletteMask,
 )
 """A few seconds to open, in which every PNG of the split is read."""
