@@ -66,11 +66,10 @@ def next_click(
     (InterFormer, FocSAM): clicked pixels are cut out first, equals are drawn with `rng`. For both the click
     is positive only if the missing object is strictly deeper.
 
-    truth_HW: 1 object, 0 background, -1 ignored; mask_HW: non-zero is object.
-    None: nothing is wrong, or every wrong pixel has been clicked. RITM's line would then put a negative click
-    on pixel (0, 0), again and again; here the loop knows that there is nothing left to click.
-    Raises ValueError for shapes that differ, a click outside, more than HIGHEST_IMAGE rows, an unknown
-    clicker, or `interformer` without `rng`.
+    truth_HW: 1 object, 0 background, -1 ignored; mask_HW: non-zero is object. None: nothing is wrong, or every wrong
+    pixel has been clicked. RITM's line would then put a negative click on pixel (0, 0), again and again; here the loop
+    knows that there is nothing left to click. Raises ValueError for shapes that differ, a click outside, more than
+    HIGHEST_IMAGE rows, an unknown clicker, or `interformer` without `rng`.
     """
     _check(truth_HW, mask_HW, clicks)
     return click_on(errors(truth_HW, mask_HW), clicks, clicker=clicker, rng=rng)

@@ -1,8 +1,7 @@
 """Metrics of interactive segmentation: IoU and boundary IoU of a mask; NoC, NoF and n-mIoU of click trajectories.
 
-A trajectory is the sequence of IoUs after click 1, 2, …; trajectories may be ragged, where a loop stopped
-early. What a trajectory does not tell is an error (ValueError), never a made-up number. Pure functions;
-nothing is read or written.
+A trajectory is the sequence of IoUs after click 1, 2, …; trajectories may be ragged, where a loop stopped early. What a
+trajectory does not tell is an error (ValueError), never a made-up number. Pure functions; nothing is read or written.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Datasets of one-object samples: open one by name, read images and truths, fingerprint what a result depends
-on.
+"""Datasets of one-object samples: open one by name, read images and truths, fingerprint what a result depends on.
 
 Knows nothing of models, embeddings, clicks or sweeps.
 """

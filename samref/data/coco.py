@@ -30,15 +30,12 @@ from samref.data.layouts import hint
 from samref.data.sample import DataError, Dataset, MissingDataError, Request, Sample, Truth, evenly_spaced
 
 MIN_AREA_PX = 1000
-"""Objects of fewer annotated pixels are left out, as RITM does in training on COCO+LVIS (`min_object_area`):
-below
+"""Objects of fewer annotated pixels are left out, as RITM does in training on COCO+LVIS (`min_object_area`): below
 about 32×32 px a polygon is wrong by a large share of its object, and a click hardly has room in it."""
 
 SUPERSAMPLING = 4
-"""Polygons are filled on a grid this much finer, a pixel being object where half of it is inside. OpenCV
-fills the
-outline too: on the pixel grid areas come out 4.4 % too large on average (over COCO's own `area`), on this one
-1.7 %."""
+"""Polygons are filled on a grid this much finer, a pixel being object where half of it is inside. OpenCV fills the
+outline too: on the pixel grid areas come out 4.4 % too large on average (over COCO's own `area`), on this one 1.7 %."""
 
 WRONG_AREA = 2
 """An object is larger than annotated if its outline has this many times the annotated area; rounding makes 2 %."""
@@ -232,8 +229,7 @@ class CocoMask:
 
 
 def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth:
-    """H×W int8: the union of the polygons, each x, y, x, y, … in pixels (0, 0 is the upper left corner's
-    corner)."""
+    """H×W int8: the union of the polygons, each x, y, x, y, … in pixels (0, 0 is the upper left corner's corner)."""
     truth = np.zeros((height, width), np.int8)
     for polygon in polygons:
         corners = _corners(polygon)
@@ -276,8 +272,7 @@ def decode_run_lengths(encoded: dict[str, Any]) -> Truth:
 
 
 def _uncompress(text: str) -> list[int]:
-    """Runs of COCO's compressed text: 6 bits a character from '0' (48), little end first, 5 of them data, bit
-    5 "more
+    """Runs of COCO's compressed text: 6 bits a character from '0' (48), little end first, 5 of them data, bit 5 "more
     follows", bit 4 of the last the sign; from the fourth on a run is a difference to the one two before."""
     runs: list[int] = []
     at = 0

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RACE_SECONDS = 2.0
-"""A file changed this recently may change again within one tick of its time stamp (FAT: 2 s): not
-remembered."""
+"""A file changed this recently may change again within one tick of its time stamp (FAT: 2 s): not remembered."""
 
 
 def digest(value: Any) -> str:
@@ -27,9 +26,8 @@ class FileHashes:
     """sha256 of files, and what else follows from their contents, kept in `cache`/file_hashes.json by path, size and
     mtime_ns; without `cache` not kept.
 
-    Any number of threads and processes may share the folder: the file is written aside and renamed, after
-    merging in what others wrote meanwhile. Of two that write at the same moment one's entries are lost, and
-    hashed again later.
+    Any number of threads and processes may share the folder: the file is written aside and renamed, after merging in
+    what others wrote meanwhile. Of two that write at the same moment one's entries are lost, and hashed again later.
     """
 
     def __init__(self, cache: Path | None) -> None:

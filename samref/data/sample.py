@@ -50,8 +50,7 @@ class Dataset(Protocol):
         ...
 
     def truth(self, key: str) -> Truth:
-        """The sample's mask, H×W int8: 1 object, 0 background, -1 ignored; of its image's size, with an
-        object."""
+        """The sample's mask, H×W int8: 1 object, 0 background, -1 ignored; of its image's size, with an object."""
         ...
 
     def notes(self) -> tuple[str, ...]:
