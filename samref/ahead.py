@@ -1,7 +1,5 @@
 """Work in threads, done a little ahead of whoever takes its results."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor

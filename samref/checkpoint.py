@@ -1,7 +1,5 @@
 """A training's progress, and how it is kept: written aside, then renamed, so that a kill leaves the one before."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

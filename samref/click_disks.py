@@ -1,7 +1,5 @@
 """Clicks drawn as binary disks, which refiners and SegNext read as an image."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

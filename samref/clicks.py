@@ -11,8 +11,6 @@ pixels, is found by that transform all the same, and its roots compared with tho
 up to distances of 1448 px are farther apart than one last bit).
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from math import sqrt

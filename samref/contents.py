@@ -4,8 +4,6 @@ Reading takes long, so each dataset is opened once, its hashes are kept in the s
 was checked with a fingerprint is not checked again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping

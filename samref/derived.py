@@ -10,8 +10,6 @@ noc_at_90@COIFT      any of these of one group of samples alone: those whose key
 mylab.metrics:fn     a function of one's own, of the clicks as columns
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Bytes are gathered in FILE.part, which one process at a time writes; a dropped c
 from there. Proxies are those of the environment, as urllib reads them. Knows nothing of checkpoints or datasets.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

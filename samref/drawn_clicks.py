@@ -5,8 +5,6 @@ uniformly, or by distance, agree little with those that people make. The larger 
 also decides the sign of the click.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -1,7 +1,5 @@
 """Google Drive's public files: their addresses, and the page that it puts before those too large for its virus scan."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 from urllib.parse import urlencode, urljoin, urlsplit
 

@@ -6,8 +6,6 @@ order of their names' hashes, and `names.bin` the names: a million images are fo
 before this has all names in `index.json`, and no checksums.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

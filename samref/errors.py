@@ -1,7 +1,5 @@
 """The root of all errors that are told to a person as they are: one whole line, without a traceback or a secret."""
 
-from __future__ import annotations
-
 import re
 
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@'\"]*):(?!\d+/)[^\s'\"]+@")

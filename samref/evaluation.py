@@ -18,8 +18,6 @@ Written into each θ's folder:
     paths.npz      where all θ of an interval were asked for: see `samref.path_files`
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

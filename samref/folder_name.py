@@ -3,8 +3,6 @@
 Reads no files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -8,8 +8,6 @@ Knows nothing of datasets, and imports nothing of this package but its errors: t
 of it, read files by these rules too.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator

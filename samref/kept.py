@@ -8,8 +8,6 @@
 Knows nothing of the network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

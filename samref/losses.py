@@ -3,8 +3,6 @@
 Legend: B objects, H W pixels. Targets are 1 object, 0 background, -1 ignored. Every loss is a mean over objects.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

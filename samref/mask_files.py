@@ -7,8 +7,6 @@ that are none of these may be several objects, or one, or an edge: they are refu
 Knows nothing of datasets; the dashboards read masks by these rules too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO

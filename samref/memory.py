@@ -1,7 +1,5 @@
 """The most memory that a piece of work took: of its process, and of its CUDA device."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

@@ -4,8 +4,6 @@ A trajectory is the sequence of IoUs after click 1, 2, …; trajectories may be 
 trajectory does not tell is an error (ValueError), never a made-up number. Pure functions; nothing is read or written.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

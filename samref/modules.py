@@ -1,7 +1,5 @@
 """Python modules as source text: a digest of what counts in one, and what it imports. Nothing is executed."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ gradient; and one message of a refiner's 3 MB leaves it nothing to overlap.
 Who starts the processes is another's business: Ray Train, `torchrun`, a test. Knows nothing of the training itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a configuration's part is: frozen settings, each of them in an id unless it was added with an older meaning."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

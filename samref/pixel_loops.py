@@ -12,8 +12,6 @@ c, or whose neighbour's depth, is too small to matter is not looked at further.
 Legend: H W the image, kind_HW what is wrong (RIGHT, MISSING or EXTRA), column_HW distances along the column in px.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 

@@ -6,8 +6,6 @@ found; what it is goes into ids as `source`, so changed code is other work. What
 line with its own file and line.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

@@ -4,8 +4,6 @@ Weights do not matter to any of it, so they are random, and so is the one image,
 is measured is explained in samref/measures.py.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """How far something is, in one line on stderr: it overwrites itself on a terminal, and is repeated rarely elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

@@ -5,8 +5,6 @@ two rows may stand side by side where their protocols agree. A protocol is deriv
 so that results of older versions have one too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

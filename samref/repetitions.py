@@ -3,8 +3,6 @@
 The terminal, MLflow and the page share these words, so that none names a lucky seed the best. Pure functions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Any reader of COCO takes `{"size": [height, width], "counts": counts}`. A mask of 640×480 px is some hundred numbers.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import cv2

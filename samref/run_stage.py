@@ -1,7 +1,5 @@
 """Runs a stage here and now, alone or as one process of a group, and writes its output folder with a summary."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

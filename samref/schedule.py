@@ -1,7 +1,5 @@
 """The learning rate of each step of a training; needs no torch, so that whoever shows a training can tell it."""
 
-from __future__ import annotations
-
 from samref.config import TrainConfig
 
 

@@ -5,8 +5,6 @@ At each of a known number of looks the interval is Student's, at the confidence 
 pages 305 to 361). Whatever rule stops the looking, the last interval holds with the stated confidence.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ that is started again goes on from those that are there, with as many processes 
 same shard, because one was cut off and given up, do no harm: each writes aside, and the first to finish counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

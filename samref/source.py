@@ -5,8 +5,6 @@ VERSION is raised when our own numbers change. Whoever changes a model while dev
 is noted with the digests of these modules, and those that were made by others can be made anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a finished stage says of itself: the content of its `summary.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self

@@ -3,8 +3,6 @@
 Legend as in `samref.backbones.backbone`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Knows nothing of files, models or settings; the tables and the page import it. L
 sample, in each by rising θ; P pieces of the curve; R resamples.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

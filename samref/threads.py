@@ -1,7 +1,5 @@
 """Work on several CPU threads, and the number of those that torch and OpenCV use for the time of a block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock

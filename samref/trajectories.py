@@ -1,7 +1,5 @@
 """Trajectories of some samples on disk, whole, to the last bit: what one shard of an evaluation leaves for its end."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ equal ids are the same work: of two trials, of two sweeps, of yesterday and toda
 data and checkpoints), never paths, names of folders, devices or resources. Knows nothing of sweeps, Ray or the store.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol

@@ -1,7 +1,5 @@
 """Paths as the user of this process means them: `~`, a working folder, and where there is no home."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

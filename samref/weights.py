@@ -1,7 +1,5 @@
 """A model with its weights: the checkpoint's, and on top of them those that a training wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

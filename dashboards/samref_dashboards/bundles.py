@@ -1,7 +1,5 @@
 """Opens a bundle that `samref-sweep bundle` wrote, after comparing each of its files with its hash."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zipfile

@@ -5,8 +5,6 @@ Rows have `configuration` (which line), `line` (which colour of the legend), `ra
 Channels are Altair's classes rather than texts, which it would look up in Vega-Lite's schema, each time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any

@@ -11,8 +11,6 @@ A claims file is a list. Each entry names one configuration of the results (its 
       source: arXiv 2408.11535, Table 1
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -4,8 +4,6 @@ Two configurations are compared on the same objects, each with itself; seeds are
 averaged. Random weights take no part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The first table, of all configurations with the datasets as columns, and what sweeps that are compared differ in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

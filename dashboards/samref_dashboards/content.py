@@ -1,7 +1,5 @@
 """Everything that a report says, as plain data: one source for the page, the tables' files and the figures' files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

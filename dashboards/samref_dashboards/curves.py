@@ -3,8 +3,6 @@
 Every chart embeds only aggregates.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Seeds are repetitions; every other setting that differs is an axis, so two configurations are never averaged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Reads a YAML list of mappings (claims, published rows), checks their keys, and tells the line of each."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 marimo is an optional extra. The notebook (notebook.py) is copied beside the results, where it is the user's.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -4,8 +4,6 @@ Markdown and CSV hold everything, the published numbers too. LaTeX is for a pape
 here, in the published layout. CSV holds numbers in their stored units, unrounded.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """Results at a URI (s3://…), copied to this machine. Tested with S3 only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -3,8 +3,6 @@
 Colours are names (theme.py); the legend is plain data, because one legend serves all charts of a figure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """What was found, in a sentence for each axis that was asked about, and what all trials have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The page (page/page.html), its tables (page/table.html), and what of their cells is easier said in Python."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """NoC as a function of the IoU that counts as a success: what `NoC@k` is for every k, from clicks that were made."""
 
-from __future__ import annotations
-
 import duckdb
 
 from samref.repetitions import summarise

@@ -1,7 +1,5 @@
 """Figures over the whole design: two axes as a heat map, quality against cost, differences to a baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product

@@ -5,8 +5,6 @@ and `stages` (docs/results.md explains every column). Trials become plain dictio
 be millions of rows and stay in Parquet, where DuckDB reads them. Knows nothing of tables, figures or HTML.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

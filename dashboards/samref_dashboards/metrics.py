@@ -1,7 +1,5 @@
 """The metrics that tables and figures show: their labels and digits; their meaning stands in the files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """What a report says first and last: coverage, the best configurations, provenance. Plain data."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping

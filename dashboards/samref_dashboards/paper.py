@@ -1,7 +1,5 @@
 """Numbers published with SAM-REF (arXiv 2408.11535, supplement): rows of published.yaml, by the tables of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

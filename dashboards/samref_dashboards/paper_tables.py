@@ -1,7 +1,5 @@
 """The paper's Tables 1, 2 and 3, in their own layout, with the published numbers beside."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Masks, photographs and truths are those that evaluations keep of the objects that were hardest for them.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The numbers are in published.yaml, and in files of that form that a user names. 
 that the published one states are equal; what it does not state is not compared.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A sample may make fewer clicks than the others (`evaluate.stop_at`, or nothing l
 then stands for the clicks that it did not make.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The page works from `file://` with the network off: scripts are inlined, a conte
 every request, and all numbers stand in tables that need no script.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os

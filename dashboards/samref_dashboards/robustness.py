@@ -5,8 +5,6 @@ clickability model, or one first click of each object by people (`evaluate.first
 object over the groups, then the mean over objects.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple

@@ -5,8 +5,6 @@ dark and paper; whoever draws elsewhere replaces the names with the values in LI
 and Ito's (told apart with every kind of colour vision), shifted for contrast on each ground.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 _COLOURS = {

@@ -1,7 +1,5 @@
 """The exact curves over θ of the trials that asked for them (`evaluate.curve`): a figure, and where each is lowest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tables that are not the paper's: all trials, differences to a baseline, axes that matter, hardest objects."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple

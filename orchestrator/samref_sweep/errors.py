@@ -1,7 +1,5 @@
 """Errors of sweeps and stores, and what to say about a name that does not exist."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Why a stage has no output: the kinds of failure, which an exception means, and which later runs remember."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

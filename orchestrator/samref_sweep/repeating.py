@@ -1,7 +1,5 @@
 """A function that is called again and again while something else goes on."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

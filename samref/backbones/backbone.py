@@ -4,8 +4,6 @@ Legend of dimension letters: B objects, N clicks, S side of the network's input,
 U side of the logits as far as the backbone upscales them itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

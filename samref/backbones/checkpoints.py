@@ -1,7 +1,5 @@
 """Where a backbone's first weights come from: an official checkpoint, a file, or a seed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

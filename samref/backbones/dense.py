@@ -6,8 +6,6 @@ FocalClick and SegNext follow it. Pixels are handled as their released evaluatio
 Legend as in backbone.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """Which backbone a state dict is of, by the names and shapes that only its own has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -5,8 +5,6 @@ SAM has one map, SAM-HQ the map of an early layer as well, the others two of hig
 What `AutoModelForMaskGeneration` loads and is built so works, whatever its name.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager

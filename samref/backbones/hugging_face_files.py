@@ -4,8 +4,6 @@
 one version. Nothing here uses the network, or needs torch.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 from pathlib import Path

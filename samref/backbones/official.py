@@ -4,8 +4,6 @@ Addresses are those of the authors' READMEs and download scripts. Sizes and hash
 programs which check them agree on; the letters in SAM's file names are not of the SHA-256.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

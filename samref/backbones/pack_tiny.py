@@ -3,8 +3,6 @@
 python samref/backbones/pack_tiny.py runs/stages/train-…/weights.safetensors
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Modules of other packages, without what those packages import beside them."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -5,8 +5,6 @@ make tensors, numpy's numbers and arrays, and the plain values and containers wh
 weights; a file that names another is refused before anything is called.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import datetime

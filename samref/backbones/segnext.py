@@ -12,8 +12,6 @@ Legend: B objects, N clicks, S side of the network's input, G side of the token 
 (S/4), T tokens, W windows of all images, C width of the tokens.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import Literal
 

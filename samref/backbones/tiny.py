@@ -4,8 +4,6 @@ segment-anything's own encoder, prompt encoder and mask decoder at small size. I
 trained by this project from nothing, on drawn shapes (sweeps/tiny.yaml).
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import nn

@@ -4,8 +4,6 @@ Addresses are those that the datasets' own pages, or the evaluators of RITM's li
 address that a program may fetch it from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`samref-data`: which datasets and checkpoints are there, whether all of it can be read, and the download of both."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import sys

@@ -5,8 +5,6 @@ beside each init_sp_OBJECT_FRAME.png and init_stm_OBJECT_FRAME.png, two masks to
 by STM's tracking; `evaluate.start` names them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ archives on their way, and record.json: address, size and SHA-256 of all that ca
 must be the same. An archive is removed once it is unpacked.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """FileDataset: samples whose images, and usually masks, are files; with the checks that all of them share."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The split of a person's own folder into training and evaluation, by image, drawn from a seed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

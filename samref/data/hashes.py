@@ -1,7 +1,5 @@
 """Content hashes: of a file, remembered as long as its size and time stay, and of a list of values."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

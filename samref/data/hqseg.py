@@ -7,8 +7,6 @@ files more than its 10 000 pairs. Any value above zero is object, as in SegNext.
 ECSSD shares some photographs with Berkeley and GrabCut. The published results train on them all the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recognises the published layouts by their files' names, to say what a folder holds that is not the wanted one."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

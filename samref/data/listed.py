@@ -1,7 +1,5 @@
 """Datasets of a list of images and one file an image that holds all of its objects: sbd and pascal_voc."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

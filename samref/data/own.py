@@ -3,8 +3,6 @@
 Knows nothing of files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A manifest, manifests/NAME.txt.gz, is text: the packaging's name, the SHA-256 of
 file with the first 16 digits of its SHA-256. A dataset that has none is not judged.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 from collections.abc import Iterable, Mapping

@@ -6,8 +6,6 @@ These sets have one published list each, so both splits are that list: keeping t
 is up to the trial, which names one set for each. `folder:NAME?split=0.8` splits itself, by image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path

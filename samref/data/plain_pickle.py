@@ -4,8 +4,6 @@ A pickle is a program that may call anything. Here every name that it asks for i
 writes an array or a number, and those lead to the makers below, not to numpy's own.
 """
 
-from __future__ import annotations
-
 import pickle
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The names of all dataset families. To add one: write its file, and its line here."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

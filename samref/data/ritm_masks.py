@@ -5,8 +5,6 @@ SPLIT/images/, or in DATA_ROOT/COCO's train2017/ and val2017/. One sample is one
 1000 pixels, which RITM's training leaves out, are in it: how large one is only its mask tells.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sample and Dataset: what every dataset family gives, whatever its files look like."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

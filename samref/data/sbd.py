@@ -5,8 +5,6 @@ them. One sample is one instance, in both splits: as in RITM's evaluation nothin
 instances that fill less than 8 % of their box).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

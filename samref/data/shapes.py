@@ -8,8 +8,6 @@ Sample i depends on (SEED, split, i) only: any order, any process, any number of
 without antialiasing, before colours are; the image is blurred slightly and gets a sensor's noise.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import cos, pi, sin
 

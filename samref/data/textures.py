@@ -3,8 +3,6 @@
 Shapes: H×W is the image, h×w the box of one label.
 """
 
-from __future__ import annotations
-
 from math import ceil, cos, pi, sin
 
 import cv2

@@ -1,7 +1,5 @@
 """Archives into folders: only the wanted files, none outside, no links."""
 
-from __future__ import annotations
-
 import shutil
 import stat
 import tarfile

@@ -5,8 +5,6 @@ deeper in it where the archive puts them. One sample is one object of a PNG; bor
 RITM's evaluation takes 3417 of val's objects from a list of its own, which VOC does not publish.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The commands `samref-sweep bundle` (results in one file) and `samref-sweep prune` (what nobody needs, removed)."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

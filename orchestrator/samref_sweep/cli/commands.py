@@ -4,8 +4,6 @@ Exit codes: 0 done, 1 some trials failed, 2 bad input, 74 done but standard outp
 (a signal, or a budget of hours). A user's mistake is one line.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """The options of `samref-sweep` and `samref-trial`; the documentation is tested against them."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from importlib.metadata import version

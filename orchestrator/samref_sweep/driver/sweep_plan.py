@@ -1,7 +1,5 @@
 """From a sweep to its plan: what it consists of, what the store lacks of it, its cost, and what stands against it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 The plan refuses by these numbers, and the Ray that a run starts has them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator, Mapping

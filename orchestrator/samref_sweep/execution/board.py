@@ -5,8 +5,6 @@ process has time for them, so that a slow one, or one that comes late, holds up 
 cut off does not: who has nothing to do works its shards too, of which the first that is finished counts.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ A `Dispatcher` is asked for orders and told what became of them. Two words are k
 (by a person, or by its budget), and one unit of work is *stopped* (by asha, or by its trial's budget).
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import Counter

@@ -5,8 +5,6 @@ that came there so far. Unlike Tune's own scheduler this one knows what earlier 
 trainings of one kind, and lets the stopped training end in order, with a checkpoint. Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from samref.stage import Stage, canonical

@@ -1,7 +1,5 @@
 """The ready queue: which unit of work can start now, given what is done and what failed."""
 
-from __future__ import annotations
-
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """A plan that grows seed by seed until its differences are decided. Knows nothing of Ray."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What stages ask of the cluster, and whether its nodes can serve it. Knows nothing of Ray."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

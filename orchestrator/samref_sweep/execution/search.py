@@ -1,7 +1,5 @@
 """Adaptive search: a plan that grows by what Optuna suggests (written for Optuna 5). Knows nothing of Ray."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

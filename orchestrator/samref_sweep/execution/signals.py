@@ -4,8 +4,6 @@ A batch system's SIGTERM goes to all processes of a job at once, a closed termin
 those that do the work would be gone before the run could tell them to keep theirs.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

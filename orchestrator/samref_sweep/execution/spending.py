@@ -1,7 +1,5 @@
 """What a sweep may cost, and what it has cost. Knows nothing of Ray."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

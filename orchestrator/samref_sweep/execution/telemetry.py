@@ -5,8 +5,6 @@ driver does, from the reports that carry the newest reading. Of the GPU, memory 
 it. The readings were not tried on a GPU.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator, Mapping

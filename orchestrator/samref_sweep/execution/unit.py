@@ -3,8 +3,6 @@
 The one code path of `samref-trial` (this process) and of a sweep (a Ray worker). Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import gc

@@ -4,8 +4,6 @@ By force means that the process exits, after writing where each of its threads w
 hangs in a library's own code cannot be reached otherwise. Knows nothing of Ray.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import threading
 from collections.abc import Callable, Iterator, Mapping

@@ -3,8 +3,6 @@
 The terminal's table and the sweep's run in MLflow are made of them; the page's are alike (samref/repetitions.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Knows nothing of Ray. What cannot be known (no such stage was ever done, no data here) is left out and said.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import json

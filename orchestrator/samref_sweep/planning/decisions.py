@@ -1,7 +1,5 @@
 """Which differences the repetitions so far have decided: `seeds: {up_to: 10, until: …}` stops when all are."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The metrics that a sweep makes of an evaluation's clicks, beside those that its summary has (`samref.derived`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Stages that are done, but by other code than today's: which they are, how that is said, and what `--redo` redoes."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Units of work: stages that run in one go, and what happens to them while a plan is executed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal

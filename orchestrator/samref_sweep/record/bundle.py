@@ -9,8 +9,6 @@ bundle.json         the hash of every other file; protocols, versions, ids, lice
 ro-crate-metadata.json  the same for programs that read RO-Crates (https://www.researchobject.org/ro-crate)
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zipfile

@@ -1,7 +1,5 @@
 """What runs now and what trainings just reported, from the driver's thread to the one that logs."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

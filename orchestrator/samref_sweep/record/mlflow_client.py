@@ -3,8 +3,6 @@
 The only module that imports mlflow (written for 3.17): it calls `MlflowClient`, which keeps no state beside itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """What is logged of a trial, a training and a sweep, as MLflow's own values (written for MLflow 3.17)."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import getpass

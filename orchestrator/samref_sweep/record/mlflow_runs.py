@@ -5,8 +5,6 @@ stage to the end of its last one, whenever it is logged. MLflow never changes a 
 when its trial was only planned is replaced by another one when the trial begins.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """The curves of a training: what it reports while it runs, and what its files say afterwards, as the same points."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Mapping

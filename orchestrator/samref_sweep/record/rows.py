@@ -3,8 +3,6 @@
 Needs neither pyarrow nor numpy, so that MLflow's runs can have the same settings.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime

@@ -13,8 +13,6 @@
 A metric that was not measured is null.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import shlex

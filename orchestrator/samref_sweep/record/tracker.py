@@ -5,8 +5,6 @@ what one training reported. While the server is away they wait, and what was not
 killed) is logged by the next run of the same command, or by `--sync`. An error here is a warning, never the sweep's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Where MLflow keeps the runs: what was asked for, as a URI that MLflow takes. Imports no MLflow."""
 
-from __future__ import annotations
-
 import os
 
 from samref.errors import masked

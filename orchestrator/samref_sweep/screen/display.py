@@ -1,7 +1,5 @@
 """What the terminal shows: the plan, the progress while it runs, and the table at the end."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

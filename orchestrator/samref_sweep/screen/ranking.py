@@ -1,7 +1,5 @@
 """The table at the end of a run: a sweep's configurations, with means and deviations over their seeds."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Sequence

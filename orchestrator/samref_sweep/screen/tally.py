@@ -1,7 +1,5 @@
 """What happened so far and what runs now, counted for all displays."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """What stands in a sweep file: its keys, checked, and the chain of files that it `extends`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self

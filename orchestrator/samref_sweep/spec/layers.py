@@ -3,8 +3,6 @@
 A layer is a file, or one `--set`; what it says of a setting replaces what the layers below it said.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

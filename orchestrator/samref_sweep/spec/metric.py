@@ -1,7 +1,5 @@
 """What a search looks for: metrics, and which way is better. Knows nothing of Optuna."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self

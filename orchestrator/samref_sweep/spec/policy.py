@@ -1,7 +1,5 @@
 """How a sweep is to run, as its file says: resources, retries, budget, and the early stopping of trainings."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """The sweep file's JSON Schema, with which editors complete and check it. Made from the same models that read it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The names that a sweep may use (settings, backbones, datasets), and what to say about one that does not exist."""
 
-from __future__ import annotations
-
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence

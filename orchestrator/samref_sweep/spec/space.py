@@ -1,7 +1,5 @@
 """What becomes of a sweep's settings and axes: its points, and the configuration of a trial at each of them."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A file is a layer over the file that it `extends`, and each `--set` a layer over
 of one line that names the place, the key and the value. Knows nothing of stages, the store or Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field

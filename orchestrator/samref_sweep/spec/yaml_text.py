@@ -5,8 +5,6 @@ text (which whoever wants a number refuses), a number, and text. As in 1.1, `yes
 false, `80_000` is a number, and `<<` merges a mapping.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -4,8 +4,6 @@ What goes wrong is a StoreError in one line that names the object; an object or 
 FileNotFoundError. An object appears whole. Knows nothing of stages. The only module here that imports pyarrow.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

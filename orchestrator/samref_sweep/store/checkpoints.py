@@ -4,8 +4,6 @@ A checkpoint is a folder `step-…` that appears by rename; the newest is the la
 an object that says where its files are is replaced when those of a newer one are whole. Knows nothing of stages.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

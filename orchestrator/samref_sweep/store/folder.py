@@ -14,8 +14,6 @@ Whether a stage is done is whether its folder exists: nothing else is remembered
 Knows nothing of trials, Ray or what is inside a stage's folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """JSON lines in a file, appended one at a time; one that a kill cut short is left out."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

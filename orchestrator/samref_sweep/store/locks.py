@@ -4,8 +4,6 @@ They hold on one machine, and between machines where the file system passes them
 file system without locks all succeed: two drivers may then do a stage twice, of which one result stays.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

@@ -1,7 +1,5 @@
 """The manifest of a finished stage: its files, their sizes and hashes, and the commit of the code that wrote them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

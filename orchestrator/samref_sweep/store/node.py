@@ -3,8 +3,6 @@
 The folder is the store's own, or the cache in front of object storage.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

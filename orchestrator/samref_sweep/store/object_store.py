@@ -15,8 +15,6 @@ fetched there: embeddings are fetched once a node, above `LARGE_BYTES` row by ro
 be deleted whenever nothing runs.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

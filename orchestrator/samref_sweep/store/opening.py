@@ -1,7 +1,5 @@
 """Opens the store that a path or a URI names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

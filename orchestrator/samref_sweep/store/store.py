@@ -4,8 +4,6 @@ Whoever runs, records or shows a sweep knows this protocol and none of the class
 `ObjectStore`, which `opening.open_store` chooses between. One class of tests runs against both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path

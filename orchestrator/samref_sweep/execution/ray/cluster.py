@@ -1,7 +1,5 @@
 """Connects to a Ray cluster, or runs one on this machine, and looks whether its nodes see the store (Ray 2.60)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

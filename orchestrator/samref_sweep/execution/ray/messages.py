@@ -3,8 +3,6 @@
 Tune copies and flattens configurations and reports again and again; only this module knows their keys.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Whether the connected cluster is still there, and how this process leaves it, or one that is gone (Ray 2.60)."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

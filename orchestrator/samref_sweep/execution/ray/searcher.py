@@ -4,8 +4,6 @@ A Tune trial is one order. Tune asks its searcher for the next one, tells it of 
 words for each; nothing is decided here. Ray's `Searcher` is a developer's interface.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ faster. Who works what stands on a board (`samref_sweep.execution.board`); what 
 folder (`samref.shards`). A task that is lost costs the shards that it had in hand.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

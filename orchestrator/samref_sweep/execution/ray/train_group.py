@@ -5,8 +5,6 @@ progress and outputs are the training's own (samref.parallel): Ray Train starts 
 group, and notices when one is lost.
 """
 
-from __future__ import annotations
-
 import secrets
 import threading
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ of work whose needs are done, with None ("nothing can start now") or with FINISH
 what is done is what is in the store. Written for Ray 2.60.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import shutil

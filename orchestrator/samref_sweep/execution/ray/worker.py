@@ -1,7 +1,5 @@
 """What a Tune trial runs: one order, in a worker process that Tune uses again for later ones (written for Ray 2.60)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
