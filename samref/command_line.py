@@ -6,6 +6,7 @@ know neither θ nor the bytes of a file's name. None of that is a reason to stop
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import errno
 import functools
@@ -16,9 +17,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from samref.errors import masked
+from samref.errors import UserError, masked
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -30,6 +31,22 @@ ended by a signal, or by what is like one."""
 GONE = (errno.EPIPE, errno.EIO)
 """What writing to a pipe without a reader gives, and to a terminal that was closed."""
 Command = Callable[..., int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line without secrets, and that takes no empty argument.
+
+    An empty one is a shell's variable that is not set; as a path it would be the working folder.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string:
+            raise argparse.ArgumentError(action, "it is empty; is a variable of the shell not set?")
+        return super()._get_value(action, arg_string)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with what is wrong; `--help` shows the rest."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {UserError(message)}; {self.prog} --help lists what there is\n")
 
 
 def command(main: Command) -> Command:

@@ -10,6 +10,7 @@ of it, read files by these rules too.
 
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -46,6 +47,7 @@ _REDUCED = 254
 _ORIENTATION = 0x0112
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a channel has; Pillow tells 8 of colours with 16."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _DEPTHS = (8, 10, 12, 14, 16)
 _OTHER_KINDS = {
     b"version https://git-lfs": "a pointer of Git LFS, whose file was never fetched",
@@ -150,7 +152,8 @@ def unreadable(path: Path, error: OSError) -> DataError:
 def decode(content: bytes, path: Path, flags: int) -> NDArray[Any]:
     """OpenCV's array of a file; DataError where there is none."""
     try:
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+        whole = content and not _is_damaged_png(content)
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if whole else None
     except cv2.error:
         array = None
     if array is None:
@@ -159,6 +162,19 @@ def decode(content: bytes, path: Path, flags: int) -> NDArray[Any]:
             f"{path}: {len(content)} bytes that are {kind}; replace the file, or remove it with its partner"
         )
     return array
+
+
+def _is_damaged_png(content: bytes) -> bool:
+    """Whether a PNG's own checksums say that its pixels are cut off or damaged; libpng would say so on stderr."""
+    at, view = len(_PNG), memoryview(content)
+    while content.startswith(_PNG) and at < len(content):
+        end = at + 12 + int.from_bytes(view[at : at + 4])  # length, kind, data, checksum
+        if bytes(view[at + 4 : at + 8]) in (b"IHDR", b"PLTE", b"IDAT") and (
+            end > len(content) or zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end])
+        ):
+            return True
+        at = end
+    return False
 
 
 def read_header(stream: IO[bytes]) -> Header | None:

@@ -40,6 +40,8 @@ VOC = "have 255 beside small ids, which is ignored (VOC's border)"
 GREY = "have grey edges, cut at {} of 255; pixels between black and white"
 INVERTED = "cover over 95 % of the image or all of its border, as inverted masks do"
 
+_UNKNOWN = (127, 128)
+"""The one level between black and white that a trimap has, where it is not known; edges have many."""
 _FLAT = (16, 239)
 """Levels at which grey edges have no flat 3×3 px, as ids have; nearer to the ends JPEG's noise has."""
 
@@ -307,6 +309,8 @@ def _has_grey_edges(levels: _Levels, found: dict[int, int]) -> bool:
     """Whether values are black, white, and an edge or noise between: no surface has a grey of its own."""
     grey = levels.of_255()
     if grey.max() < _FLAT[1] or all(value <= SMALL_ID or value == 255 for value in found):
+        return False
+    if len(found) == 2 and min(found) in _UNKNOWN:
         return False
     small = np.clip(grey, 0, 255).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from samref.command_line import command
+from samref.command_line import Parser, command
 from samref.errors import masked
 from samref.user_paths import expanded
 from samref_dashboards import bundles, claims, explore, exports, html
@@ -64,9 +64,7 @@ def _bundle() -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Declare the command's options."""
-    made = argparse.ArgumentParser(
-        prog="samref-dashboard", description="One HTML page from results folders; several are compared."
-    )
+    made = Parser(prog="samref-dashboard", description="One HTML page from results folders; several are compared.")
     made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
     made.add_argument("results", nargs="+", metavar="RESULTS", help="folder that samref-sweep wrote, or s3://…")
     made.add_argument("--out", type=expanded, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")

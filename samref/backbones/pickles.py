@@ -137,7 +137,7 @@ def _names() -> Iterator[tuple[str, Callable[..., Any]]]:
         if hasattr(torch._utils, function):
             yield f"torch._utils.{function}", getattr(torch._utils, function)
     for name, value in vars(torch).items():
-        if isinstance(value, torch.dtype | torch.layout):
+        if isinstance(value, torch.dtype | torch.layout | torch.qscheme):
             yield f"torch.{name}", value  # type: ignore[misc]  # a constant, by its name
     yield "torch.serialization._get_layout", torch.serialization._get_layout
     yield "torch.nn.parameter.Parameter", torch.nn.Parameter
@@ -155,6 +155,7 @@ def _names() -> Iterator[tuple[str, Callable[..., Any]]]:
     for module in ("builtins", "__builtin__"):  # Python 3, and its names in files of protocol 2
         for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, slice):
             yield f"{module}.{kind.__name__}", kind
+        yield f"{module}.long", int
         yield f"{module}.xrange", range
     for container in (collections.OrderedDict, collections.defaultdict, collections.deque, collections.Counter):
         yield f"collections.{container.__name__}", container

@@ -29,6 +29,8 @@ MAX_SIDE_PX = 1 << 15
 """The largest side of an image; what is larger is a mistake."""
 
 _SPACE = " \t\r\n"
+_BYTE_ORDER_MARK = "\xef\xbb\xbf"
+"""What programs of Windows write first, as the reader sees it (Latin-1)."""
 
 # Nearly all of the time went into outlines' numbers, which the index has no use for. An object without objects in it
 # and without escapes is found by its braces, and parsed without its outline: a third less. Others are parsed whole.
@@ -224,15 +226,22 @@ class _Reader:
     def walk(self, lists: dict[str, Callable[[dict[str, Any], int, int], None]]) -> set[str]:
         """Give each element of the lists of these names, with its first byte and the one behind it; all names seen."""
         seen: set[str] = set()
+        self._next()
+        if self._text.startswith(_BYTE_ORDER_MARK):
+            self._at += len(_BYTE_ORDER_MARK)
         for _ in self._between("{", "}"):
             name, _, _ = self._value()
             self._expect(":")
+            if name in seen and name in lists:
+                raise ValueError(f"{name!r} is there twice, again before byte {self._dropped + self._at}")
             seen.add(name)
             if name not in lists:
                 self._value()
                 continue
             for _ in self._between("[", "]"):
                 lists[name](*(self._flat_object() or self._value()))
+        if behind := self._next():
+            raise ValueError(f"{behind!r} behind its end at byte {self._dropped + self._at}")
         return seen
 
     def _between(self, opening: str, closing: str) -> Iterator[None]:
@@ -276,7 +285,7 @@ class _Reader:
             self._more()
 
     def _next(self) -> str:
-        """The next character that is no space, not taken."""
+        """The next character that is no space, not taken; empty at the file's end."""
         while True:
             while self._at < len(self._text):
                 character = self._text[self._at]
@@ -284,11 +293,13 @@ class _Reader:
                     return character
                 self._at += 1
             if self._ended:
-                raise ValueError(f"it ends at byte {self._dropped + self._at}")
+                return ""
             self._more()
 
     def _expect(self, character: str) -> None:
         found = self._next()
+        if not found:
+            raise ValueError(f"it ends at byte {self._dropped + self._at}")
         if found != character:
             raise ValueError(f"{found!r} instead of {character!r} at byte {self._dropped + self._at}")
         self._at += 1

@@ -263,6 +263,8 @@ def _corners(polygon: list[float]) -> NDArray[np.float64]:
 
 def decode_run_lengths(encoded: dict[str, Any]) -> Truth:
     """H×W int8 of COCO's run lengths (samref.run_lengths), or of its text of them."""
+    if not isinstance(encoded, dict):
+        raise ValueError(f"{encoded!r:.40} instead of polygons or run lengths")
     height, width = encoded["size"]
     if not (0 <= height <= MAX_SIDE_PX and 0 <= width <= MAX_SIDE_PX):
         raise ValueError(f"a size of {width}×{height}")

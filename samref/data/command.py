@@ -9,7 +9,7 @@ from pathlib import Path
 
 from samref.backbones.checkpoints import CheckpointError, missing, obtain
 from samref.backbones.official import OFFICIAL
-from samref.command_line import BAD_INPUT, command
+from samref.command_line import BAD_INPUT, Parser, command
 from samref.config import ModelConfig, Runtime
 from samref.data.archives import ARCHIVES
 from samref.data.fetch import fetch
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Make the parser of `samref-data`'s options; the documentation is tested against it."""
     # On the command and on its subcommands; SUPPRESS: a default of these would overwrite what was given to the first.
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--data-root",
         type=expanded,
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="folder of the datasets (default: data)",
     )
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="samref-data",
         description="List every dataset and checkpoint: what is there, and what gets or explains the rest.",
         parents=[common],

@@ -114,7 +114,7 @@ def describe_mask(path: Path, rule: MaskRule, hashes: FileHashes) -> MaskDescrip
         mask = read_folder_mask(path, rule)
         return json.dumps([reads_as_nonzero(path, mask), mask.ids, mask.odd])
 
-    plain, ids, odd = json.loads(hashes.remembered(path, f"?mask 1 {rule.text}", read))
+    plain, ids, odd = json.loads(hashes.remembered(path, f"?mask 2 {rule.text}", read))
     return MaskDescription(plain, tuple(ids), tuple(Oddity(*each) for each in odd))
 
 

@@ -62,16 +62,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 OWN = ("--set", "evaluate.data=folder:own", "--set", "evaluate.samples=null")
 
 
-def test_a_command_without_a_file_says_how_it_is_used(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["samref-sweep"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
-    assert "the following arguments are required: SWEEP.yaml" in capsys.readouterr().err
-
-
 def test_a_setting_that_does_not_exist_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean threshold?" in refused(capsys, "--set", "evaluate.treshold=1")
     assert not Path("runs").exists()

@@ -102,6 +102,7 @@ def test_run_lengths_in_both_spellings(runs: list[int]) -> None:
         ([[1.0, 2.0, 3.0]], "annotation 3: its segmentation cannot be decoded .a polygon of 3 numbers"),
         ({"size": [80, 100], "counts": [80, 20]}, "runs of 100 pixels in all for 100×80 px"),
         ({"size": [80, 100], "counts": "o"}, "cannot be decoded"),
+        (None, "annotation 3: .* .None instead of polygons or run lengths"),
         ([[1000.0, 1000.0, 1100.0, 1000.0, 1100.0, 1100.0]], "annotation 3: the mask has no object pixel"),
         ({"size": [4, 2], "counts": [0, 8]}, "the mask is 2×4, its image"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,25 @@ def test_names_in_other_letters(tmp_path: Path, name: str, escaped: bool) -> Non
     opened = open_dataset("coco_tiny", split="val", data_root=tmp_path)
     assert [sample.key for sample in opened.samples] == [f"{Path(name).stem}#1"]
     check(opened)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: b"\xef\xbb\xbf" + text + b"\n", ""),  # as Windows' programs write it
+        (lambda text: text + b"\0" * 512, r"'.x00' behind its end at byte \d+"),  # a crash, or a bad download
+        (lambda text: text * 2, "'{' behind its end"),
+        (lambda text: text[:-1] + b', "annotations": []}', "'annotations' is there twice"),
+        (lambda text: text[:-1], r"it ends at byte \d+"),
+        (lambda text: b"", "it ends at byte 0"),
+    ],
+)
+def test_what_is_around_the_objects(tmp_path: Path, change: Callable[[bytes], bytes], message: str) -> None:
+    read_all(tmp_path, [picture(1, "a.png")], [box(3, 1)])
+    file = tmp_path / "COCO_tiny" / "annotations" / "instances_val2017.json"
+    file.write_bytes(change(file.read_bytes()))
+    if message:
+        with pytest.raises(DataError, match=message):
+            open_dataset("coco_tiny", split="val", data_root=tmp_path)
+    else:
+        check(open_dataset("coco_tiny", split="val", data_root=tmp_path))

@@ -149,3 +149,20 @@ def test_published_datasets_stay_what_they_are(real_data: Path, name: str, split
     dataset = open_dataset(name, split=split, data_root=real_data)
     assert dataset.fingerprint() == fingerprint
     assert not [note for note in dataset.notes() if "left out" not in note]
+
+
+@pytest.mark.parametrize("damage", [slice(-200, None), slice(600, 601), slice(0, 0)])
+def test_a_damaged_png_is_one_line(tmp_path: Path, damage: slice, capfd: pytest.CaptureFixture[str]) -> None:
+    """libpng writes what it finds to stderr itself, without the file's name."""
+    path = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    assert cv2.imwrite(str(path), noise)
+    content = bytearray(path.read_bytes())
+    content[damage] = b"" if damage.stop is None else bytes(byte ^ 1 for byte in content[damage])
+    path.write_bytes(content)
+    if damage.start:
+        with pytest.raises(DataError, match=r"a.png: \d+ bytes that are no complete image"):
+            read_image(path)
+    else:
+        assert np.array_equal(read_image(path), noise[:, :, ::-1])
+    assert capfd.readouterr().err == ""

@@ -144,6 +144,7 @@ def test_grey_edges_are_cut_in_the_middle_and_counted(tmp_path: Path, pixels: Ar
         (mask(1, 2), r"1 \(1200 px\), 2 \(300 px\)"),
         (mask(100, 200), r"100 \(1200 px\), 200 \(300 px\)"),
         (mask(255, 128), r"128 \(300 px\), 255 \(1200 px\)"),
+        (np.where(ring(), 128, mask()), r"128 \(624 px\), 255 \(1200 px\)"),  # a trimap, however thin
         (mask(255, 1), r"1 \(300 px\), 255 \(1200 px\)"),
         (voc(1, 2), r"1 \(1200 px\), 2 \(300 px\); say"),
         (palette(mask(1, 2), [BLACK, RED, GREEN]), r"1 \(1200 px\), 2 \(300 px\)"),

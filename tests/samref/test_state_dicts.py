@@ -21,7 +21,7 @@ from torch import Tensor
 
 from samref import backbones
 from samref.backbones import state_dicts
-from samref.backbones.checkpoints import PACKAGED, CheckpointError
+from samref.backbones.checkpoints import PACKAGED, CheckpointError, file_digest
 from samref.backbones.families import backbones_of
 from samref.config import ModelConfig, Runtime
 from samref.contents import Contents
@@ -70,6 +70,7 @@ def refused(path: Path, *, by_header: bool = True) -> str:
         {"best": np.float64(0.9), "step": np.int64(7), "flags": np.array([True, False]), "names": np.array(["a"])},
         {"args": argparse.Namespace(lr=1, device=torch.device("cpu"), out=Path("runs"))},
         {"best": np.float32(0.5), "when": datetime.datetime(2024, 1, 2, 3), "seen": {1, 2}, "shape": range(3)},
+        {"seen": collections.defaultdict(int)},
         {
             "history": collections.defaultdict(list, loss=[1.0, 2.0]),
             "last": collections.deque([1]),
@@ -320,3 +321,20 @@ def test_damaged_files_end_in_one_line_or_in_weights(tmp_path: Path, suffix: str
             said.append(str(error))
     assert said
     assert all(str(path) in each and "\n" not in each for each in said)
+
+
+def test_a_flipped_bit_among_the_weights_is_told(tmp_path: Path) -> None:
+    """torch.load reads it as another number."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        unsummed = file_of(tmp_path, STATE, "unsummed.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    path = file_of(tmp_path, STATE)
+    for each in (path, unsummed):
+        file_digest(each)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights.pth is damaged: the checksum of its entry weights/data/\d+"):
+        file_digest(path)

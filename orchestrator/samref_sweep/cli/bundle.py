@@ -9,21 +9,23 @@ from pathlib import Path
 
 import shtab
 
+from samref.command_line import Parser
 from samref.progress import readable_size
+from samref.user_paths import expanded
 from samref_sweep import driver
-from samref_sweep.cli.options import add_version
+from samref_sweep.cli.options import add_data_root, add_version
 from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.store.opening import existing_store
 
 
 def bundle_parser() -> argparse.ArgumentParser:
     """The options of `samref-sweep bundle`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="samref-sweep bundle", description="Results, page, sweep file, claims and licences in one file."
     )
-    parser.add_argument("results", metavar="RESULTS", type=Path, help="folder that samref-sweep wrote")
-    parser.add_argument("--out", metavar="FILE.zip", type=Path, help="the bundle (RESULTS.zip)")
-    parser.add_argument("--claims", metavar="FILE", type=Path, action="append", default=[], help="claims to put in")
+    parser.add_argument("results", metavar="RESULTS", type=expanded, help="folder that samref-sweep wrote")
+    parser.add_argument("--out", metavar="FILE.zip", type=expanded, help="the bundle (RESULTS.zip)")
+    parser.add_argument("--claims", metavar="FILE", type=expanded, action="append", default=[], help="claims to put in")
     parser.add_argument("--weights", action="store_true", help="put the trained weights in, from the store")
     parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages (runs)")
     add_version(parser)
@@ -33,12 +35,14 @@ def bundle_parser() -> argparse.ArgumentParser:
 
 def prune_parser() -> argparse.ArgumentParser:
     """The options of `samref-sweep prune`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="samref-sweep prune", description="Show, then remove, finished stages that none of the sweeps needs."
     )
-    parser.add_argument("sweeps", metavar="SWEEP.yaml", type=Path, nargs="+", help="the sweeps whose stages are kept")
+    parser.add_argument(
+        "sweeps", metavar="SWEEP.yaml", type=expanded, nargs="+", help="the sweeps whose stages are kept"
+    )
     parser.add_argument("--store", metavar="DIR", default="runs", help="finished stages (runs)")
-    parser.add_argument("--data-root", metavar="DIR", type=Path, default=Path("data"), help="datasets' folder (data)")
+    add_data_root(parser)
     parser.add_argument(
         "--yes", action="store_true", help="remove them; without it they are shown, and nothing is done"
     )

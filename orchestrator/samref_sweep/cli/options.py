@@ -4,11 +4,10 @@ import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 import shtab
 
-from samref.errors import masked
+from samref.command_line import Parser
 from samref.user_paths import expanded
 from samref_sweep.planning.redo import REDO
 
@@ -18,14 +17,8 @@ EXIT_CODES = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong without the secrets of a mistyped option."""
-        super().error(masked(message))
-
-
 def _common(program: str, description: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=program, description=description, allow_abbrev=False)
+    parser = Parser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -37,9 +30,7 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     )
     add_version(parser)
     shtab.add_argument_to(parser, help="print a shell's completion script")
-    parser.add_argument(
-        "--data-root", metavar="DIR", type=expanded, default=Path("data"), help="datasets' folder (data)"
-    )
+    add_data_root(parser)
     parser.add_argument(
         "--redo",
         metavar="KIND",
@@ -55,6 +46,13 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
 def add_version(parser: argparse.ArgumentParser) -> None:
     """`--version`"""
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """`--data-root`"""
+    parser.add_argument(
+        "--data-root", metavar="DIR", type=expanded, default=Path("data"), help="datasets' folder (data)"
+    )
 
 
 def sweep_parser() -> argparse.ArgumentParser:
@@ -100,7 +98,6 @@ def trial_parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)

@@ -21,6 +21,8 @@ def is_uri(where: str) -> bool:
 def local(where: str) -> Path:
     """Return the folder that is meant by a path or `file://` (`StoreError`: tables and MLflow could not name it, or it
     is a URI that lacks a slash)."""
+    if not where:
+        raise StoreError("a path is empty; name a folder, or a URI")
     if lacking := re.match(r"([a-z0-9]{2,}:/)(?!/)", where):
         raise StoreError(f"{where}: is neither a path nor a URI, which begins with {lacking[1]}/")
     path = Path(unquote(urlsplit(where).path)) if where.startswith("file://") else expanded(where)
