@@ -53,12 +53,16 @@ class SleepingSamples:
 
 
 class SharedToys:
-    """A `Sharing` runner: evaluations are `SleepingSamples`, other stages write what toys write."""
+    """A `Sharing` runner: evaluations are `SleepingSamples`, other stages write what toys write.
 
-    def __init__(self, total: int = 12, seconds: float = 0.0, *, kill: bool = False) -> None:
+    With `but_first` the evaluation that begins first is a toy too, and ends once another one works.
+    """
+
+    def __init__(self, total: int = 12, seconds: float = 0.0, *, kill: bool = False, but_first: bool = False) -> None:
         self._total = total
         self._seconds = seconds
         self._kill = kill
+        self._but_first = but_first
 
     def _stage(self, job: Job) -> SleepingSamples:
         root = job.scratch.parent
@@ -66,7 +70,7 @@ class SharedToys:
 
     def __call__(self, job: Job, report: Report, lead: Lead = alone) -> None:
         """Run a job."""
-        if job.stages[0].kind != "evaluate":
+        if job.stages[0].kind != "evaluate" or (self._but_first and self._is_first(job.scratch.parent)):
             write_toy_stage(job, report)
             return
         if self._kill:
@@ -74,6 +78,16 @@ class SharedToys:
         metrics, _ = lead_shards(job, self._stage(job), report, lead)
         for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
             (out / "summary.json").write_text(summary_text(stage.id, stage, **measured))
+
+    def _is_first(self, root: Path) -> bool:
+        try:
+            (root / "first").mkdir()
+        except FileExistsError:
+            return False
+        until = time.monotonic() + 90
+        while not (root / "ledger").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        return True
 
     def help(self, job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
         """Work shards of a job that another process runs."""

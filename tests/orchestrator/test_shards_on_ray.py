@@ -170,3 +170,13 @@ def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its
     assert {metrics["total"] for metrics in progress} == {12}
     assert not list(store.root.glob("scratch/evaluate-*"))
     assert "(raylet)" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
+def test_what_an_idle_worker_holds_is_let_go_for_a_stage_that_wants_it(store: FolderStore) -> None:
+    planned = sharing_plan(store, 2, gammas=(0.6, 0.7))
+    ending, _ = run_toys(planned, store, SharedToys(seconds=0.2, kill=True, but_first=True))
+    assert ending.failures == {}
+    assert len({process for _, process in began(store)}) >= 2
+    assert not (store.root / "scratch" / "killed").exists()  # the second worker came, and was killed

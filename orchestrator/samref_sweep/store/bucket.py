@@ -9,11 +9,12 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ from samref_sweep.store import manifest
 QUICK, PATIENT = 3, 10
 """Attempts at each request. A server that is away is told after ten seconds by the first, after a minute by the second;
 pyarrow's own strategy waits longer for a silent one and holds up the end of the process too (pyarrow 25)."""
+AT_ONCE = 16
+"""Requests that wait for their answers at a time: the server takes seconds to copy an object of a gigabyte."""
 CHUNK_BYTES = 2**25
 """Bytes of one request, of which a large file takes several."""
 OPTIONS = ("endpoint_override", "region", "scheme")
@@ -36,6 +39,9 @@ REASONS = {
     "ACCESS_DENIED": "access denied; are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set, or a profile or role?",
 }
 """What the AWS SDK calls an error → what it is."""
+
+
+Result = TypeVar("Result")
 
 
 class Bucket:
@@ -116,9 +122,12 @@ class Bucket:
         What is `there` already (a file's hash → an object's name) the server copies.
         """
         content = manifest.read(folder)
-        for name, entry in content["files"].items():
-            if not self._copied((there or {}).get(entry["sha256"]), f"{upload}/{name}"):
+
+        def bring(name: str) -> None:
+            if not self._copied((there or {}).get(content["files"][name]["sha256"]), f"{upload}/{name}"):
                 self.put(folder / name, f"{upload}/{name}")
+
+        self.at_once(bring, content["files"])
         self.write(marker, json.dumps({"upload": upload, "manifest": content, **about}).encode())
 
     def _copied(self, source: str | None, name: str) -> bool:
@@ -147,6 +156,15 @@ class Bucket:
             raise DamagedError(str(error)) from None
         if reason := manifest.difference(folder, {files[name]["sha256"] for name in left}):
             raise DamagedError(reason.replace(str(folder), f"{self.where}/{about['upload']}"))
+
+    @staticmethod
+    def at_once(call: Callable[[str], Result], names: Iterable[str]) -> Sequence[Result]:
+        """Call a function that waits for the server with each name, several at a time, and return each call's result.
+
+        Raises what the first call that failed raised, when all have ended.
+        """
+        with ThreadPoolExecutor(AT_ONCE, "bucket") as pool:
+            return list(pool.map(call, names))
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from samref.shards import FILE, linked
 from samref_sweep.errors import DamagedError, StoreError
@@ -75,15 +75,15 @@ class OnObjects:
 
     def _fetch(self, markers: set[str]) -> None:
         """Fetch the shards of these markers; those that are damaged are taken out."""
-        for marker in sorted(markers):
+
+        def fetch(marker: str) -> None:
             place, _, number = marker.removesuffix(".json").rpartition(".")
             folder = self.scratch / place / number
             if folder.is_dir():
-                continue
+                return
             try:
                 with self.temporary("shard") as aside:
-                    about = json.loads(self.bucket.read(f"{self.name}/{marker}"))
-                    self.bucket.get_folder(about, aside, self.leave)
+                    self.bucket.get_folder(self._about(marker), aside, self.leave)
                     (aside / manifest.FILE).unlink()
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     aside.rename(folder)
@@ -91,6 +91,8 @@ class OnObjects:
                 _LOG.warning("%s; the shard is worked again", error)
                 self.bucket.remove(f"{self.name}/{marker}")
                 markers.discard(marker)
+
+        self.bucket.at_once(fetch, sorted(markers))
 
     @contextmanager
     def mirrored(self) -> Iterator[None]:
@@ -119,13 +121,15 @@ class OnObjects:
 
     def objects(self) -> dict[str, str]:
         """The hash of each file of the shards that are there → its object's name."""
-        found = {}
-        for marker in self.bucket.list(self.name):
-            about = json.loads(self.bucket.read(f"{self.name}/{marker}"))
-            found.update(
-                {own["sha256"]: f"{about['upload']}/{name}" for name, own in about["manifest"]["files"].items()}
-            )
-        return found
+        return {
+            own["sha256"]: f"{about['upload']}/{name}"
+            for about in self.bucket.at_once(self._about, self.bucket.list(self.name))
+            for name, own in about["manifest"]["files"].items()
+        }
+
+    def _about(self, marker: str) -> dict[str, Any]:
+        about: dict[str, Any] = json.loads(self.bucket.read(f"{self.name}/{marker}"))
+        return about
 
     def _marker(self, folder: Path) -> str:
         return f"{folder.parent.name}.{folder.name}.json"

@@ -10,12 +10,14 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from samref_sweep.execution import allotment
 from samref_sweep.execution.dispatch import Dispatcher, Loss
-from samref_sweep.execution.ray.messages import failure_in, order_to_config, progress_in
+from samref_sweep.execution.ray.messages import failure_in, order_in, order_to_config, progress_in
+from samref_sweep.execution.requests import SHARED
 
 OUT_OF_MEMORY = "running low on memory"
 """In the words of Ray's memory monitor."""
@@ -107,6 +109,22 @@ class StartCallback(TrialProgressCallback):
         # Tune keeps every trial to the end: half of that are statistics of what it reported, which nobody reads.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
+
+
+class NoIdleWorkers(FIFOScheduler):
+    """Tune's own order of trials, which keeps no idle worker while a stage has room for more of them.
+
+    Tune keeps one when nothing is ready, for the next trial, and with it its resources, for which the workers of the
+    stage would wait.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Let idle workers go whenever a stage of several reports, which it does each second."""
+        order = order_in(trial.config)
+        if order.request.workers > 1 and order.work.kind in SHARED:
+            tune_controller._cleanup_cached_actors(force_all=True)  # which no door of Tune's leads to (Ray 2.60)
+        verdict: str = super().on_trial_result(tune_controller, trial, result)
+        return verdict
 
 
 class DrainStopper(Stopper):

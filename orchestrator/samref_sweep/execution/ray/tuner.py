@@ -26,7 +26,7 @@ from samref_sweep.execution.dispatch import Dispatcher, Ending
 from samref_sweep.execution.ray.cluster import check_store, connected
 from samref_sweep.execution.ray.messages import StopSign, order_in
 from samref_sweep.execution.ray.presence import Gone
-from samref_sweep.execution.ray.searcher import DrainStopper, OrderSearcher, StartCallback
+from samref_sweep.execution.ray.searcher import DrainStopper, NoIdleWorkers, OrderSearcher, StartCallback
 from samref_sweep.execution.ray.worker import trainable
 from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import resolve_all
@@ -151,6 +151,7 @@ def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], 
         tune.with_resources(carry_out, _reserved),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=NoIdleWorkers(),  # type: ignore[no-untyped-call]
             num_samples=-1,  # until the searcher says FINISHED
             reuse_actors=True,
             trial_name_creator=_name,
