@@ -30,7 +30,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
@@ -48,6 +47,7 @@ from samref.shards import Shards
 from samref.stage import Report
 from samref.starts import NOTHING, Starts
 from samref.thetas import Thetas, at
+from samref.threads import on_threads
 from samref.waves import Paths
 
 SECONDS = "seconds_per_click_made"
@@ -197,7 +197,7 @@ def play_parts(
     paths: Paths = []
     done = calls = calls_before = 0
     with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(_one_library_thread())
+        threads = stack.enter_context(on_threads(1))  # ours take the cores
         if device == "cpu":
             played = _in_threads(play, chain.from_iterable(noted()), threads)
         else:
@@ -221,19 +221,6 @@ def play_parts(
                 f"{dataset.samples[position].key} of {configs[0].data} its θ take more than {MOST_PATHS} paths; give "
                 "it a step, as [1.0, 1.5, 0.01], or make it narrower"
             ) from None
-
-
-@contextlib.contextmanager
-def _one_library_thread() -> Iterator[int]:
-    """One thread for each operation of torch and OpenCV, as ours take the cores; gives how many torch had."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield before[0]
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 def _in_threads(play: Callable[[int], Played], positions: Iterable[int], threads: int) -> Generator[Played]:

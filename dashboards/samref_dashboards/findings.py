@@ -60,7 +60,7 @@ def _finding(design: Design, effects: Sequence[Effect]) -> Finding:
     same = first.interval.low == first.interval.high == 0
     objects = design.objects(first.data) or str(first.num_objects)
     parts = ["no object needs more or fewer" if same else _interval(first)]
-    parts += [f"{objects} objects of {first.data}", _seeds(first.seeds)]
+    parts += [f"{objects} objects of {first.data}", f"{first.seeds} seed{'' if first.seeds == '1' else 's'}"]
     if first.num_pairs > 1:
         parts.append(f"mean of {first.num_pairs} pairs")
     if first.along:
@@ -79,10 +79,6 @@ def _clicks(effect: Effect, baseline: str) -> str:
 def _interval(effect: Effect) -> str:
     ends = (f"{end:+.2f}".replace("-", "−") for end in (effect.interval.low, effect.interval.high))
     return f"95 % interval {' to '.join(ends)} clicks"
-
-
-def _seeds(said: str) -> str:
-    return f"{said} seed{'' if said == '1' else 's'}"
 
 
 def same_in_all(results: Results, design: Design) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

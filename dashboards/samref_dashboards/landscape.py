@@ -96,7 +96,8 @@ def tradeoffs(design: Design) -> Figure | None:
     models = {each.trials[0].get("stage_profile") for each in design.configurations if each.done}
     if len(models) < 2:
         return None
-    cost = next((cost for cost in COSTS if _distinct(design, cost) > 1), None)
+    means = {cost: {each.summary(cost.key).mean for each in design.configurations} - {None} for cost in COSTS}
+    cost = next((cost for cost in COSTS if len(means[cost]) > 1), None)
     if cost is None:
         return None
     lined = lined_axes(design, leave_out=[DATA])
@@ -117,10 +118,6 @@ def tradeoffs(design: Design) -> Figure | None:
         note += f" (here {metrics.latency_clicks(trial for each in design.configurations for trial in each.done)})"
     note += f". The dashed steps join the configurations that none beats in both.{hollow(design)}"
     return figure(design, "tradeoff", "Quality against cost", note, lined, panels)
-
-
-def _distinct(design: Design, cost: Metric) -> int:
-    return len({mean for each in design.configurations if (mean := each.summary(cost.key).mean) is not None})
 
 
 def _point(design: Design, configuration: Configuration, cost: Metric, lined: Sequence[str]) -> dict[str, Any] | None:

@@ -113,9 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.explore:
                 return explore.open_notebook(options.results)
             if options.claims:
-                return _judge_claims(options)
+                judgements = claims.judge(load(options.results), options.claims)
+                print(claims.to_json(judgements) if options.json else "\n".join(each.text for each in judgements))
+                return claims.exit_code(judgements)
             if options.tables:
-                _write_tables(options)
+                content = gather(load(options.results), baseline=options.baseline, more_published=options.published)
+                print(f"{options.tables}: {len(exports.write(content, options.tables))} files")
             return _write_page(options) if wants_page else 0
     except (ResultsError, OSError) as error:
         reason = str(error)
@@ -143,18 +146,6 @@ def _one_here(where: str, copies: Path) -> Path:
     if "://" in where:
         return fetch(where, copies)
     return bundles.opened(Path(where), copies) if Path(where).suffix == ".zip" else expanded(where)
-
-
-def _judge_claims(options: argparse.Namespace) -> int:
-    judgements = claims.judge(load(options.results), options.claims)
-    print(claims.to_json(judgements) if options.json else "\n".join(each.text for each in judgements))
-    return claims.exit_code(judgements)
-
-
-def _write_tables(options: argparse.Namespace) -> None:
-    content = gather(load(options.results), baseline=options.baseline, more_published=options.published)
-    written = exports.write(content, options.tables)
-    print(f"{options.tables}: {len(written)} files")
 
 
 def _write_page(options: argparse.Namespace) -> int:

@@ -118,11 +118,9 @@ class _Unpickler(pickle.Unpickler):
             raise _ForeignError(f"{module}.{name}") from None
 
 
-def _load(file: IO[bytes], **options: Any) -> Any:
-    return _Unpickler(file, **options).load()
-
-
-_PICKLE = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="samref.backbones.pickles")
+_PICKLE = types.SimpleNamespace(
+    Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load(), __name__=__name__
+)
 """What torch.load takes for the pickle module."""
 
 

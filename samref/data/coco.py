@@ -65,7 +65,8 @@ def open_annotated(request: Request, *, folder: str, file: str, source: str) -> 
         raise DataError(f"{annotations}: none of its {len(index.areas)} objects has {MIN_AREA_PX} pixels or more")
     # LVIS names an image by folder and file, COCO by file.
     wanted = dict.fromkeys(index.image_ids[row] for row in rows)
-    files = {identity: _image_file(root, part, index.images[identity]["name"]) for identity in wanted}
+    names = {identity: index.images[identity]["name"] for identity in wanted}
+    files = {identity: root / (name if "/" in name else f"{part}/{name}") for identity, name in names.items()}
     _require_images(set(files.values()), annotations, source)
     image_keys = _image_keys(files, root)
     keyed = _by_key(annotations, index, rows, image_keys)
@@ -145,10 +146,6 @@ def _by_key(annotations: Path, index: Index, rows: list[int], image_keys: dict[i
             f"{annotations}: annotation id {identity} is there twice for image {image}{more}; number them anew"
         )
     return found
-
-
-def _image_file(folder: Path, part: str, name: str) -> Path:
-    return folder / name if "/" in name else folder / part / name
 
 
 def _require_images(files: set[Path], annotations: Path, source: str) -> None:

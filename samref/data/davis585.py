@@ -31,7 +31,7 @@ class Davis585(FileDataset):
         """The mask that a sample's correction starts from, of one of KINDS."""
         mask = self.masks[key]
         assert isinstance(mask, MaskFile)
-        return MaskFile(mask.path.with_name(f"init_{kind}_{mask.path.name}"), read_over_half)
+        return MaskFile(_start(mask.path, kind), read_over_half)
 
 
 def open_davis585(request: Request) -> Davis585:
@@ -47,7 +47,8 @@ def open_davis585(request: Request) -> Davis585:
             f"OBJECT_FRAME.png and init_sp_OBJECT_FRAME.png in it: get it from {SOURCE}, or set the data "
             f"root{hint(root, request.name)}"
         )
-    lost = [file for mask in masks for file in (_image(mask), *_starts(mask)) if file not in present]
+    needed = [file for mask in masks for file in (_image(mask), *(_start(mask, kind) for kind in KINDS))]
+    lost = [file for file in needed if file not in present]
     if lost:
         raise MissingDataError(f"{lost[0]}: this and {len(lost) - 1} more files are not there; get them from {SOURCE}")
     samples = [Sample(f"{mask.parent.name}/{mask.stem}", f"{mask.parent.name}/{_image(mask).stem}") for mask in masks]
@@ -67,5 +68,5 @@ def _image(mask: Path) -> Path:
     return mask.with_name(f"{mask.stem.rpartition('_')[2]}.jpg")
 
 
-def _starts(mask: Path) -> tuple[Path, ...]:
-    return tuple(mask.with_name(f"init_{kind}_{mask.name}") for kind in KINDS)
+def _start(mask: Path, kind: str) -> Path:
+    return mask.with_name(f"init_{kind}_{mask.name}")

@@ -30,13 +30,12 @@ def split_by_image(samples: Sequence[Sample], name: FolderName, split: Split) ->
     share = name.train_share
     if share is None:
         return samples
-    images = sorted({sample.image_key for sample in samples}, key=lambda image: _drawn(name.seed, image))
+    images = sorted(
+        {sample.image_key for sample in samples},
+        key=lambda image: hashlib.sha256(f"{name.seed}:{image}".encode("utf-8", "surrogateescape")).digest(),
+    )
     if len(images) < 2:
         raise DataError(f"folder:{name.folder}: has {len(images)} image, which cannot be split; add images")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     kept = set(images[:count] if split == "train" else images[count:])
     return [sample for sample in samples if sample.image_key in kept]
-
-
-def _drawn(seed: int, image: str) -> str:
-    return hashlib.sha256(f"{seed}:{image}".encode("utf-8", "surrogateescape")).hexdigest()

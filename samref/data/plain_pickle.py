@@ -63,25 +63,16 @@ def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *_: object) ->
     return np.frombuffer(bytes(content), kind.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _number(kind: Any, content: Any) -> Any:
-    return _from_buffer(content, kind, (), "C").item()
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes as protocol 2 writes them: text to be encoded."""
-    return str(text).encode("latin-1")
-
-
 _MAKERS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,  # named as an argument only
     ("numpy", "dtype"): _Kind,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): lambda text, encoding: str(text).encode("latin-1"),  # how protocol 2 writes bytes
     **{
         (f"numpy.{core}.{module}", name): maker
         for core in ("core", "_core")
         for module, name, maker in (
             ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _number),
+            ("multiarray", "scalar", lambda kind, content: _from_buffer(content, kind, (), "C").item()),
             ("numeric", "_frombuffer", _from_buffer),
         )
     },

@@ -1,11 +1,10 @@
 """From a sweep to its plan: what it consists of, what the store lacks of it, its cost, and what stands against it."""
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from samref.config import ModelConfig, Runtime
 from samref.contents import Contents
@@ -115,8 +114,9 @@ class SweepPlan:
     def _models(self) -> list[ModelConfig]:
         """The models of what is to do, and of all that a search may suggest."""
         configs = (stage.config["model"] for work in self.plan.works for stage in work.stages)
+        shared = {repr(each): each for each in configs}.values()  # validating ten thousand takes a second
         probes = self.sweep.search.probes if self.sweep.search else ()
-        return list(dict.fromkeys([*(ModelConfig(**each) for each in _distinct(configs)), *(c.model for c in probes)]))
+        return list(dict.fromkeys([*(ModelConfig(**each) for each in shared), *(c.model for c in probes)]))
 
     def _check_disk(self) -> None:
         if self.cost.keep != "store":
@@ -133,11 +133,6 @@ class SweepPlan:
                 f"{shared}: embeddings to come take {readable_size(needed)} and {readable_size(free)} are "
                 "free; choose another disk with --store"
             )
-
-
-def _distinct(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Stages of a plan share their models, and validating ten thousand takes a second."""
-    return {repr(model): model for model in models}.values()
 
 
 def plan(

@@ -68,17 +68,13 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 def _quotas(root: Path) -> Iterator[float]:
     """The CPUs that the process' control groups allow."""
     for folder in _groups("cpu", root):
-        yield from _quota(folder)
-
-
-def _quota(folder: Path) -> Iterator[float]:
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (folder / "cpu.max").read_text().split()
-        yield int(quota) / int(period)  # "max" is no number
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        if int(quota) > 0:
-            yield int(quota) / int(period)
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            yield int(quota) / int(period)  # "max" is no number
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(quota) > 0:
+                yield int(quota) / int(period)
 
 
 def gpus(environment: Mapping[str, str] = os.environ, present: Mapping[int, str] | None = None) -> tuple[int, str]:

@@ -85,7 +85,9 @@ class Tracker:
             self._thread.start()
             self._plan_ahead()
             done = self._store.done()
-            self._trainings(self._plan, done)
+            for stage in self._plan.stages.values():
+                if stage.kind == "train" and stage.id in done:
+                    self._tasks.put(partial(SweepRuns.record_training, stage=stage))
             self._complete(self._plan.trials, done.__contains__)
 
     def on_event(self, event: Event) -> None:
@@ -153,11 +155,6 @@ class Tracker:
         self._tasks.put(partial(SweepRuns.name, plan=self._plan))
         if self._is_live:
             self._tasks.put(self._schedule)
-
-    def _trainings(self, plan: Plan, done: frozenset[str]) -> None:
-        for stage in plan.stages.values():
-            if stage.kind == "train" and stage.id in done:
-                self._tasks.put(partial(SweepRuns.record_training, stage=stage))
 
     def _complete(self, trials: Iterable[Trial], done: Callable[[str], bool]) -> None:
         for trial in trials:

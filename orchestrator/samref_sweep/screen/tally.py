@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -127,9 +127,7 @@ class Tally:
 
     def about(self, work: Work) -> str:
         """What the trials that need a unit of work have in common, of the axes."""
-        return self._common([point for stage in work.stages for point in self._needed_by.get(stage.id, ())])
-
-    def _common(self, points: Sequence[Mapping[str, Any]]) -> str:
+        points = [point for stage in work.stages for point in self._needed_by.get(stage.id, ())]
         return words(common(points), self._names)
 
     def head(self) -> str:

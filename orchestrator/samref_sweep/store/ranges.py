@@ -53,7 +53,8 @@ class Ranges:
         self._uri = uri
         self._root = root
         self._opened = lru_cache(_OPEN)(lambda name: self._bucket.opened(name))
-        self._about = lru_cache(_OPEN)(self._read_about)
+        done = self._root / "done"
+        self._about = lru_cache(_OPEN)(lambda stage_id: json.loads((done / f"{stage_id}.json").read_text()))
 
     def __reduce__(self) -> tuple[Callable[..., Ranges], tuple[str, Path]]:
         return Ranges, (self._uri, self._root)
@@ -61,10 +62,6 @@ class Ranges:
     @cached_property
     def _bucket(self) -> Bucket:
         return Bucket(self._uri)
-
-    def _read_about(self, stage_id: str) -> dict[str, Any]:
-        about: dict[str, Any] = json.loads((self._root / "done" / f"{stage_id}.json").read_text())
-        return about
 
     def __call__(self, path: Path, start: int, count: int, *, anew: bool = False) -> bytes:
         """Read a part of a stage's file, whose folder is named by the stage and need not hold it.
