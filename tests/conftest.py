@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Half the time of a collection would go into looking for garbage among what it imports (pytest_collection_finish).
+gc.disable()
 
 # No test fails because its machine is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,6 +60,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return rank.get(item.path.stem, len(rank)), item.path.stem, "private_ray" in getattr(item, "fixturenames", ())
 
     items.sort(key=order)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Free what was imported too at the end: Triton's interpreter tells of objects that are left."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,10 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
-from segment_anything.modeling.image_encoder import Attention, window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from samref.backbones.packages import module_of
 
 _LOG2_E = 1.4426950408889634
 # Queries and keys that one program has at once, warps and stages: of those that were right on an H100 the fastest.
@@ -74,14 +75,15 @@ def check(device: str, width: int, heads: int, grid: int, window: int, dtype: to
     expected = norm(stream + added)
     x_BGGC = add_norm(stream, added, norm, dtype).view(stream.shape)
     _compare(x_BGGC, expected)
+    theirs = module_of("segment_anything", "modeling.image_encoder")
     for side in (window, grid):
-        plain = Attention(width, heads, use_rel_pos=True, input_size=(side, side)).to(device)
+        plain = theirs.Attention(width, heads, use_rel_pos=True, input_size=(side, side)).to(device)
         for name, parameter in plain.named_parameters():
             if "rel_pos" in name:
                 nn.init.normal_(parameter, std=0.1)
-        windows, padded = window_partition(x_BGGC.float(), side)
+        windows, padded = theirs.window_partition(x_BGGC.float(), side)
         mixed = torch.cat([plain(each) for each in windows.split(1 if side == grid else 16)])
-        _compare(attention(plain, x_BGGC, side), window_unpartition(mixed, side, padded, (grid, grid)))
+        _compare(attention(plain, x_BGGC, side), theirs.window_unpartition(mixed, side, padded, (grid, grid)))
 
 
 def _compare(found: Tensor, expected: Tensor) -> None:

@@ -1,21 +1,7 @@
 """Small networks of transformers' own classes, with random weights, each saved to a folder as the library does."""
 
 import torch
-from transformers import (
-    EdgeTamConfig,
-    EdgeTamModel,
-    Sam2Config,
-    Sam2ImageProcessor,
-    Sam2Model,
-    Sam3TrackerConfig,
-    Sam3TrackerModel,
-    SamConfig,
-    SamHQConfig,
-    SamHQModel,
-    SamImageProcessor,
-    SamModel,
-    TimmWrapperConfig,
-)
+import transformers  # gives its classes, which take seconds to import, when they are asked for
 
 _DECODER = {"hidden_size": 64, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
 _VIT = {
@@ -37,10 +23,10 @@ def _sam(network, config):
         "patch_size": 16,
         "image_embedding_size": 4,
     }
-    decoder = _DECODER | ({"vit_dim": 32} if network is SamHQModel else {})
+    decoder = _DECODER | ({"vit_dim": 32} if network is transformers.SamHQModel else {})
     size = {"height": 64, "width": 64}
     made = network(config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
-    return made, SamImageProcessor(size={"longest_edge": 64}, pad_size=size)
+    return made, transformers.SamImageProcessor(size={"longest_edge": 64}, pad_size=size)
 
 
 def _sam2(network, config, side=64, **vision):
@@ -48,7 +34,7 @@ def _sam2(network, config, side=64, **vision):
     vision = {**_PYRAMID, **vision}
     made = network(config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_DECODER))
     quarter = {"height": side // 4, "width": side // 4}
-    return made, Sam2ImageProcessor(size={"height": side, "width": side}, mask_size=quarter)
+    return made, transformers.Sam2ImageProcessor(size={"height": side, "width": side}, mask_size=quarter)
 
 
 def _hiera():
@@ -61,25 +47,33 @@ def _hiera():
     }
     hiera = {"model_type": "sam2_hiera_det_model", "hidden_size": 8, "global_attention_blocks": [3], **stages}
     hiera["image_size"] = [64, 64]
-    return _sam2(Sam2Model, Sam2Config, backbone_config=hiera, backbone_channel_list=[64, 32, 16, 8])
+    return _sam2(
+        transformers.Sam2Model, transformers.Sam2Config, backbone_config=hiera, backbone_channel_list=[64, 32, 16, 8]
+    )
 
 
 def _sam3():
     vit = {**_VIT, "model_type": "sam3_vit_model", "intermediate_size": 32, "patch_size": 14}
     vit |= {"image_size": 56, "pretrain_image_size": 56}
-    return _sam2(Sam3TrackerModel, Sam3TrackerConfig, 56, model_type="sam3_vision_model", backbone_config=vit)
+    return _sam2(
+        transformers.Sam3TrackerModel,
+        transformers.Sam3TrackerConfig,
+        56,
+        model_type="sam3_vision_model",
+        backbone_config=vit,
+    )
 
 
 def _edgetam():
     maps = {"in_chans": 3, "features_only": True, "out_indices": [1, 2, 3, 4]}
-    timm = TimmWrapperConfig(architecture="test_efficientnet", model_args=maps)
+    timm = transformers.TimmWrapperConfig(architecture="test_efficientnet", model_args=maps)
     vision = {"model_type": "edgetam_vision_model", "backbone_channel_list": [64, 48, 32, 24]}
-    return _sam2(EdgeTamModel, EdgeTamConfig, backbone_config=timm, **vision)
+    return _sam2(transformers.EdgeTamModel, transformers.EdgeTamConfig, backbone_config=timm, **vision)
 
 
 NETWORKS = {
-    "sam": lambda: _sam(SamModel, SamConfig),
-    "sam_hq": lambda: _sam(SamHQModel, SamHQConfig),
+    "sam": lambda: _sam(transformers.SamModel, transformers.SamConfig),
+    "sam_hq": lambda: _sam(transformers.SamHQModel, transformers.SamHQConfig),
     "sam2": _hiera,
     "sam3_tracker": _sam3,
     "edgetam": _edgetam,

@@ -1,4 +1,8 @@
-"""Backbones against the packages they wrap."""
+"""Backbones against the packages they wrap.
+
+The packages are imported within the tests: segment_anything takes two seconds, which every process would pay that
+collects this file (samref.backbones.packages).
+"""
 
 from functools import partial
 
@@ -6,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, Sam
-from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 from samref import backbones, embed
@@ -28,6 +29,8 @@ def with_random_positions(encoder):
 
 def plain_encoder_of_tiny(state):
     """segment-anything's own, with its own attention; the strict loading says that no name differs."""
+    from segment_anything.modeling import ImageEncoderViT
+
     encoder = ImageEncoderViT(
         img_size=256, patch_size=16, embed_dim=96, depth=4, num_heads=4, mlp_ratio=2, out_chans=64,
         norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=True, window_size=8, global_attn_indexes=(1, 3),
@@ -71,6 +74,8 @@ def test_in_bf16_the_fused_encoder_is_as_close_as_segment_anythings(encoders):
 @torch.inference_mode()
 def test_at_full_size_outputs_equal_sam_predictors():
     """ViT-B at 1024 px, of its twelve blocks the first three: two in padded windows, one global."""
+    from segment_anything import SamPredictor, sam_model_registry
+
     theirs = sam_model_registry["vit_b"]().eval()
     ours = sam_model_registry["vit_b"]().eval()
     for each in (theirs, ours):
@@ -115,6 +120,9 @@ def assert_clicks_equal(backbone, features, predictor, points, labels, multimask
 
 def predictor_and_features(backbone):
     """The package's predictor with an image, and ours of it."""
+    from segment_anything import SamPredictor
+    from segment_anything.modeling import Sam
+
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     # The predictor's own resize is by a factor of 1 here: the input is already of the network's size.
     encoder = plain_encoder_of_tiny(with_random_positions(backbone.image_encoder).state_dict())
@@ -236,6 +244,8 @@ class TestCheckpoints:
 
 def test_state_dicts_have_the_public_checkpoints_names():
     """As segment-anything's own loader, which is strict, asks for them; on `meta`, so that it costs nothing."""
+    from segment_anything import sam_model_registry
+
     with torch.device("meta"):
         ours, theirs = backbones.build("sam_vit_b").state_dict(), sam_model_registry["vit_b"]().state_dict()
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
@@ -280,6 +290,8 @@ def test_a_decoder_by_tokens_gives_the_masks_of_the_package(multimask):
 
 @pytest.mark.parametrize(("queries", "keys"), [(9, 50), (50, 9), (9, 9)])
 def test_attention_in_few_passes_is_the_packages(queries, keys):
+    from segment_anything.modeling.transformer import Attention
+
     generator = torch.Generator().manual_seed(0)
     plain = Attention(64, num_heads=4, downsample_rate=2)
     q, k, v = (torch.randn(2, count, 64, generator=generator) for count in (queries, keys, keys))

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from segment_anything.modeling.mask_decoder import MLP
 
 from samref.config import EvaluateConfig
 from samref.precision import autocast, products
@@ -32,6 +31,8 @@ def test_an_evaluations_precision_is_in_its_id_and_in_no_other(runner):
 @pytest.mark.slow
 def test_clicks_in_bf16_are_near_those_in_fp32(runner):
     """The decoder really runs in bf16, and what it finds is about as good."""
+    from segment_anything.modeling.mask_decoder import MLP
+
     seen, ious = set(), {}
 
     def note(module, arguments, output):

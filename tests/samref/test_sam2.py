@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from embedded import embedded
-from sam2.build_sam import build_sam2
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 from test_backbones import assert_boxes_equal, assert_clicks_equal
 from torch.overrides import TorchFunctionMode
 
@@ -51,6 +49,9 @@ def predicted(request):
     overrides = [*SMALL, "model.image_encoder.neck.d_model=256"] if request.param == "small" else []
     backbone = build_small(overrides) if overrides else backbones.build(request.param)
     image = random_images(1, 1024)[0]
+    from sam2.build_sam import build_sam2
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
     theirs = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", hydra_overrides_extra=overrides)
     for name in ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder", "no_mem_embed"):
         setattr(theirs, name, getattr(backbone, name))
@@ -124,6 +125,8 @@ def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
 
 def test_a_public_checkpoint_loads_without_its_memory(tmp_path, backbone):
     """The names are those that sam2's own loader, which is strict, asks for."""
+    from sam2.build_sam import build_sam2
+
     state = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", hydra_overrides_extra=AT_256).state_dict()
     path = tmp_path / "sam2.1.pt"
     torch.save({"model": state}, path)

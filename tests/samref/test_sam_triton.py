@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from segment_anything.modeling.image_encoder import Attention, window_partition, window_unpartition
 from torch import nn
 
 from samref import backbones
@@ -35,6 +34,8 @@ def randomised(module, seed=0):
 @torch.inference_mode()
 def test_attention_equals_the_packages(side, channels):
     """Windows that fit the grid, windows that go beyond its edge, and the whole grid; each kind of a head's width."""
+    from segment_anything.modeling.image_encoder import Attention, window_partition, window_unpartition
+
     torch.manual_seed(side + channels)
     theirs = randomised(Attention(2 * channels, 2, use_rel_pos=True, input_size=(side, side)))
     x = torch.randn(2, GRID, GRID, 2 * channels)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy  # its statistics are imported when they are asked for
 
 from samref.sequential import repeated_interval
 
@@ -39,7 +39,7 @@ def test_the_intervals_of_all_looks_hold_the_truth_as_often_as_stated(of_seeds, 
     runs = 1500
     held = coverage(crossed(of_seeds, of_objects, rest, objects, 0.4), 0.4, runs=runs, seed=1)
     # Were it exactly 0.95, fewer would be held in one of a thousand such tests.
-    assert held >= stats.binom.ppf(0.001, runs, 0.95) / runs
+    assert held >= scipy.stats.binom.ppf(0.001, runs, 0.95) / runs
 
 
 def test_also_where_differences_are_skewed():
@@ -48,7 +48,7 @@ def test_also_where_differences_are_skewed():
 
 def test_one_look_at_one_object_is_students_interval():
     values = np.array([[1.0], [2.0], [4.0]])
-    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values[:, 0]))
+    low, high = scipy.stats.t.interval(0.95, 2, values.mean(), scipy.stats.sem(values[:, 0]))
     assert repeated_interval(values, looks=1) == pytest.approx((values.mean(), low, high))
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sam2.build_sam import build_sam2
 from torch import Tensor
 
 from samref import backbones
@@ -237,6 +236,8 @@ def test_another_backbones_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_backbone_is_known_by_its_public_names() -> None:
+    from sam2.build_sam import build_sam2
+
     for name in backbones.names():
         with torch.device("meta"), state_dicts._RealRates():
             state = backbones.build(name).state_dict()
