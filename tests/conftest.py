@@ -25,8 +25,8 @@ BESIDE = [str(Path(__file__).parent / folder) for folder in ("orchestrator", "da
 sys.path[:0] = BESIDE
 os.environ["PYTHONPATH"] = os.pathsep.join([*BESIDE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
-# Before anything imports torch: with more threads the cores, which pytest's workers share, go into waiting for them, and
-# networks of these sizes take four times the CPU time.
+# Before anything imports torch: on cores that pytest's workers share its threads wait for each other, and networks of
+# these sizes take four times the CPU time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray reads it when it is imported, which some tests do before ours: each worker would start through `uv run` again.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
