@@ -87,6 +87,11 @@ class Contents:
                 self._starts[key] = {name: f"missing:{value}" for name, value in names.items()}
         return self._starts[key] if names else {}
 
+    def samples(self, name: str, split: Split, samples: int | None) -> tuple[str, ...] | None:
+        """Keys of a dataset's samples; None where it cannot be opened."""
+        dataset = self._datasets.get(self.data(name, split, samples))
+        return tuple(sample.key for sample in dataset.samples) if dataset else None
+
     def size(self, name: str, split: Split, samples: int | None) -> tuple[int, int] | None:
         """Images and samples of a dataset; None where it cannot be opened."""
         fingerprint = self.data(name, split, samples)

@@ -23,9 +23,9 @@ from samref import plugins
 from samref.config import EvaluateConfig
 from samref.measures import MEASURES, Better, Measure
 
-_NOC = re.compile(r"noc_at_([1-9]\d)(?:_in_(\d+))?(?:_else_(\d+))?")
-_NOF = re.compile(r"nof_at_([1-9]\d)(?:_in_(\d+))?")
-_SUCCESS = re.compile(r"success_at_([1-9]\d)_in_(\d+)")
+_NOC = re.compile(r"noc_at_([1-9]\d)(?:_in_([1-9]\d*))?(?:_else_(\d+))?")
+_NOF = re.compile(r"nof_at_([1-9]\d)(?:_in_([1-9]\d*))?")
+_SUCCESS = re.compile(r"success_at_([1-9]\d)_in_([1-9]\d*)")
 _AUC = re.compile(r"iou_auc_(\d+)")
 _MIOU = re.compile(r"miou_at_(\d+)")
 _PATTERNS = (_NOC, _NOF, _SUCCESS, _AUC, _MIOU)
@@ -106,6 +106,13 @@ def of_clicks(
             if own and (value := _value(pattern, own, config)) is not None:
                 found[name] = value
     return found
+
+
+def is_told(name: str, samples: Sequence[str], config: EvaluateConfig) -> bool:
+    """Whether an evaluation of samples of these keys tells a metric, whatever comes of its clicks."""
+    one_each = list({key.partition("/")[0] if "/" in key else "": key for key in samples}.values())
+    clicks = {"sample": np.empty(0, int), "iou": np.empty(0)}
+    return name in of_clicks([name], clicks, one_each, config)
 
 
 def _value(name: str, ious: Sequence[Sequence[float]], config: EvaluateConfig) -> float | None:

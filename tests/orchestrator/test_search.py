@@ -18,7 +18,7 @@ from samref_sweep.execution.ray.tuner import execute
 from samref_sweep.execution.search import Search
 from samref_sweep.execution.unit import perform
 from samref_sweep.failures import Failure
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import plan
 from samref_sweep.record.mlflow_content import Overview
 from samref_sweep.record.schemas import SCHEMAS
@@ -252,7 +252,7 @@ def test_metrics_made_of_clicks_are_goals_and_stand_wherever_others_do(tmp_path:
     write(search.plan, store, {}, tmp_path / "results", "")
     rows = pq.read_table(tmp_path / "results" / "trials.parquet").select(list(values)).to_pylist()
     assert rows == [values, values]
-    overview = Overview(search.plan, lambda stage: store.summary(stage.id), own_metrics(search.plan.sweep, store))
+    overview = Overview(search.plan, lambda stage: store.summary(stage.id), OwnMetrics(search.plan.sweep, store))
     assert {"best noc_at_70", "counted_clicks negative mean"} <= {
         metric.key.partition("/")[0] for metric in overview.metrics(0)
     }

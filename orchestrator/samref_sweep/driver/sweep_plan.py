@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from samref.config import ModelConfig, Runtime
+from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.contents import Contents
 from samref.progress import readable_size
 from samref.trial import build
@@ -18,6 +18,7 @@ from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
 from samref_sweep.failures import Failure
 from samref_sweep.planning.cost import Cost, estimate
+from samref_sweep.planning.own_metrics import unmeasured
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.plan import plan as plan_trials
 from samref_sweep.planning.redo import OtherCode, other_code, superseded
@@ -83,9 +84,15 @@ class SweepPlan:
 
     @property
     def odd(self) -> tuple[str, ...]:
-        """What is odd about data or checkpoints, and which images are both trained on and evaluated."""
+        """What is odd about data, checkpoints or metrics, and which images are both trained on and evaluated."""
         probes = self.sweep.search.probes if self.sweep.search else ()
-        return self.contents.warnings([*(trial.config for trial in self.plan.trials), *probes])
+        configs = [*(trial.config for trial in self.plan.trials), *probes]
+
+        def samples(evaluate: EvaluateConfig) -> tuple[str, ...] | None:
+            return self.contents.samples(evaluate.data, "val", evaluate.samples)
+
+        empty = unmeasured(self.sweep, (config.evaluate for config in configs), samples)
+        return (*self.contents.warnings(configs), *empty)
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""

@@ -117,7 +117,7 @@ def run(
         for _ in range(2):
             final, ending = _execute(planned, store, tracker, on_event, **options)
             failures, done = {**remembered, **ending.failures}, store.done()
-            outcomes = tables.write(final, store, failures, folder, command, planned.odd)
+            outcomes = tables.write(final, store, failures, folder, command, planned.odd, warn)
             if ending.interrupted or done <= store.done():
                 break
             planned = again(planned, store)  # what the tables found damaged is made anew
@@ -216,7 +216,7 @@ def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str],
     store = planned.store or open_store(planned.where)
     tracker = Tracker(planned.plan, store, tracking_uri(mlflow, store.node.mlflow), warn)
     with store.node.temporary("sync") as folder:
-        outcomes = tables.write(planned.plan, store, planned.remembered or {}, folder, "--sync", planned.odd)
+        outcomes = tables.write(planned.plan, store, planned.remembered or {}, folder, "--sync", planned.odd, warn)
         stopped = bool(planned.plan.works)
         return tracker.close(outcomes, interrupted=stopped, results=folder, patience_seconds=None)
 

@@ -13,7 +13,7 @@ from samref.summary import Summary
 from samref.trial import Fingerprints, Trial
 from samref_sweep.errors import StoreError
 from samref_sweep.failures import Failure
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import grow, leaves, plan
 from samref_sweep.planning.work import Work
 from samref_sweep.spec.axes import Dimension
@@ -49,7 +49,7 @@ class Search:
         self._store = store
         self._fingerprints = fingerprints
         self._metrics = sweep.metrics
-        self._own = own_metrics(sweep, store)
+        self._own = OwnMetrics(sweep, store)
         self._search = self._name()
         self._journal = store.journal(f"searches/{self._search}.jsonl")
         self._searches = store.journal(f"searched/{digest('sweep', {'name': sweep.name})}.jsonl")

@@ -17,7 +17,7 @@ from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
 from samref_sweep.planning.configurations import common, words
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.record import mlflow_content as content
 from samref_sweep.record.mlflow_client import LACKS, Metric, Run, Runs, RunStatus, as_tags
@@ -151,7 +151,7 @@ class SweepRuns:
             run = self._make(trial, start, "RUNNING", whole=False)
         elif TO_COME in run.tags:
             run = self._replace(trial.id, run, start)
-        own = own_metrics(self._plan.sweep, self._store)
+        own = OwnMetrics(self._plan.sweep, self._store)
         commit = next((summaries[leaf.id].commit for leaf in leaves(trial)), None)
         self._mlflow.log(
             run,
@@ -190,7 +190,7 @@ class SweepRuns:
         overview = content.Overview(
             self._plan,
             lambda stage: self._store.summary(stage.id, checked=False) if self._known(stage) else None,
-            own_metrics(self._plan.sweep, self._store),
+            OwnMetrics(self._plan.sweep, self._store),
         )
         tags = {"mlflow.note.content": overview.text, "samref.best": overview.best or "none"}
         self._mlflow.log(run, metrics=list(overview.metrics(end)), tags=as_tags(tags))

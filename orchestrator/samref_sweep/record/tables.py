@@ -17,7 +17,7 @@ import io
 import json
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from samref.stage import Stage
 from samref.trial import Trial
 from samref_sweep.failures import Failure
 from samref_sweep.planning.decisions import decided
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.redo import other_code
 from samref_sweep.record.rows import Reader, profile_rows, stage_rows, trial_row
@@ -51,12 +51,19 @@ Table = pa.Table
 
 
 def write(
-    plan: Plan, store: Store, failures: Mapping[str, Failure], folder: Path, command: str, notes: Iterable[str] = ()
+    plan: Plan,
+    store: Store,
+    failures: Mapping[str, Failure],
+    folder: Path,
+    command: str,
+    notes: Iterable[str] = (),
+    warn: Callable[[str], None] = lambda text: None,
 ) -> tuple[Outcome, ...]:
     """Write all tables of a plan's trials from what the store holds now; gives what became of each trial.
 
     A stage whose files turn out to be damaged is not done, and its trial failed. `notes` are sentences on the data and
-    checkpoints, which the tables keep for the page.
+    checkpoints, which the tables keep for the page. A metric of a person's own that fails is left out, and why is told
+    to `warn` and kept, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep = {
@@ -67,7 +74,6 @@ def write(
         "command": masked(command),
         "axes": as_json(plan.sweep.axes),
         "planned": len(plan.trials),
-        "notes": list(map(masked, notes)),
     }
     reader = Reader(store)
     for trial in plan.trials:
@@ -77,11 +83,15 @@ def write(
     outcomes = plan.outcomes(done, {**failures, **reader.damaged})
     sweep["decisions"] = [each.text for each in decided(plan, done, store)]
     sweep["other_code"] = other_code(stages, done, store.codes.all()).text
-    own, more = own_metrics(plan.sweep, store), plan.sweep.derived
+    own, more = OwnMetrics(plan.sweep, store), plan.sweep.derived
     rows = [
         trial_row(plan.sweep.name, trial, outcome, reader, own)
         for trial, outcome in zip(plan.trials, outcomes, strict=True)
     ]
+    failed = [f"metrics: {why}; what it fails on is left empty" for why in own.failed.values()]
+    sweep["notes"] = [masked(text) for text in (*notes, *failed)]
+    for text in failed:
+        warn(text)
     columns = (column(each.name, each.meaning, NUMBER, each.unit, each.better) for each in more)
     trials = pa.schema([*SCHEMAS["trials"], *columns])
     about = json.dumps(sweep, ensure_ascii=False).encode(errors="replace")  # a file's name may be any bytes

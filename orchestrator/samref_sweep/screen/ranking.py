@@ -24,7 +24,7 @@ from samref_sweep.planning.configurations import (
     show,
     words,
 )
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.spec.settings import short_names
 from samref_sweep.store.store import Store
@@ -99,7 +99,7 @@ def ranking(plan: Plan, outcomes: Sequence[Outcome], store: Store) -> Ranking:
         # Unchecked: the tables compared the files a moment ago.
         return store.summary(stage.id, checked=False) if stage.kind in kinds and stage.id in done else None
 
-    own = own_metrics(plan.sweep, store)
+    own = OwnMetrics(plan.sweep, store)
     by_trial = {trial.id: measured_of(trial, summary, own) for trial in plan.trials}
     return Ranking(plan, outcomes, lambda trial: by_trial[trial.id])
 

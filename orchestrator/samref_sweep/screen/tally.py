@@ -12,7 +12,7 @@ from samref.measures import heading, kind_of, measured
 from samref.stage import Kind
 from samref.trial import Trial
 from samref_sweep.planning.configurations import best, common, configurations, goal, mean_text, words
-from samref_sweep.planning.own_metrics import own_metrics
+from samref_sweep.planning.own_metrics import OwnMetrics
 from samref_sweep.planning.plan import Count, Plan, leaves
 from samref_sweep.planning.work import KINDS, Event, Work
 from samref_sweep.spec.settings import short_names
@@ -171,7 +171,7 @@ class Tally:
         self._names = short_names(self._plan.sweep.axes)
         self._configurations = configurations(self._plan)
         self._goal, self._best = goal(self._plan), None
-        self._own = own_metrics(self._plan.sweep, self._store)
+        self._own = OwnMetrics(self._plan.sweep, self._store)
         done = self._store.done()
         for trial, point in zip(self._plan.trials, self._plan.points, strict=True):
             for stage in trial.stages:
