@@ -28,17 +28,15 @@ Pair = tuple[Configuration, Configuration]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How one configuration differs from its baseline in one metric."""
+class Compared:
+    """By how much one thing differs from its baseline in one metric, all else equal."""
 
-    configuration: Configuration
-    baseline: Configuration
     metric: str
     interval: Interval
     adjusted_p: float
     num_objects: int
     seeds: str
-    """How many seeds were paired, or that they could not be."""
+    """How many seeds were paired, of the pair that has fewest, or that they could not be."""
 
     @property
     def significant(self) -> bool:
@@ -46,27 +44,25 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
-    """How one value of an axis differs from the axis' baseline in one metric, all else equal, on one dataset."""
+class Difference(Compared):
+    """How one configuration differs from its baseline."""
+
+    configuration: Configuration
+    baseline: Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Compared):
+    """How one value of an axis differs from the axis' baseline, on one dataset."""
 
     axis: str
     value: Any
     baseline: Any
     data: str
-    metric: str
-    interval: Interval
-    adjusted_p: float
-    num_objects: int
-    seeds: str
-    """How many seeds were paired, of the pair that has fewest."""
     num_pairs: int
     """Pairs of configurations that differ in this axis alone; the difference is their mean."""
     along: Sequence[str]
     """Settings that change with this axis (`zip`), so that nobody can tell which of them it was."""
-
-    @property
-    def significant(self) -> bool:
-        return self.adjusted_p < LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,10 +261,8 @@ def _told(tested: Sequence[_Tested | None]) -> Iterator[tuple[int, dict[str, Any
     every = [(index, metric, one) for index, one in enumerate(tested) if one for metric in METRICS]
     adjusted = holm([one.intervals[metric].p for _, metric, one in every])
     for (index, metric, one), p in zip(every, adjusted, strict=True):
-        yield (
-            index,
-            {"metric": metric, "interval": one.intervals[metric], "adjusted_p": p, "num_objects": one.num_objects},
-        )
+        interval, objects = one.intervals[metric], one.num_objects
+        yield index, {"metric": metric, "interval": interval, "adjusted_p": p, "num_objects": objects}
 
 
 def _costs_less(first: Configuration, second: Configuration, metric: Metric) -> bool:

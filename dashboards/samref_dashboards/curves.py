@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from samref_dashboards import charts, metrics, paper
 from samref_dashboards.design import DATA, THETA, Configuration, Design, is_number
-from samref_dashboards.figure_kit import MAX_CHARTS, Figure, Panel, evenly, figure, hollow, legend, lined_axes, who
+from samref_dashboards.figure_kit import (
+    MAX_CHARTS,
+    Figure,
+    Panel,
+    evenly,
+    figure,
+    hollow,
+    legend,
+    lined_axes,
+    points,
+    who,
+)
 from samref_dashboards.metrics import Metric
 from samref_dashboards.queries import Answers, Curve
 from samref_dashboards.statistics import bootstrap_band
@@ -103,7 +114,11 @@ def noc_by_axis(design: Design, axis: str) -> Figure | None:
     for data in design.datasets:
         configurations = [each for each in design.configurations if each.data == data]
         for metric in metrics.COMPARED:
-            rows = [row for each in configurations if (row := _point(design, each, axis, lined, metric, numeric))]
+            rows = []
+            for each in configurations:
+                x = each.values[axis] if numeric else design.show(axis, each.values[axis])
+                rest = design.describe(each.values, leave_out=[axis])
+                rows += points(design, each, lined, each.summary(metric.key), x, rest)
             most = max(most, len(rows))
             if rows:
                 shown, about = evenly(rows, MAX_POINTS), f"{metric.label} against {axis} on {data}"
@@ -146,8 +161,8 @@ def training(design: Design, curves: Mapping[str, Mapping[str, Curve]]) -> Figur
             # A stage that no trial owns is an earlier training that others start from.
             owner = who(design, owners[stage], lined) if stage in owners else {"line": EARLIER, "random": False}
             if curve := curves[name].get(stage):
-                points = {"step": [x for x, _ in curve], "value": _smoothed([y for _, y in curve])}
-                rows.append({**points, **owner, "configuration": stage})
+                line = {"step": [x for x, _ in curve], "value": _smoothed([y for _, y in curve])}
+                rows.append({**line, **owner, "configuration": stage})
         panels.append(Panel(name, charts.training(rows, colours_of, f"{name} over training steps")))
     note = "The loss, and each of its terms: at each step the mean over a tenth of all steps around it. "
     note += f"{len(shown)} of {len(stages)} trainings."
@@ -162,24 +177,6 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     places = np.arange(len(values))
     low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
     return [float(mean) for mean in (sums[high] - sums[low]) / (high - low)]
-
-
-def _point(
-    design: Design, configuration: Configuration, axis: str, lined: Sequence[str], metric: Metric, numeric: bool
-) -> dict[str, Any] | None:
-    summary = configuration.summary(metric.key)
-    if summary.mean is None:
-        return None
-    spread = summary.std or 0.0
-    return {
-        "x": configuration.values[axis] if numeric else design.show(axis, configuration.values[axis]),
-        "y": summary.mean,
-        "low": summary.mean - spread,
-        "high": summary.mean + spread,
-        "n": summary.count,
-        "rest": design.describe(configuration.values, leave_out=[axis]),
-        **who(design, configuration, lined),
-    }
 
 
 def is_the_papers(configurations: Sequence[Configuration]) -> bool:

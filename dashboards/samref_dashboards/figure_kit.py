@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from samref.repetitions import Repetitions
 from samref_dashboards.charts import Spec
 from samref_dashboards.design import DATA, Configuration, Design, is_number
 from samref_dashboards.tables import RANDOM
@@ -133,6 +134,17 @@ def who(design: Design, configuration: Configuration, lined: Sequence[str]) -> d
         "random": configuration.random_weights,
         "lacking": configuration.lacking,
     }
+
+
+def points(
+    design: Design, configuration: Configuration, lined: Sequence[str], found: Repetitions, x: Any, rest: str
+) -> list[dict[str, Any]]:
+    """Make the row of a mean at `x` in the band of its deviation, on the line `rest`; none where none was measured."""
+    if found.mean is None:
+        return []
+    ends = {"low": found.mean - (found.std or 0.0), "high": found.mean + (found.std or 0.0)}
+    point = {"x": x, "y": found.mean, **ends, "n": found.count, "rest": rest}
+    return [point | who(design, configuration, lined)]
 
 
 def hollow(design: Design) -> str:

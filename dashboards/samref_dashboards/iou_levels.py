@@ -1,11 +1,13 @@
 """NoC as a function of the IoU that counts as a success: what `NoC@k` is for every k, from clicks that were made."""
 
+from typing import Any
+
 import duckdb
 
 from samref.repetitions import summarise
 from samref_dashboards import charts
 from samref_dashboards.design import DATA, Design
-from samref_dashboards.figure_kit import Figure, Panel, evenly, figure, legend, lined_axes, who
+from samref_dashboards.figure_kit import Figure, Panel, evenly, figure, legend, lined_axes, points
 
 LEVELS = (*(round(0.5 + 0.025 * step, 3) for step in range(20)), 0.99)
 MAX_LINES = 20
@@ -39,15 +41,11 @@ def noc_by_level(design: Design, values: Values) -> Figure | None:
     lined = lined_axes(design, leave_out=[DATA])
     panels = []
     for data in design.datasets:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for each in evenly([one for one in design.configurations if one.data == data and one.done], MAX_LINES):
             for level in LEVELS:
                 found = summarise(values.get((trial["trial"], level)) for trial in each.done)
-                if found.mean is not None:
-                    ends = {"low": found.mean - (found.std or 0.0), "high": found.mean + (found.std or 0.0)}
-                    rest = design.describe(each.values)
-                    point = {"x": 100 * level, "y": found.mean, **ends, "n": found.count, "rest": rest}
-                    rows.append(point | who(design, each, lined))
+                rows += points(design, each, lined, found, 100 * level, design.describe(each.values))
         if rows:
             about = f"NoC against the IoU that is asked for, {data}"
             levels = [100 * level for level in LEVELS]

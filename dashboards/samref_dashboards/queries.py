@@ -131,10 +131,7 @@ class Answers:
                     LEFT JOIN ended ON ended.trial = made.trial AND ended.clicks < made.click
                     GROUP BY made.trial, click)
             SELECT grp, click, avg(miou) FROM curve GROUP BY grp, click ORDER BY grp, click""").fetchall()
-        curves: dict[int, Curve] = {}
-        for configuration, click, miou in rows:
-            curves.setdefault(configuration, []).append((click, miou))
-        return curves
+        return _curves(rows)
 
     def success_curves(self) -> dict[int, Curve]:
         """Compute each configuration's share of objects that reached IoU 0.9 after each click, over repetitions."""
@@ -142,12 +139,9 @@ class Answers:
             WITH clicks_allowed AS (SELECT grp, unnest(range(1, max(max_clicks) + 1)) AS click FROM {self._objects}
                     GROUP BY grp),
                  reached AS (SELECT grp, first_90, count(*) AS n FROM {self._objects} GROUP BY ALL)
-            SELECT grp, click, sum(n) FILTER (first_90 <= click) / sum(n)
+            SELECT grp, click, coalesce(sum(n) FILTER (first_90 <= click), 0) / sum(n)
             FROM clicks_allowed JOIN reached USING (grp) GROUP BY ALL ORDER BY grp, click""").fetchall()
-        curves: dict[int, Curve] = {}
-        for configuration, click, share in rows:
-            curves.setdefault(configuration, []).append((click, share or 0.0))
-        return curves
+        return _curves(rows)
 
     def by_object(self, configurations: Sequence[int]) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Read configurations' (their indices) IoU, and whether 0.9 was reached, N×T each: objects after each click.
@@ -227,3 +221,10 @@ class Answers:
             FROM stages GROUP BY kind, hardware
             ORDER BY list_position(['embed', 'train', 'evaluate', 'profile'], kind::VARCHAR), hardware""").fetchall()
         return [Spent(*row) for row in rows]
+
+
+def _curves(rows: Iterable[tuple[int, float, float]]) -> dict[int, Curve]:
+    curves: dict[int, Curve] = {}
+    for configuration, click, value in rows:
+        curves.setdefault(configuration, []).append((click, value))
+    return curves

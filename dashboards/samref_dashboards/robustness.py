@@ -7,7 +7,7 @@ object over the groups, then the mean over objects.
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from samref_dashboards import charts, metrics
 from samref_dashboards.design import DATA, Configuration, Design
-from samref_dashboards.figure_kit import Figure, Panel, figure, legend, lined_axes, who
+from samref_dashboards.figure_kit import Figure, Panel, figure, legend, lined_axes, points
 from samref_dashboards.load import Trial
 from samref_dashboards.tables import Table, amounts, plain, texts
 
@@ -100,30 +100,18 @@ def noise(design: Design) -> Figure | None:
     lined = lined_axes(design, leave_out=(*CLICK_AXES, DATA))
     panels = []
     for data, metric in product(design.datasets, metrics.COMPARED):
-        rows, levels = [], set()
+        rows: list[dict[str, Any]] = []
         for block in design.split(CLICK_AXES).values():
             own = [each for each in block if each.done and each.data == data]
             moved = [each for each in own if each.done[0].get(CLICKER) == "jitter"]
             for each in (*(one for one in own if _is_base(one.done[0])), *moved) if moved else ():
-                summary, x = each.summary(metric.key), float(each.done[0].get(NOISE) or 0)
-                if summary.mean is not None:
-                    ends = {"low": summary.mean - (summary.std or 0), "high": summary.mean + (summary.std or 0)}
-                    rest = design.describe(each.values, leave_out=CLICK_AXES)
-                    rows.append(
-                        {
-                            "x": x,
-                            "y": summary.mean,
-                            **ends,
-                            "n": summary.count,
-                            "rest": rest,
-                            **who(design, each, lined),
-                        }
-                    )
-                    levels.add(x)
+                x, rest = float(each.done[0].get(NOISE) or 0), design.describe(each.values, leave_out=CLICK_AXES)
+                rows += points(design, each, lined, each.summary(metric.key), x, rest)
+        levels = sorted({row["x"] for row in rows})
         if len(levels) > 1:
             about = f"{metric.label} against click noise on {data}"
             spec = charts.metric_by_axis(
-                rows, legend(design, lined), about, levels=sorted(levels), metric=metric.label, axis=NOISE_LABEL
+                rows, legend(design, lined), about, levels=levels, metric=metric.label, axis=NOISE_LABEL
             )
             panels.append(Panel(f"{metric.label}, {data}", spec, data))
     title = "Number of clicks against noise of the clicks"
