@@ -24,6 +24,7 @@ from samref import pixel_loops, plugins
 from samref.pixel_loops import HIGHEST_IMAGE, MISSING, RIGHT
 from samref.plugins import is_plugin
 
+Rng = np.random.Generator
 Truth = NDArray[np.int8]
 Mask = NDArray[Any]
 """H×W; what is not zero (or not False) is predicted object."""
@@ -50,12 +51,7 @@ class Errors(NamedTuple):
 
 
 def next_click(
-    truth_HW: Truth,
-    mask_HW: Mask,
-    clicks: Sequence[Click],
-    *,
-    clicker: str = "ritm",
-    rng: np.random.Generator | None = None,
+    truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], *, clicker: str = "ritm", rng: Rng | None = None
 ) -> Click | None:
     """The evaluation's next click: the deepest pixel of the larger error, missing object or extra background.
 
@@ -84,9 +80,7 @@ def errors(truth_HW: Truth, mask_HW: Mask) -> Errors:
     return Errors(kind_HW, num_wrong - num_extra, num_extra)
 
 
-def click_on(
-    wrong: Errors, clicks: Sequence[Click], *, clicker: str = "ritm", rng: np.random.Generator | None = None
-) -> Click | None:
+def click_on(wrong: Errors, clicks: Sequence[Click], *, clicker: str = "ritm", rng: Rng | None = None) -> Click | None:
     """`next_click`, given the errors; `interformer` cuts the clicks out of them in place."""
     if clicker not in ("ritm", "interformer"):
         raise ValueError(f"clicker is {clicker!r}; there are: ritm, interformer")
@@ -110,9 +104,7 @@ def check(clicker: str) -> None:
         own_click(clicker, truth_HW, truth_HW < 0, (), np.random.default_rng(0))
 
 
-def own_click(
-    name: str, truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: np.random.Generator | None
-) -> Click | None:
+def own_click(name: str, truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: Rng | None) -> Click | None:
     """The next click by a person's own rule: `next_click(truth_HW, mask_HW, clicks, rng)`.
 
     It is called from several threads with the arrays as in `next_click` (the mask of bools), which it must not change,
@@ -144,7 +136,7 @@ def own_click(
     return click
 
 
-def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: np.random.Generator) -> Click | None:
+def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng: Rng) -> Click | None:
     """The training's next click (InterFormer's): random, but well inside the larger error.
 
     Without clicks so far: the centre of the object (its deepest pixel, first in row-major order), whatever
@@ -161,7 +153,7 @@ def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng:
     return _drawn(wrong, kind, peak * INNER_SQUARED[0] // INNER_SQUARED[1], rng) if peak else None
 
 
-def num_rounds(gamma: float, max_clicks: int, rng: np.random.Generator) -> int:
+def num_rounds(gamma: float, max_clicks: int, rng: Rng) -> int:
     """Extra click rounds of one training step: n in 0..max_clicks with P(n) ∝ gamma^n (0⁰ = 1)."""
     weights = np.power(float(gamma), np.arange(max_clicks + 1))
     return int(rng.choice(max_clicks + 1, p=weights / weights.sum()))
@@ -187,7 +179,7 @@ def _deepest(wrong: Errors, clicks: Sequence[Click] = ()) -> tuple[int, int, int
     return pixel_loops.deepest(wrong.kind_HW, clicked)
 
 
-def _drawn(wrong: Errors, kind: int, above: int, rng: np.random.Generator) -> Click:
+def _drawn(wrong: Errors, kind: int, above: int, rng: Rng) -> Click:
     """One of the pixels of a kind whose squared depth is above that, in px²."""
     own_HW = (wrong.kind_HW == kind).view(np.uint8)
     x0, y0, width, height = cv2.boundingRect(own_HW)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref import pixel_loops
-from samref.clicks import Click, Errors
+from samref.clicks import Click, Errors, Rng
 from samref.pixel_loops import MISSING
 
 DRAWN = ("jitter", "uniform", "distance")
@@ -24,7 +24,7 @@ def draw(
     wrong: Errors,
     clicks: Sequence[Click],
     clicker: str,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     noise_px: float = 0.0,
     mass: tuple[float, float] = (0.0, 1.0),
@@ -60,12 +60,7 @@ def draw(
 
 
 def _by_chance(
-    error_HW: NDArray[np.bool_],
-    clicks: Sequence[Click],
-    mass: tuple[float, float],
-    rng: np.random.Generator,
-    *,
-    uniform: bool,
+    error_HW: NDArray[np.bool_], clicks: Sequence[Click], mass: tuple[float, float], rng: Rng, *, uniform: bool
 ) -> tuple[int, int]:
     x0, y0, width, height = cv2.boundingRect(error_HW.view(np.uint8))
     # Within a ring of zeros, as what is outside counts as right.

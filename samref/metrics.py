@@ -12,8 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Truth = NDArray[np.int8]
+Region = NDArray[np.bool_]
 
-def iou(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any]) -> float:
+
+def iou(truth_HW: Truth, mask_HW: NDArray[Any]) -> float:
     """Intersection over union in [0, 1], at the resolution given; ignored pixels count for nothing.
 
     truth_HW: 1 object, 0 background, -1 ignored; mask_HW: non-zero is object. Where both are empty outside
@@ -31,11 +34,7 @@ def iou_of_counts(num_object: int, num_missing: int, num_extra: int) -> float:
 
 
 def boundary_iou(
-    truth_HW: NDArray[np.int8],
-    mask_HW: NDArray[Any],
-    *,
-    dilation: float = 0.02,
-    true_boundary_HW: NDArray[np.bool_] | None = None,
+    truth_HW: Truth, mask_HW: NDArray[Any], *, dilation: float = 0.02, true_boundary_HW: Region | None = None
 ) -> float:
     """Boundary IoU in [0, 1] (Cheng et al., CVPR 2021): IoU of what lies near the contours, inside of them.
 
@@ -49,7 +48,7 @@ def boundary_iou(
     return _count(true_HW & predicted_HW) / union if union else 1.0
 
 
-def boundary(region_HW: NDArray[np.bool_], *, dilation: float = 0.02) -> NDArray[np.bool_]:
+def boundary(region_HW: Region, *, dilation: float = 0.02) -> Region:
     """The pixels of a region at most d from one outside it or from outside the image, by the larger of the two
     coordinates' differences; d is `dilation` times the image's diagonal, at least 1 px."""
     distance = max(1, round(dilation * math.hypot(*region_HW.shape)))
@@ -112,12 +111,12 @@ def mean_iou_at(ious_NT: Sequence[Sequence[float]], n: int) -> float:
     return float(np.mean([trajectory[n - 1] for trajectory in ious_NT]))
 
 
-def _predicted(truth_HW: NDArray[np.int8], mask_HW: NDArray[Any]) -> NDArray[np.bool_]:
+def _predicted(truth_HW: Truth, mask_HW: NDArray[Any]) -> Region:
     if truth_HW.shape != mask_HW.shape:
         raise ValueError(f"truth is {truth_HW.shape}, mask is {mask_HW.shape}: they must be of one size")
     return mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
 
 
-def _count(true_HW: NDArray[np.bool_]) -> int:
+def _count(true_HW: Region) -> int:
     # cv2 counts bytes with SIMD: 12 µs for 480×854, half of numpy's time.
     return int(cv2.countNonZero(true_HW.view(np.uint8)))

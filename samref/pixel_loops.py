@@ -28,6 +28,11 @@ _STRIDE = 32
 _CHUNK = 64
 """Pixels of a row that are passed over at once."""
 
+Kinds = NDArray[np.uint8]
+Steps = NDArray[np.uint16]
+Logits = NDArray[np.float32]
+Places = NDArray[np.int32]
+Clicks = NDArray[np.int64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -46,7 +51,7 @@ def load() -> None:
 
 
 @_compiled
-def kinds(truth_HW: NDArray[np.int8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def kinds(truth_HW: NDArray[np.int8], mask_HW: NDArray[np.bool_]) -> Kinds:
     """What is wrong at each pixel. truth_HW: 1 object, 0 background, -1 ignored, which is never wrong."""
     kind_HW = np.empty(truth_HW.shape, np.uint8)
     for y in range(truth_HW.shape[0]):
@@ -55,7 +60,7 @@ def kinds(truth_HW: NDArray[np.int8], mask_HW: NDArray[np.bool_]) -> NDArray[np.
 
 
 @_compiled
-def _kinds_of_row(truth: NDArray[np.int8], mask: NDArray[np.bool_], kind: NDArray[np.uint8]) -> None:
+def _kinds_of_row(truth: NDArray[np.int8], mask: NDArray[np.bool_], kind: Kinds) -> None:
     for x in range(truth.shape[0]):
         missing = (truth[x] == 1) & (not mask[x])
         extra = (truth[x] == 0) & mask[x]
@@ -63,7 +68,7 @@ def _kinds_of_row(truth: NDArray[np.int8], mask: NDArray[np.bool_], kind: NDArra
 
 
 @_compiled
-def _wrong_rows(kind_HW: NDArray[np.uint8]) -> tuple[int, NDArray[np.uint8]]:
+def _wrong_rows(kind_HW: Kinds) -> tuple[int, Kinds]:
     """The first row where something is wrong, and those from it to the last. Others are like rows outside the image."""
     first, end = 0, kind_HW.shape[0]
     while first < end and not _any(kind_HW[first]):
@@ -74,7 +79,7 @@ def _wrong_rows(kind_HW: NDArray[np.uint8]) -> tuple[int, NDArray[np.uint8]]:
 
 
 @_compiled
-def _any(kind: NDArray[np.uint8]) -> bool:
+def _any(kind: Kinds) -> bool:
     every = np.uint8(0)
     for x in range(kind.shape[0]):
         every |= kind[x]
@@ -82,7 +87,7 @@ def _any(kind: NDArray[np.uint8]) -> bool:
 
 
 @_compiled
-def _columns(kind_HW: NDArray[np.uint8]) -> NDArray[np.uint16]:
+def _columns(kind_HW: Kinds) -> Steps:
     """For each pixel the steps along its column to one of another kind or outside, 0 where nothing is wrong. At most
     HIGHEST_IMAGE rows."""
     height, width = kind_HW.shape
@@ -97,25 +102,21 @@ def _columns(kind_HW: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 
 @_compiled
-def _steps(
-    kind: NDArray[np.uint8], kind_before: NDArray[np.uint8], before: NDArray[np.uint16], column: NDArray[np.uint16]
-) -> None:
+def _steps(kind: Kinds, kind_before: Kinds, before: Steps, column: Steps) -> None:
     for x in range(kind.shape[0]):
         steps = np.uint16((before[x] if kind[x] == kind_before[x] else np.uint16(0)) + np.uint16(1))
         column[x] = steps if kind[x] != RIGHT else np.uint16(0)
 
 
 @_compiled
-def _fewer_steps(
-    kind: NDArray[np.uint8], kind_before: NDArray[np.uint8], before: NDArray[np.uint16], column: NDArray[np.uint16]
-) -> None:
+def _fewer_steps(kind: Kinds, kind_before: Kinds, before: Steps, column: Steps) -> None:
     for x in range(kind.shape[0]):
         steps = np.uint16((before[x] if kind[x] == kind_before[x] else np.uint16(0)) + np.uint16(1))
         column[x] = steps if steps < column[x] else column[x]
 
 
 @_compiled
-def _squared_depth(kind: NDArray[np.uint8], column: NDArray[np.uint16], x: int, above: int) -> int:
+def _squared_depth(kind: Kinds, column: Steps, x: int, above: int) -> int:
     """The squared depth of a wrong pixel of a row; where that is at most `above`, a number between it and `above`."""
     own, width = kind[x], kind.shape[0]
     squared = np.int64(column[x]) ** 2
@@ -130,7 +131,7 @@ def _squared_depth(kind: NDArray[np.uint8], column: NDArray[np.uint16], x: int, 
 
 
 @_compiled
-def deepest(kind_HW: NDArray[np.uint8], clicked_N2: NDArray[np.int64]) -> tuple[int, int, int]:
+def deepest(kind_HW: Kinds, clicked_N2: Clicks) -> tuple[int, int, int]:
     """The kind of the deepest pixel that was not clicked (EXTRA, if both are as deep), its squared depth in px², and
     its place, y·W + x: the first of equals. Depth 0: there is none.
 
@@ -152,13 +153,7 @@ def deepest(kind_HW: NDArray[np.uint8], clicked_N2: NDArray[np.int64]) -> tuple[
 
 @_compiled
 def _look(
-    kind_HW: NDArray[np.uint8],
-    column_HW: NDArray[np.uint16],
-    clicked_N2: NDArray[np.int64],
-    row: int,
-    stride: int,
-    missing: int,
-    extra: int,
+    kind_HW: Kinds, column_HW: Steps, clicked_N2: Clicks, row: int, stride: int, missing: int, extra: int
 ) -> tuple[int, int, int, int]:
     """In every stride-th row, from `row`: the largest squared depth and its first place, of either kind.
 
@@ -199,7 +194,7 @@ def _look(
 
 
 @_compiled
-def _largest(values: NDArray[np.uint16]) -> int:
+def _largest(values: Steps) -> int:
     largest = np.uint16(0)
     for x in range(values.shape[0]):
         largest = values[x] if values[x] > largest else largest
@@ -207,7 +202,7 @@ def _largest(values: NDArray[np.uint16]) -> int:
 
 
 @_compiled
-def _is_clicked(clicked_N2: NDArray[np.int64], x: int, y: int) -> bool:
+def _is_clicked(clicked_N2: Clicks, x: int, y: int) -> bool:
     for i in range(clicked_N2.shape[0]):  # noqa: SIM110 (numba has no any())
         if clicked_N2[i, 0] == x and clicked_N2[i, 1] == y:
             return True
@@ -215,7 +210,7 @@ def _is_clicked(clicked_N2: NDArray[np.int64], x: int, y: int) -> bool:
 
 
 @_compiled
-def above(logits_MM: NDArray[np.float32], height: int, width: int, threshold: float) -> NDArray[np.bool_]:
+def above(logits_MM: Logits, height: int, width: int, threshold: float) -> NDArray[np.bool_]:
     """Where logits, resized to height×width (bilinear, as torch's without aligned corners), exceed the threshold.
 
     Rows are compared while they are resized, so that no logits are written for every pixel.
@@ -232,7 +227,7 @@ def above(logits_MM: NDArray[np.float32], height: int, width: int, threshold: fl
 
 
 @_compiled
-def _neighbours(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+def _neighbours(source: int, target: int) -> tuple[Places, Places, Logits]:
     """For each of `target` places along a side of `source` pixels, the two beside it and the share of the second."""
     first, second = np.empty(target, np.int32), np.empty(target, np.int32)
     share = np.empty(target, np.float32)
@@ -246,24 +241,14 @@ def _neighbours(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np
 
 
 @_compiled
-def _resize_row(
-    row: NDArray[np.float32],
-    left: NDArray[np.int32],
-    right: NDArray[np.int32],
-    share: NDArray[np.float32],
-    wide: NDArray[np.float32],
-) -> None:
+def _resize_row(row: Logits, left: Places, right: Places, share: Logits, wide: Logits) -> None:
     for x in range(wide.shape[0]):
         wide[x] = row[left[x]] * (np.float32(1) - share[x]) + row[right[x]] * share[x]
 
 
 @_compiled
 def _above_between(
-    upper: NDArray[np.float32],
-    lower: NDArray[np.float32],
-    share: np.float32,
-    threshold: np.float32,
-    mask: NDArray[np.bool_],
+    upper: Logits, lower: Logits, share: np.float32, threshold: np.float32, mask: NDArray[np.bool_]
 ) -> None:
     rest = np.float32(1) - share
     for x in range(mask.shape[0]):

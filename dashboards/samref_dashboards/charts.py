@@ -16,6 +16,7 @@ HEIGHT_PX = 210
 
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
+Numbers = Sequence[float]
 Legend = Mapping[str, str]
 """label -> colour; empty when there is but one."""
 
@@ -33,7 +34,7 @@ def unchecked() -> AbstractContextManager[None]:
     return schemapi.debug_mode(False)
 
 
-def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent: Sequence[float]) -> Spec:
+def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent: Numbers) -> Spec:
     """Draw a share in percent (`y`) over clicks (`click`), both lists; `percent` is the range of the axis.
 
     Rows with `low` and `high`, lists as well, have a band.
@@ -65,14 +66,7 @@ def curves(rows: Rows, legend: Legend, description: str, *, title: str, percent:
 
 
 def metric_by_axis(
-    rows: Rows,
-    legend: Legend,
-    description: str,
-    *,
-    metric: str,
-    axis: str,
-    levels: Sequence[float],
-    reference: Rows = (),
+    rows: Rows, legend: Legend, description: str, *, metric: str, axis: str, levels: Numbers, reference: Rows = ()
 ) -> Spec:
     """Draw a metric (`y`, with `low` and `high`) over an axis' numbers (`x`, of `levels`): lines in bands.
 
@@ -97,14 +91,7 @@ def metric_by_axis(
 
 
 def steps(
-    rows: Rows,
-    legend: Legend,
-    description: str,
-    *,
-    metric: str,
-    alike: Rows,
-    rug: Sequence[float],
-    reference: Rows = (),
+    rows: Rows, legend: Legend, description: str, *, metric: str, alike: Rows, rug: Numbers, reference: Rows = ()
 ) -> Spec:
     """Draw functions of θ that are constant piece by piece, in bands; lists, of which each value holds up to its `x`.
 
@@ -183,7 +170,7 @@ def tradeoff(rows: Rows, front: Rows, legend: Legend, description: str, *, cost:
     return _spec([line.encode(x=x, y=y), points], rows, description)
 
 
-def differences(rows: Rows, description: str, *, metric: str, domain: Sequence[float]) -> Spec:
+def differences(rows: Rows, description: str, *, metric: str, domain: Numbers) -> Spec:
     """Draw mean differences (`mean`) with their intervals (`low`, `high`), a line each; `sure` ones are filled.
 
     `domain` holds 0 and the intervals of all charts that are read together.
@@ -229,7 +216,7 @@ def _apart(rows: Rows) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
-def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
+def _numbers(title: str, levels: Numbers) -> alt.Axis:
     """Ticks at the axis' own values; a search has too many for that."""
     if len(levels) > 12 or any(float(f"{level:.4g}") != level for level in levels):
         # With digits: a format without them gets as few as tell the ticks apart, and 50 is 5e+1.
@@ -239,7 +226,7 @@ def _numbers(title: str, levels: Sequence[float]) -> alt.Axis:
     return alt.Axis(title=title, values=list(levels), grid=False, labelExpr=exact, labelOverlap=True)
 
 
-def _around(values: Sequence[float], padding: int = 0) -> alt.Scale:
+def _around(values: Numbers, padding: int = 0) -> alt.Scale:
     """A scale that holds the values; where all are alike, one more on each side, for ticks that say where they are."""
     low, high = min(values), max(values)
     if low == high:
@@ -252,7 +239,7 @@ def _measured(metric: str) -> list[alt.Tooltip]:
     return [_WHO, alt.Tooltip("y:Q", title=metric, format=".3f"), alt.Tooltip("n:N", title="n")]
 
 
-def _scale(levels: Sequence[float]) -> alt.Scale:
+def _scale(levels: Numbers) -> alt.Scale:
     wide = min(levels) > 0 and max(levels) / min(levels) > 50
     return alt.Scale(zero=False, padding=14, type="log" if wide else "linear")
 

@@ -9,7 +9,7 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,7 @@ def perform(work: Work, store: Store, *, runtime: Runtime, report: Report, runne
 def _run(
     stages: tuple[Stage, ...],
     claim: Claim,
-    inputs: Mapping[str, Path],
+    inputs: dict[str, Path],
     *,
     runtime: Runtime,
     report: Report,

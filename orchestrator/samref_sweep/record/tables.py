@@ -93,12 +93,12 @@ def write(
     for text in failed:
         warn(text)
     columns = (column(each.name, each.meaning, NUMBER, each.unit, each.better) for each in more)
-    trials = pa.schema([*SCHEMAS["trials"], *columns])
     about = json.dumps(sweep, ensure_ascii=False).encode(errors="replace")  # a file's name may be any bytes
+    trials = pa.schema([*SCHEMAS["trials"], *columns], {"samref.sweep": about})
     # All of them, or the ones before: on a full disk the new trials would else stand beside old clicks.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
         aside = Path(name)
-        _write(aside, "trials", iter([pa.Table.from_pylist(rows, schema=trials)]), {"samref.sweep": about}, trials)
+        _write(aside, "trials", iter([pa.Table.from_pylist(rows, schema=trials)]), trials)
         _write(aside, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
         _write(aside, "masks", (table for stage in stages for table in _masks(stage, reader)))
         _write(aside, "curves", (table for trial in plan.trials for table in _curves(trial, reader)))
@@ -254,14 +254,9 @@ def _batches(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
 
 
-def _write(
-    folder: Path,
-    name: str,
-    tables: Iterator[pa.Table],
-    metadata: Mapping[str, bytes] | None = None,
-    schema: pa.Schema | None = None,
-) -> None:
-    schema = (schema or SCHEMAS[name]).with_metadata({"samref.schema": VERSION, **(metadata or {})})
+def _write(folder: Path, name: str, tables: Iterator[pa.Table], schema: pa.Schema | None = None) -> None:
+    schema = schema or SCHEMAS[name]
+    schema = schema.with_metadata({b"samref.schema": VERSION.encode(), **(schema.metadata or {})})
     with pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd") as writer:
         waiting: list[pa.Table] = []
         size = 0
