@@ -98,7 +98,7 @@ def test_features_of_other_nodes_are_joined_where_they_are(node: Callable[[str],
     def work(store: ObjectStore, number: int) -> Shards:
         shards = Shards(store.shards("embed-1").scratch / "shards-0", 8, 4)
         with shards.writing(number) as folder:
-            writer = EmbeddingWriter(folder, 4, {"embedding": (4, 16)}, "fp32")
+            writer = EmbeddingWriter(folder, KEYS[4 * number :][:4], {"embedding": (4, 16)}, "fp32")
             writer.receive(0, {"embedding": features[4 * number :][:4]})()
             writer.close()
         return shards
