@@ -87,18 +87,18 @@ def run(
     return train(model, config, inputs=inputs, out=out, scratch=folder / "scratch", runtime=runtime, report=silent)
 
 
-WARM_STEPS = 4
-
-
 def steps_per_second(
-    model: ModelConfig, config: TrainConfig, inputs: Mapping[str, Path], folder: Path, runtime: Runtime
+    model: ModelConfig, config: TrainConfig, inputs: Mapping[str, Path], folder: Path, runtime: Runtime, warm: int = 16
 ) -> float:
-    """Of one training without its first steps; the others' rounds of clicks are on average those of a long one."""
+    """Of one training without its first steps; the others' rounds of clicks are on average those of a long one.
+
+    By then most shapes of the rounds have come twice, and are replayed as CUDA graphs.
+    """
     counts = np.arange(config.max_clicks + 1)
     expected = np.average(counts, weights=config.gamma**counts)
 
     def deviation(seed: int) -> float:
-        streams = (np.random.default_rng([seed, ROUNDS, step]) for step in range(WARM_STEPS, config.steps))
+        streams = (np.random.default_rng([seed, ROUNDS, step]) for step in range(warm, config.steps))
         return abs(float(np.mean([num_rounds(config.gamma, config.max_clicks, rng) for rng in streams]) - expected))
 
     times: list[float] = []
@@ -112,7 +112,7 @@ def steps_per_second(
         runtime=runtime,
         report=lambda step, metrics: times.append(time.perf_counter()),
     )
-    return (len(times) - WARM_STEPS) / (times[-1] - times[WARM_STEPS - 1])
+    return (len(times) - warm) / (times[-1] - times[warm - 1])
 
 
 def silent(step: int, metrics: Mapping[str, float]) -> None:

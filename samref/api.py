@@ -235,10 +235,10 @@ class _Encoded(Embeddings):
         self._dataset = dataset
         self._encoded = lru_cache(2 * (os.cpu_count() or 1))(self._encode)  # several objects have one image
 
-    def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, torch.Tensor]:
+    def stored(self, image_keys: Sequence[str]) -> dict[str, torch.Tensor]:
         """Encode one image, or take it from what was encoded last."""
         (key,) = image_keys
-        return {name: feature.to(device).float() for name, feature in self._encoded(key).items()}
+        return {name: feature.cpu() for name, feature in self._encoded(key).items()}
 
     @torch.inference_mode()
     def _encode(self, key: str) -> dict[str, torch.Tensor]:

@@ -85,7 +85,7 @@ class ClickLoop:
             batch: the most nodes of one call of the network.
             together: all other work is done for a batch at once as well, where the features are: what a GPU needs, by
                 Triton. Else it is done node by node, on the host.
-            each: calls a function with each of the items, perhaps in threads.
+            each: measures each of the masks, perhaps in threads.
         """
         self._network = network
         self._config = config
@@ -164,7 +164,6 @@ class ClickLoop:
             coarse,
             place.previous(live),
             place.frames(samples),
-            self._each,
         )
 
         selects = interaction.patch is not None

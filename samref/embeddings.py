@@ -237,10 +237,14 @@ class Embeddings:
 
     def read(self, image_keys: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
         """Features of these images, float32, each B×channels×side×side."""
+        return {name: values.to(device).float() for name, values in self.stored(image_keys).items()}
+
+    def stored(self, image_keys: Sequence[str]) -> dict[str, Tensor]:
+        """Features of these images in the precision that they are stored in, each B×channels×side×side."""
         stored = self.room(len(image_keys))
         for place, key in enumerate(image_keys):
             self.load(key, stored, place)
-        return {name: values.to(device).float() for name, values in stored.items()}
+        return stored
 
     def room(self, count: int, *, pinned: bool = False) -> dict[str, Tensor]:
         """Where `load` puts the features of `count` images, in the precision that they are stored in.

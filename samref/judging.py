@@ -286,7 +286,9 @@ class Together:
                 click = _next_click(config, truth, mask, node.clicks, rng)
             return _verdict(wave, node, config, ious[i], click, mask)
 
-        return list(self._each(verdict, range(len(nodes))))
+        # Threads where there is something to measure: else they take longer to be told of it.
+        each = self._each if all_masks else map
+        return list(each(verdict, range(len(nodes))))
 
 
 def above(logits: NDArray[np.float32], frame: tuple[int, int], threshold: float) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -40,14 +41,17 @@ _PROMPTS = 16
 
 
 class _Repetition(NamedTuple):
-    """One encode and one click; seconds, and the memory that it took beside the weights, in 10⁹ bytes."""
+    """One encode and one click; seconds, and the memory that it took beside the weights, in 10⁹ bytes.
+
+    Its parts, whose end is waited for, and the whole click, in which a GPU prepares while the decoder is launched.
+    """
 
     encode: float
     decode: float
-    bare_paste: float
+    bare_click: float
     prepare: float
     interact: float
-    paste: float
+    click: float
     bare_memory: float | None
     memory: float | None
 
@@ -175,14 +179,19 @@ class _Bench:
         # What the encoder freed in pieces too small for the clicks is no memory that they take.
         _settle()
         context = Context(self._features, [self._image_3SS], None)
-        coarse, decode = self.timed(lambda: self._bare(context, clicks, None, None, [frame]))
-        _, bare_paste = self.timed(lambda: self._bare.paste(coarse, 0, None, frame))
+
+        def click(network: SamRef, context: Context) -> Tensor:
+            return network.paste(network(context, clicks, None, None, [frame]), 0, None, frame)
+
+        _, decode = self.timed(lambda: self._bare(context, clicks, None, None, [frame]))
+        _, bare_click = self.timed(lambda: click(self._bare, context))
         bare_peak = _peak(self.device)
-        context, prepare = self.timed(self.prepare)
-        interaction, interact = self.timed(lambda: self.network(context, clicks, None, None, [frame]))
-        _, paste = self.timed(lambda: self.network.paste(interaction, 0, None, frame))
+        prepared, prepare = self.timed(self.prepare)
+        _, interact = self.timed(partial(self.network, prepared, clicks, None, None, [frame]))
+        del prepared
+        _, whole = self.timed(lambda: click(self.network, self.prepare()))
         taken = (bare_peak - held, _peak(self.device) - held) if _resettable(self.device) else (None, None)
-        return _Repetition(encode, decode, bare_paste, prepare, interact, paste, *taken)
+        return _Repetition(encode, decode, bare_click, prepare, interact, whole, *taken)
 
     def annotate(self) -> list[float]:
         """The seconds of each click of a loop towards a disk; where the selector would paste costs the same and is left
@@ -237,15 +246,14 @@ def _grid(side: int, size: int) -> list[Click]:
 
 
 def _times(repetitions: list[_Repetition]) -> dict[str, float]:
-    clicks = [each.prepare + each.interact + each.paste for each in repetitions]
-    images = [each.encode + click for each, click in zip(repetitions, clicks, strict=True)]
-    bare = [each.encode + each.decode + each.bare_paste for each in repetitions]
+    images = [each.encode + each.click for each in repetitions]
+    bare = [each.encode + each.bare_click for each in repetitions]
     seconds = {
         "encode": [each.encode for each in repetitions],
         "prepare": [each.prepare for each in repetitions],
         "decode": [each.decode for each in repetitions],
         "refine": [each.interact - each.decode for each in repetitions],
-        "click": clicks,
+        "click": [each.click for each in repetitions],
     }
     medians = {f"{name}_seconds": statistics.median(values) for name, values in seconds.items()}
     # A difference that noise made negative was not measured. (Without a refiner nothing is prepared: 0 is the truth.)

@@ -28,9 +28,9 @@ from samref.precision import autocast
 from samref.refiner import Interaction, SamRef
 from samref.refiner.lfr import Window
 from samref.refiner.model import Context
-from samref.refiner.resample import Frames
+from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_ratio, paste_on_global
-from samref.transfers import to_host
+from samref.transfers import to_device, to_host
 
 Results = list[Tensor] | Tensor | None
 """M_{t-1} of each object: logits, or with `Frames` masks B×S×S; None before the first click."""
@@ -57,14 +57,17 @@ def training_step(
         device: the network's.
         pool: threads that place clicks, a sample each.
     """
-    images_B3SS, truth_BSS, *images = (
+    images_B3SS, truth_BSS, *each_image = (
         tensor.to(device, non_blocking=True)
         for tensor in (batch.images_B3SS, torch.from_numpy(batch.truth_BSS), *batch.images)
     )
     features = {name: stored.to(device, non_blocking=True).float() for name, stored in batch.features.items()}
-    sizes = [(network.backbone.image_size,) * 2] * len(images)
-    # On CUDA all objects at once; on a CPU one by one, as to the bit it always was.
-    frames = Frames.of(sizes, network.result_size, images_B3SS.device) if images_B3SS.is_cuda else sizes
+    sizes = [(network.backbone.image_size,) * 2] * len(each_image)
+    frames: Frames | list[tuple[int, int]] = sizes
+    images: Images | list[Tensor] = each_image
+    if images_B3SS.is_cuda:  # all objects at once; on a CPU one by one, as to the bit it always was
+        frames = Frames.of(sizes, network.result_size, images_B3SS.device)
+        images = Images.stack(each_image)
     # Entered anew for each part: autocast keeps the weights that it cast until it ends, and in older releases those
     # cast in the rounds carry no gradient and would never be trained (pytorch#158232; gone in 2.15).
     with autocast(device, config.precision):
@@ -73,7 +76,7 @@ def training_step(
     with autocast(device, config.precision):
         clicks, coarse, results = simulate_rounds(network, context, batch, frames, config, step, rounds, pool)
     with autocast(device, config.precision):
-        interaction = network(context, clicks, coarse, results, frames, pool.map)
+        interaction = network(context, clicks, coarse, results, frames)
     return interaction_losses(network, interaction, truth_BSS, config)
 
 
@@ -99,7 +102,7 @@ def simulate_rounds(
     results: Results = None
     areas = torch.full((len(clicks),), -1)
     for _ in range(rounds):
-        interaction: Interaction = network(context, clicks, coarse, results, frames, pool.map)
+        interaction: Interaction = network(context, clicks, coarse, results, frames)
         on_global = [True] * len(clicks)
         if interaction.error_area_B is not None:
             ratios = error_ratio(interaction.error_area_B, areas).tolist()
@@ -174,8 +177,10 @@ def interaction_losses(
 
 
 def _crop_truth(truth_BSS: Tensor, windows: Sequence[Window], size: int) -> Tensor:
-    crops = []
-    for truth, (left, top, right, bottom) in zip(truth_BSS, windows, strict=True):
-        crop = truth[None, None, top:bottom, left:right].float()
-        crops.append(torch.nn.functional.interpolate(crop, (size, size), mode="nearest-exact")[0, 0])
-    return torch.stack(crops).to(truth_BSS.dtype)
+    """The truths within windows, resized to B×size×size as `interpolate` does by its mode nearest-exact."""
+    start_B2, end_B2 = to_device(torch.tensor(windows).view(-1, 2, 2), truth_BSS.device).unbind(1)
+    middles = torch.arange(size, device=truth_BSS.device, dtype=torch.float64) + 0.5
+    steps = (end_B2 - start_B2).float() / size
+    x, y = (start_B2[..., None] + (middles * steps[..., None]).float().long()).unbind(1)
+    sample = torch.arange(len(windows), device=truth_BSS.device)[:, None, None]
+    return truth_BSS[sample, y[:, :, None], x[:, None]]

@@ -35,6 +35,7 @@ from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
 from samref.refiner import SamRef
+from samref.refiner.recorded import forget, record
 from samref.schedule import learning_rate
 from samref.stage import Report, Stopped
 from samref.step import training_step
@@ -89,6 +90,8 @@ def train(
         )
     embeddings = Embeddings(inputs["embeddings"], runtime.far) if "embeddings" in inputs else None
     network = _network(model, config, inputs.get("init"), runtime, encoder=embeddings is None)
+    if device.startswith("cuda"):
+        record(network, decoder=True, after=1)
     state = _first_state(network, config)
     checkpoint.restore(scratch, state, device)
     if not group.same(state.progress.step):
@@ -261,6 +264,7 @@ class _Work:
                 "more memory, with train.precision: bf16, or with a smaller train.batch_size"
             )
         progress.accumulation = min(2 * progress.accumulation, count)
+        forget(self.network)  # of the larger parts, and to leave more memory for the smaller ones
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()  # blocks of the larger parts' sizes would split the memory up
         _LOG.warning("step %d again, and on, with accumulation %d", progress.step, progress.accumulation)

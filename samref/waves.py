@@ -42,8 +42,8 @@ Paths = list[list[Trajectory]]
 """For each sample its trajectories, by seed and rising θ."""
 
 _IN_PLAY = 2
-LARGEST = 32
-"""Samples of a wave at most: more make a decoder no faster."""
+LARGEST = 64
+"""Samples of a wave at most: with fewer, Python launches a click's operations more slowly than a GPU does them."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
@@ -55,6 +55,7 @@ class Read(NamedTuple):
 
     truth: NDArray[np.int8]
     features: dict[str, Tensor]
+    """Of one image, as they are stored."""
     image: Tensor
     """3×h×w uint8; of one pixel where the network does not look at images."""
     image_3SS: Tensor
@@ -85,7 +86,7 @@ def read(
     if network.gfr is not None or network.backbone.features_are_images:
         image = torch.from_numpy(np.ascontiguousarray(dataset.image(sample.image_key).transpose(2, 0, 1)))
         image_3SS = network.backbone.resize(image, resize)
-    features = embeddings.read([sample.image_key], "cpu") or network.backbone.encode(image_3SS[None])
+    features = embeddings.stored([sample.image_key]) or network.backbone.encode(image_3SS[None])
     truth = dataset.truth(sample.key)
     size, start = truth.shape, starts.of(sample.key, truth)
     if resize == "pad":
@@ -109,29 +110,36 @@ class Stacked(NamedTuple):
     starts: list[Start]
 
 
-def stack(reads: Sequence[Read], *, together: bool = False) -> Stacked:
-    """Join samples; `together`: for a ClickLoop that works on all of a batch at once, and ready to be sent to a GPU."""
-    features = {name: torch.cat([each.features[name] for each in reads]) for name in reads[0].features}
-    images_B3SS = torch.stack([each.image_3SS for each in reads])
-    images: Images | list[Tensor] = [each.image for each in reads]
-    if together:
-        images = Images.stack([each.image for each in reads])
-        if torch.cuda.is_available():  # here and not where clicks would wait for it
-            features = {name: feature.pin_memory() for name, feature in features.items()}
-            images_B3SS, images = images_B3SS.pin_memory(), Images(images.pixels_B3hw.pin_memory(), images.sizes)
+def stack(reads: Sequence[Read], *, together: bool = False, each: Map = map) -> Stacked:
+    """Join samples.
+
+    Args:
+        reads: the samples.
+        together: for a ClickLoop that works on all of a batch at once, and ready to be sent to a GPU.
+        each: copies each sample's pixels and features, perhaps in threads: SAM2's are a gigabyte a wave.
+    """
+    pinned = together and torch.cuda.is_available()
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        with torch.inference_mode(False):  # threads that write into it are in no mode
+            whole = torch.empty(len(parts), *parts[0].shape, dtype=parts[0].dtype, pin_memory=pinned)
+        list(each(lambda i: whole[i].copy_(parts[i]), range(len(parts))))
+        return whole
+
+    images = [own.image for own in reads]
     return Stacked(
-        [each.truth for each in reads],
-        [each.size for each in reads],
-        features,
-        images_B3SS,
-        images,
-        [each.start for each in reads],
+        [own.truth for own in reads],
+        [own.size for own in reads],
+        {name: joined([own.features[name][0] for own in reads]) for name in reads[0].features},
+        joined([own.image_3SS for own in reads]),
+        Images.stack(images, pinned=pinned) if together else images,
+        [own.start for own in reads],
     )
 
 
 def assemble(first: int, stacked: Stacked, network: SamRef, device: str) -> Wave:
     """The wave of these samples, the first of which has this position; computes once what all their clicks share."""
-    features = {name: to_device(feature, device) for name, feature in stacked.features.items()}
+    features = {name: to_device(feature, device).float() for name, feature in stacked.features.items()}
     images_B3SS = to_device(stacked.images_B3SS, device)
     images = stacked.images
     if isinstance(images, Images):
@@ -217,7 +225,7 @@ def play(
                 first = ahead[0].position
                 reads, batch = _take(ahead, players, share)
                 ahead.extend(begin(LARGEST - len(ahead)))
-                yield _Prepared(first, reads, stack(reads, together=True), batch)
+                yield _Prepared(first, reads, stack(reads, together=True, each=readers.map), batch)
 
         waves = stack_.enter_context(closing(one_ahead(preparing, prepared())))
         yield from stack_.enter_context(closing(players.played(waves)))
@@ -302,7 +310,7 @@ class _Players:
     ) -> Waiting[tuple[Paths, int]]:
         """The trajectories of these samples, and decoder calls; `batch`: the most nodes of one call of the network."""
         try:
-            return (yield from self._whole(first, stacked or stack(reads, together=True), batch))
+            return (yield from self._whole(first, stacked or stack(reads, together=True, each=self.each), batch))
         except torch.OutOfMemoryError:
             batch = min(batch, len(reads) * self.num_paths)
             if batch == 1:

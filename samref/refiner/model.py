@@ -25,7 +25,6 @@ from samref.refiner.gfr import GlobalFusionRefiner
 from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
-from samref.threads import Map
 from samref.transfers import Arriving, Waiting, finish, to_device
 
 _ROOM = 32
@@ -122,7 +121,6 @@ class SamRef(nn.Module):
         coarse_B1MM: Tensor | None,
         results: Sequence[Tensor] | Tensor | None,
         frames: Sequence[tuple[int, int]] | Frames,
-        each: Map = map,
     ) -> Interaction:
         """One interaction of B objects.
 
@@ -132,11 +130,10 @@ class SamRef(nn.Module):
             coarse_B1MM: S_{t-1}, or None at the first click.
             results: M_{t-1}, each H×W logits (with `Frames` B×H×W masks), or None at the first click.
             frames: (H, W) of each.
-            each: finds the objects' windows, perhaps in threads.
 
         With a refiner the host waits for the device, once.
         """
-        return finish(self.interact(context, clicks, coarse_B1MM, results, frames, each))
+        return finish(self.interact(context, clicks, coarse_B1MM, results, frames))
 
     def interact(
         self,
@@ -145,7 +142,6 @@ class SamRef(nn.Module):
         coarse_B1MM: Tensor | None,
         results: Sequence[Tensor] | Tensor | None,
         frames: Sequence[tuple[int, int]] | Frames,
-        each: Map = map,
     ) -> Waiting[Interaction]:
         """Do what `forward` does, for one who has other work where it waits."""
         sizes = frames.sizes if isinstance(frames, Frames) else frames
@@ -153,7 +149,8 @@ class SamRef(nn.Module):
         points, labels = self._points(clicks, sizes, device)
         made = max(len(each) for each in clicks)
         previous = context.start if coarse_B1MM is None else self.backbone.feedback(coarse_B1MM, sizes)
-        coarse = self._decode(context, points[:, :made], labels[:, :made], previous)
+        clicked = points[:, :made], labels[:, :made]
+        coarse = self.coarse_stage(context.features, *clicked, previous, context.boxes_B4)
         upscaled = self.backbone.upscale(coarse)
         if self.gfr is None:
             return Interaction(coarse, upscaled, None, None, None)
@@ -165,15 +162,21 @@ class SamRef(nn.Module):
             (area,) = yield Arriving(area_B)
             return Interaction(coarse, refined, error, torch.from_numpy(area), None)
         area, *masks = yield Arriving(area_B, mask_BMM, *self._on_grid(results, frames))
-        windows = self._windows(masks, clicks, sizes, each)
+        windows = self._windows(masks, clicks, sizes)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
 
-    def _decode(self, context: Context, points_BN2: Tensor, labels_BN: Tensor, previous: Tensor | None) -> Tensor:
-        boxes = {} if context.boxes_B4 is None else {"boxes_B4": context.boxes_B4}
-        return self.backbone.decode(
-            context.features, points_BN2, labels_BN, previous, multimask=self.multimask, **boxes
-        )
+    def coarse_stage(
+        self,
+        features: dict[str, Tensor],
+        points_BN2: Tensor,
+        labels_BN: Tensor,
+        previous: Tensor | None,
+        boxes_B4: Tensor | None,
+    ) -> Tensor:
+        """S_t as the decoder gives it, logits B×1×M×M."""
+        boxes = {} if boxes_B4 is None else {"boxes_B4": boxes_B4}
+        return self.backbone.decode(features, points_BN2, labels_BN, previous, multimask=self.multimask, **boxes)
 
     def correcting(self, context: Context, masks: Sequence[Tensor]) -> Context:
         """The context whose first click corrects masks, each H×W bool in its object's frame."""
@@ -198,7 +201,8 @@ class SamRef(nn.Module):
         scales = np.array([(width, height, width, height) for height, width in frames], np.float32)
         context = replace(context, boxes_B4=to_device(np.asarray(boxes, np.float32) * size / scales, device))
         none = torch.zeros(len(boxes), 0, dtype=torch.long, device=device)
-        coarse = self._decode(context, torch.zeros(len(boxes), 0, 2, device=device), none, None)
+        points = torch.zeros(len(boxes), 0, 2, device=device)
+        coarse = self.coarse_stage(context.features, points, none, None, context.boxes_B4)
         return replace(context, start=self.backbone.feedback(coarse, frames)), self.backbone.upscale(coarse)
 
     def global_stage(
@@ -249,9 +253,9 @@ class SamRef(nn.Module):
         masks: Sequence[NDArray[np.uint8]],
         clicks: Sequence[Sequence[Click]],
         frames: Sequence[tuple[int, int]],
-        each: Map,
     ) -> list[Window]:
-        # Found on the grid of the logits, where the change is known, and cheap; then scaled to the frame.
+        # Found on the grid of the logits, where the change is known, and cheap; then scaled to the frame. One after the
+        # other, 34 µs each: in threads they take twice as long, as each step of it gives the interpreter away.
         side = self.backbone.mask_size
         refined_BMM, *previous_BMM = masks
 
@@ -268,7 +272,7 @@ class SamRef(nn.Module):
                 min(height, int(np.ceil(bottom * scale_y))),
             )
 
-        return list(each(window, range(len(frames))))
+        return list(map(window, range(len(frames))))
 
     def paste(self, interaction: Interaction, i: int, previous_HW: Tensor | None, frame: tuple[int, int]) -> Tensor:
         """M_t of object i as H×W logits: the patch on G_t, or on M_{t-1} if that is given."""

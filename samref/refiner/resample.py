@@ -31,10 +31,11 @@ class Images:
     """Height and width of each."""
 
     @staticmethod
-    def stack(images: Sequence[Tensor]) -> Images:
-        """Copies images 3×h×w into one tensor."""
+    def stack(images: Sequence[Tensor], *, pinned: bool = False) -> Images:
+        """Copies images 3×h×w into one tensor; `pinned` in memory from which CUDA copies while the host goes on."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        pixels = torch.zeros(len(images), 3, *map(max, *sizes, (0, 0)), dtype=torch.uint8)
+        shape = len(images), 3, *map(max, *sizes, (0, 0))
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
         for image, own in zip(images, pixels, strict=True):
             own[:, : image.shape[1], : image.shape[2]] = image
         return Images(pixels, sizes)

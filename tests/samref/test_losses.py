@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from samref.losses import binary_cross_entropy, dice_loss, error_target, error_weight, normalized_focal_loss
+from samref.step import _crop_truth
 
 
 def logit(p):
@@ -71,3 +73,13 @@ def test_error_target_and_its_weight():
     weight = error_weight(point)
     assert (weight == 1.0).sum() == 49
     assert (weight == 0.5).sum() == 32
+
+
+def test_truths_in_windows_are_what_interpolate_makes_of_them():
+    truth_BSS = torch.randint(-1, 2, (4, 300, 300), dtype=torch.int8, generator=torch.manual_seed(0))
+    windows = [(0, 0, 300, 300), (3, 50, 11, 290), (120, 7, 253, 28), (299, 299, 300, 300)]
+    for size in (96, 128, 512):
+        for truth, window, found in zip(truth_BSS, windows, _crop_truth(truth_BSS, windows, size), strict=True):
+            left, top, right, bottom = window
+            crop = truth[None, None, top:bottom, left:right].float()
+            assert torch.equal(found.float(), F.interpolate(crop, (size, size), mode="nearest-exact")[0, 0])

@@ -89,6 +89,6 @@ def test_a_wave_that_does_not_fit_is_played_in_halves(small, monkeypatch, caplog
 
 def test_waves_follow_images_and_thetas():
     davis, large = (480, 854), (4000, 6000)
-    assert waves.at_once(*davis, 1, 38e9) == 32
+    assert waves.at_once(*davis, 1, 38e9) == waves.LARGEST
     assert 1 < waves.at_once(*large, 5, 38e9) < waves.at_once(*large, 1, 38e9) < 32
     assert waves.at_once(*large, 5, 1e9) == 1
