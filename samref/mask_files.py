@@ -62,8 +62,7 @@ def read_nonzero_mask(path: Path) -> Truth:
 def read_banded_mask(path: Path) -> Truth:
     """Read a mask of GrabCut or Berkeley as H×W int8: channel 0 above 128 is object (1), 128 ignored (-1), below 0."""
     level = decode(read_bytes(path), path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[:, :, 0]
-    truth: Truth = (level > 128).astype(np.int8) - (level == 128).astype(np.int8)
-    return truth
+    return np.asarray(level > 128, np.int8) - np.asarray(level == 128, np.int8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +132,7 @@ class FolderMask:
     def truth(self, identity: int | None = None) -> Truth:
         """H×W int8: 1 object (that of an id, the others background; None: all), 0 background, -1 ignored."""
         inside = self.labels > 0 if identity is None else self.labels == identity
-        truth: Truth = inside.astype(np.int8) - (self.labels < 0).astype(np.int8)
-        return truth
+        return np.asarray(inside, np.int8) - np.asarray(self.labels < 0, np.int8)
 
 
 def read_folder_mask(path: Path, rule: MaskRule) -> FolderMask:

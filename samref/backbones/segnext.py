@@ -138,17 +138,6 @@ class _Attention(nn.Module):
         return out
 
 
-class _Mlp(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x_BTC)))
-        return out
-
-
 class _Block(nn.Module):
     """A transformer block, norms first."""
 
@@ -157,7 +146,8 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = _Mlp(width)
+        layers = OrderedDict(fc1=nn.Linear(width, 4 * width), gelu=nn.GELU(), fc2=nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(layers)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         x_BTC = x_BTC + self.attn(self.norm1(x_BTC))
@@ -187,25 +177,17 @@ class _ImageEncoder(nn.Module):
             if count % _GLOBAL_EVERY == 0 or count == len(self.blocks):
                 x = block(x)
             else:
-                x = _from_windows(block(_to_windows(x, self.side, self.window)), self.side, self.window)
+                number, window = self.side // self.window, self.window
+                windows_WTC = block(_exchanged(x, (number, window, number, window), window**2))
+                x = _exchanged(windows_WTC, (number, number, window, window), self.side**2)
         out: Tensor = x.transpose(1, 2).reshape(len(x), -1, self.side, self.side)
         return out
 
 
-def _to_windows(x_BTC: Tensor, side: int, window: int) -> Tensor:
-    """Tokens of each window as a sequence of its own: B·windows × window² × C."""
-    number = side // window
+def _exchanged(x_BTC: Tensor, sizes: tuple[int, int, int, int], length: int) -> Tensor:
+    """Tokens in the order of a grid of these sizes whose second and third are exchanged, in sequences of a length."""
     width = x_BTC.shape[-1]
-    grid = x_BTC.reshape(-1, number, window, number, window, width).transpose(2, 3)
-    return grid.reshape(-1, window**2, width)
-
-
-def _from_windows(x_WTC: Tensor, side: int, window: int) -> Tensor:
-    """The inverse of `_to_windows`: B×side²×C."""
-    number = side // window
-    width = x_WTC.shape[-1]
-    grid = x_WTC.reshape(-1, number, number, window, window, width).transpose(2, 3)
-    return grid.reshape(-1, side**2, width)
+    return x_BTC.reshape(-1, *sizes, width).transpose(2, 3).reshape(-1, length, width)
 
 
 class _Pyramid(nn.Module):

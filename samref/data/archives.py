@@ -50,54 +50,49 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _archive(places: Mapping[str, str], *sources: ArchiveSource | str, splits: tuple[Split, ...] = BOTH) -> Archive:
+    """An archive by its addresses, of which nothing else is known where they are texts."""
+    every = (ArchiveSource(address=each) if isinstance(each, str) else each for each in sources)
+    return Archive(sources=tuple(every), places=places, splits=splits)
+
+
 RITM = "https://github.com/SamsungLabs/ritm_interactive_segmentation"
 RITM_DATASETS = f"{RITM}/archive/792c183a884f7da658193975ddac214e325eb330.zip"
 """The commit of pull request 9 that holds GrabCut, DAVIS and COCO_MVal below datasets/, in RITM's packaging."""
-RITM_MASKS = (
-    "https://github.com/saic-vul/ritm_interactive_segmentation/releases/download/v1.0/cocolvis_annotation.tar.gz"
-)
-
-
-def _drive(identity: str) -> ArchiveSource:
-    return ArchiveSource(address=drive_address(identity))
+RELEASES = "https://github.com/saic-vul/{}_interactive_segmentation/releases/download/v1.0/{}"
 
 
 def _ritm(folder: str, identity: str, images: str, masks: str, *, in_pull_request: bool = True) -> Published:
     """A test set in the packaging of RITM's line: its copy on Google Drive, in RITM's pull request, and at last the
     release that all READMEs name, which was reported gone in October 2025."""
-    release = f"https://github.com/saic-vul/fbrs_interactive_segmentation/releases/download/v1.0/{folder}.zip"
-    sources = [_drive(identity), ArchiveSource(address=release)]
-    if in_pull_request:
-        sources.insert(1, ArchiveSource(address=RITM_DATASETS, inside=folder))
-    archive = Archive(sources=tuple(sources), places=_same(images, masks))
+    pull_request = [ArchiveSource(address=RITM_DATASETS, inside=folder)] if in_pull_request else []
+    release = RELEASES.format("fbrs", f"{folder}.zip")
+    archive = _archive(_same(images, masks), drive_address(identity), *pull_request, release)
     page = f"https://drive.google.com/file/d/{identity}"
     return Published(folder=folder, page=page, licence="none stated, for research", archives=(archive,))
 
 
 SBD_ADDRESS = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+SBD_HASH = "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53"
 VOC_FILE = "VOCtrainval_11-May-2012.tar"
+COCO = "http://images.cocodataset.org"
 COCO_PAGE = "https://cocodataset.org/#download"
 COCO_LICENCE = "annotations CC BY 4.0, images under Flickr's terms, each its own"
 
 
 def _coco_images(split: Split, size: int, *splits: Split) -> Archive:
-    source = ArchiveSource(address=f"http://images.cocodataset.org/zips/{split}2017.zip", size=size)
-    return Archive(sources=(source,), places=_same(f"{split}2017"), splits=splits)
+    source = ArchiveSource(address=f"{COCO}/zips/{split}2017.zip", size=size)
+    return _archive(_same(f"{split}2017"), source, splits=splits)
 
 
 def _lvis(split: Split) -> Archive:
     file = f"lvis_v1_{split}.json"
-    source = ArchiveSource(address=f"https://dl.fbaipublicfiles.com/LVIS/{file}.zip")
-    return Archive(sources=(source,), places={file: f"annotations/{file}"}, splits=(split,))
+    return _archive({file: f"annotations/{file}"}, f"https://dl.fbaipublicfiles.com/LVIS/{file}.zip", splits=(split,))
 
 
-_COCO_ANNOTATIONS = Archive(
-    sources=(
-        ArchiveSource(
-            address="http://images.cocodataset.org/annotations/annotations_trainval2017.zip", size=252_907_541
-        ),
-    ),
-    places={file: f"annotations/{file}" for file in ("instances_train2017.json", "instances_val2017.json")},
+_COCO_ANNOTATIONS = _archive(
+    {file: f"annotations/{file}" for file in ("instances_train2017.json", "instances_val2017.json")},
+    ArchiveSource(address=f"{COCO}/annotations/annotations_trainval2017.zip", size=252_907_541),
 )
 _TRAIN_BYTES, _VAL_BYTES = 19_336_861_798, 815_585_330
 """Bytes of COCO's images."""
@@ -105,13 +100,11 @@ _TRAIN_BYTES, _VAL_BYTES = 19_336_861_798, 815_585_330
 
 def _hqseg(folder: str, *names: str, splits: tuple[Split, ...] = BOTH) -> Archive:
     address = f"https://huggingface.co/sam-hq-team/sam-hq-training/resolve/main/data/{folder}.zip"
-    places = {name: f"{folder}/{name}" for name in names}
-    return Archive(sources=(ArchiveSource(address=address),), places=places, splits=splits)
+    return _archive({name: f"{folder}/{name}" for name in names}, address, splits=splits)
 
 
-def _ecssd(file: str, inside: str, place: str) -> Archive:
-    address = f"https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/{file}"
-    return Archive(sources=(ArchiveSource(address=address),), places={inside: place})
+def _ecssd(name: str, place: str) -> Archive:
+    return _archive({name: place}, f"https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/{name}.zip")
 
 
 ARCHIVES: dict[str, Published] = {
@@ -125,13 +118,11 @@ ARCHIVES: dict[str, Published] = {
         page=RITM,
         licence=f"none stated for the masks; COCO's {COCO_LICENCE}",
         archives=(
-            Archive(
-                sources=(
-                    _drive("15S5lseLQBPSDu3SkNYNKPDBwZiqQpl_-"),
-                    _drive("17z9aZPlRv8vpU1AEz_M0WuZC6uBkqEWE"),
-                    ArchiveSource(address=RITM_MASKS),
-                ),
-                places=_same("train/hannotation.pickle", "train/masks"),
+            _archive(
+                _same("train/hannotation.pickle", "train/masks"),
+                drive_address("15S5lseLQBPSDu3SkNYNKPDBwZiqQpl_-"),
+                drive_address("17z9aZPlRv8vpU1AEz_M0WuZC6uBkqEWE"),
+                RELEASES.format("ritm", "cocolvis_annotation.tar.gz"),
             ),
         ),
     ),
@@ -140,12 +131,10 @@ ARCHIVES: dict[str, Published] = {
         page="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         licence="images under Flickr's terms",
         archives=(
-            Archive(
-                sources=(
-                    ArchiveSource(address=f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{VOC_FILE}"),
-                    ArchiveSource(address=f"https://pjreddie.com/media/files/{VOC_FILE}"),
-                ),
-                places=_same("JPEGImages", "SegmentationObject", "ImageSets/Segmentation"),
+            _archive(
+                _same("JPEGImages", "SegmentationObject", "ImageSets/Segmentation"),
+                f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{VOC_FILE}",
+                f"https://pjreddie.com/media/files/{VOC_FILE}",
             ),
         ),
     ),
@@ -153,24 +142,17 @@ ARCHIVES: dict[str, Published] = {
         folder="ECSSD",
         page="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
         licence="none stated, for research",
-        archives=(
-            _ecssd("images.zip", "images", "images"),
-            _ecssd("ground_truth_mask.zip", "ground_truth_mask", "masks"),
-        ),
+        archives=(_ecssd("images", "images"), _ecssd("ground_truth_mask", "masks")),
     ),
     "sbd": Published(
         folder="SBD",
         page=SBD_ADDRESS,
         licence="none stated; images of PASCAL VOC, under Flickr's terms",
         archives=(
-            Archive(
-                sources=(
-                    ArchiveSource(
-                        address=SBD_ADDRESS, sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53"
-                    ),
-                    _drive("13LOm0eorDCWO19PzgEI2NeDpWGiZanAf"),
-                ),
-                places=_same("img", "inst", "train.txt", "val.txt"),
+            _archive(
+                _same("img", "inst", "train.txt", "val.txt"),
+                ArchiveSource(address=SBD_ADDRESS, sha256=SBD_HASH),
+                drive_address("13LOm0eorDCWO19PzgEI2NeDpWGiZanAf"),
             ),
         ),
     ),

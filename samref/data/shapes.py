@@ -70,8 +70,7 @@ class Shapes:
     def truth(self, key: str) -> Truth:
         geometry, _ = self._streams(key)
         labels, target = draw_layout(geometry)
-        truth: Truth = (labels == target).astype(np.int8)
-        return truth
+        return np.asarray(labels == target, np.int8)
 
     def notes(self) -> tuple[str, ...]:
         return ()

@@ -19,8 +19,7 @@ HASH_AT_MOST_BYTES = 256 * 2**20
 
 def read(folder: Path) -> dict[str, Any]:
     """Return a folder's manifest: `version`, `commit`, and for each of its `files` `bytes` and `sha256`."""
-    content: dict[str, Any] = json.loads((folder / FILE).read_text())
-    return content
+    return dict(json.loads((folder / FILE).read_text()))
 
 
 def difference(folder: Path, elsewhere: Collection[str] = ()) -> str | None:

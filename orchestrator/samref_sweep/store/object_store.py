@@ -118,8 +118,7 @@ class ObjectStore:
                 self._download(done(stage_id), path)
             except FileNotFoundError as error:
                 raise DamagedError(f"{error}; run again to make it anew") from None
-        about: dict[str, Any] = json.loads(path.read_text())
-        return about
+        return dict(json.loads(path.read_text()))
 
     def _download(self, name: str, path: Path) -> None:
         """Fetch an object into a file, which appears whole."""

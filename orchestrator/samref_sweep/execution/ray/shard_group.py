@@ -127,8 +127,7 @@ class _Leader:
 
 
 def _node() -> str:
-    found: str = ray.get_runtime_context().get_node_id()
-    return found
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> None:
