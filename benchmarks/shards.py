@@ -113,7 +113,7 @@ def two(folder: Path, images: int, backbone: str) -> None:
 
 def worker(backbone: str, folder: Path, images: int, num_workers: int, own: int) -> None:
     """Embed every num_workers-th shard, once a line comes; prints the CPU seconds that it took."""
-    if hasattr(os, "sched_setaffinity"):  # or one worker would draw its images on the CPU of the other
+    if hasattr(os, "sched_setaffinity"):  # one worker's threads take nothing of the other CPU
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[own]})
     model = ModelConfig(backbone=backbone, checkpoint="none")
     source = DataSource(name="shapes", split="val", samples=images)
