@@ -31,7 +31,8 @@ MAX_BLOCK_ROWS = 400
 """Rows of a table of several blocks in a page; --tables writes all."""
 WATCH_SECONDS = 5.0
 """Between two looks at the files; the page looks for itself as often."""
-_BUNDLE = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
+_BUNDLE = "import sys, vl_convert; text = vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'); "
+_BUNDLE += "sys.stdout.buffer.write(text.encode())"  # whatever the terminal's encoding is
 
 
 def build(content: Content, *, refresh_seconds: float | None = None) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from samref_dashboards import comparisons, paper_tables, tables, theme
 from samref_dashboards.design import find_design
 from samref_dashboards.load import load
 from samref_dashboards.queries import Answers
-from samref_dashboards.report import main
+from samref_dashboards.report import _BUNDLE, main
 
 Writer = Callable[..., list[dict[str, Any]]]
 
@@ -280,3 +283,11 @@ def test_a_program_reads_the_rows_of_one_sweep_or_several(write_results: Writer,
     assert found["clicks"].to_pandas()["iou"].between(0, 1).all()
     with pytest.raises(samref_dashboards.ResultsError, match="no such folder"):
         samref_dashboards.read(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_the_script_of_the_charts_is_made_whatever_the_encoding_of_the_terminal() -> None:
+    command, environment = [sys.executable, "-c", _BUNDLE], {**os.environ, "PYTHONIOENCODING": "ascii"}
+    made = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode()
+    assert not made.isascii()
+    assert "vegaEmbed" in made

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from samref.data.command import main as data_main
+from samref.errors import UserError
 from samref_dashboards.report import main as page_main
 from samref_sweep import driver
 from samref_sweep.cli.commands import main, trial_main
 from samref_sweep.errors import StoreError
+
+SWEEP = "trial: {model: {backbone: tiny, checkpoint: none}, train: null, evaluate: {data: shapes}}"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,41 @@ def test_what_is_wrong_about_arguments_is_one_line(capsys: pytest.CaptureFixture
 
 
 def test_a_store_without_a_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("parameters: {evaluate.theta: [1.1]}")
+    (tmp_path / "x.yaml").write_text(SWEEP)
     with pytest.raises(StoreError, match="a path is empty"):
         driver.plan(driver.read(tmp_path / "x.yaml"), store="")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--store=x.yaml", "/x.yaml is no folder"),
+        ("--store=x.yaml/runs", "/x.yaml is no folder"),
+        ("--store=file://tmp/runs", "names a host, tmp; a folder of this machine has three slashes"),
+        ("--results=x.yaml", "/x.yaml is no folder"),
+        ("--results=gone/results", "/gone is no folder"),  # a link to nothing
+        ("--results=s3:/bucket", "is neither a path nor a URI"),
+        ("--data-root=data", "/results is no folder"),  # where tables go by themselves
+    ],
+)
+def test_where_nothing_can_be_written_is_told_at_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(SWEEP)
+    Path("gone").symlink_to("nowhere")
+    if option.startswith("--data-root"):
+        Path("results").touch()
+    assert main(["x.yaml", "--plan", option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert {each.name for each in tmp_path.iterdir()} <= {"x.yaml", "gone", "results"}
+
+
+def test_results_that_cannot_be_made_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    """Root may write anywhere, and yet there are folders where nothing can be made."""
+    (tmp_path / "x.yaml").write_text(SWEEP)
+    planned = driver.plan(driver.read(tmp_path / "x.yaml"), store=tmp_path / "runs")
+    with pytest.raises(UserError, match=r"/proc/results: .* say .*--results"):
+        driver.run(planned, results="/proc/results")
+    assert not list((tmp_path / "runs" / "stages").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from samref.stage import Stopped
 from samref_sweep.driver.sweep_plan import SweepPlan, again, set_aside
-from samref_sweep.errors import SpecError
+from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.execution.dispatch import Ending
 from samref_sweep.execution.signals import ends_in_order
 from samref_sweep.execution.unit import perform
@@ -20,7 +21,7 @@ from samref_sweep.failures import Failure
 from samref_sweep.planning.plan import Outcome, Plan
 from samref_sweep.planning.work import Event
 from samref_sweep.record.tracking_uri import tracking_uri
-from samref_sweep.store.opening import is_uri, local, open_store
+from samref_sweep.store.opening import existing, is_uri, local, open_store
 from samref_sweep.store.store import Store
 
 if TYPE_CHECKING:
@@ -165,10 +166,13 @@ def default_results(planned: SweepPlan) -> Path:
 def check_results(planned: SweepPlan, results: str | Path | None) -> None:
     """Refuse to replace the results of another sweep that has the same name, unless their very place is named.
 
-    Raises SpecError: finished trials of another sweep would be gone from the tables.
+    Raises SpecError: finished trials of another sweep would be gone from the tables, or none could be written.
     """
     from samref_sweep.record import tables  # imports pyarrow
 
+    where = str(results or default_results(planned))
+    if not is_uri(where) and not os.access(there := existing(local(where)), os.W_OK | os.X_OK):
+        raise SpecError(f"{where}: no tables can be written there, as {there} is read-only; say where with --results")
     if results is None and (text := tables.taken(planned.plan, default_results(planned))):
         raise SpecError(text)
 
@@ -196,7 +200,12 @@ def _execute(
 def _results_folder(where: str) -> Iterator[Path]:
     """Where tables are written: a folder of results, or one whose files are uploaded when the block ends."""
     if not is_uri(where):
-        yield local(where).absolute()
+        folder = local(where).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # now, for at the end there would be work to lose
+        except OSError as error:
+            raise StoreError(f"{folder}: {error.strerror}; say with --results where tables can be written") from None
+        yield folder
         return
     from samref_sweep.store.bucket import uploaded  # imports pyarrow
 

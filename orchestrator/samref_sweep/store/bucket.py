@@ -222,6 +222,9 @@ def _look(uri: str, name: str) -> None:
 
 def _connect(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
     parts = urlsplit(uri)
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:  # else a quarter of an hour
+        seconds = 10 if attempts == QUICK else 60
+        return fs.FileSystem.from_uri(f"{uri}{'&' if parts.query else '?'}retry_limit_seconds={seconds}")
     if parts.scheme != "s3":
         return fs.FileSystem.from_uri(uri)
     if "@" in parts.netloc:

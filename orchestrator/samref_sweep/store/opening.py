@@ -1,5 +1,6 @@
 """Opens the store that a path or a URI names."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ def is_uri(where: str) -> bool:
 
 
 def local(where: str) -> Path:
-    """Return the folder that is meant by a path or `file://` (`StoreError`: tables and MLflow could not name it, or it
-    is a URI that lacks a slash)."""
+    """Return the folder that is meant by a path or `file://` (`StoreError`: tables and MLflow could not name it, it is
+    a URI that lacks a slash, or a file is in its place)."""
     if not where:
         raise StoreError("a path is empty; name a folder, or a URI")
     if lacking := re.match(r"([a-z0-9]{2,}:/)(?!/)", where):
         raise StoreError(f"{where}: is neither a path nor a URI, which begins with {lacking[1]}/")
+    if where.startswith("file://") and (host := urlsplit(where).netloc) not in ("", "localhost"):
+        raise StoreError(f"{where}: names a host, {host}; a folder of this machine has three slashes, file:///…")
     path = Path(unquote(urlsplit(where).path)) if where.startswith("file://") else expanded(where)
     try:
         str(path.absolute()).encode()
@@ -32,7 +35,14 @@ def local(where: str) -> Path:
         raise StoreError(
             f"{path.absolute()}: this path is not UTF-8, as all that is written must be; choose another"
         ) from None
+    if not (there := existing(path)).is_dir():
+        raise StoreError(f"{path}: {there} is no folder; choose another")
     return path
+
+
+def existing(path: Path) -> Path:
+    """The path itself where something is there, else the nearest folder above it that is."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
 
 
 def open_store(where: str, *, patient: bool = False) -> Store:
