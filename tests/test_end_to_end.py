@@ -59,7 +59,10 @@ def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An eighth of the quick start; NoC90 far below 20, where the untrained model stays."""
-    short = settings(train__steps=40, train__gamma=[0.6], evaluate__theta=[1.1, 1.3], evaluate__samples=16)
+    short = settings(
+        train__steps=40, train__samples=160, train__gamma=[0.6],
+        evaluate__theta=[1.1, 1.3], evaluate__samples=16, profile="null",
+    )  # fmt: skip
     quickstart = str(ROOT / "sweeps" / "quickstart.yaml")
     kill_after_the_training(quickstart, *short)
     before = finished()
@@ -82,7 +85,8 @@ def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing
     # `started` and `device_seconds` too: nothing was computed again.
     assert trials(tmp_path, "quickstart") == learned
 
-    untrained = settings(model__checkpoint="none", train="null", evaluate__samples=16, evaluate__theta=1.1)
+    random = {"model__checkpoint": "none", "train": "null"}
+    untrained = settings(**random, evaluate__samples=8, evaluate__theta=1.1, profile="null")
     capsys.readouterr()
     assert main([quickstart, *untrained]) == 2
     assert "results/quickstart holds 2 finished trials" in capsys.readouterr().err
