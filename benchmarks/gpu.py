@@ -196,7 +196,7 @@ def single_clicks(bench: Bench) -> None:
 
     def cost(backbone: str, refiner: Any) -> Mapping[str, float]:
         model = bench.model(backbone, refiner=refiner)
-        return profile(model, config, out=bench.folder, runtime=bench.runtime, report=silent)
+        return profile(model, config, runtime=bench.runtime, report=silent)
 
     refined, bare = cost("sam_vit_h", "gfr+lfr"), cost("sam_vit_h", "none")
     bench.note("fps ratio, ViT-H", refined["refiner_fps_ratio"])

@@ -9,11 +9,7 @@ from torch import Tensor
 def click_disks(points_BN2: Tensor, labels_BN: Tensor, size: int, radius: int) -> Tensor:
     """Binary disks of the clicks, B×2×S×S: positive, negative; a label of -1 draws nothing.
 
-    Args:
-        points_BN2: (x, y) in px of the network's input.
-        labels_BN: 1, 0 or -1.
-        size: S.
-        radius: of a disk, in px.
+    points_BN2: (x, y) in px of the network's input. radius: of a disk, in px.
     """
     batch = len(points_BN2)
     offset_P2 = _disk(radius, points_BN2.device)

@@ -78,16 +78,10 @@ def values(names: Iterable[str], file: Callable[[str], Path], config: EvaluateCo
 def of_clicks(
     names: Iterable[str], clicks: Mapping[str, NDArray[Any]], samples: Sequence[str], config: EvaluateConfig
 ) -> dict[str, float]:
-    """Metrics by their names.
+    """Metrics by their names, of the columns of clicks.npz, which have each sample's clicks in their order.
 
-    Args:
-        names: as `measure` takes them.
-        clicks: the columns of clicks.npz, one entry a click, of each sample in the order of its clicks.
-        samples: all samples' keys, by index; a function of one's own gets them as the column `sample_key`.
-        config: how the clicks were made.
-
-    Raises:
-        PluginError: a function of one's own fails, or returns no finite number.
+    `samples` are all samples' keys, by index; a function of one's own gets them as the column `sample_key`. Raises
+    PluginError: such a function fails, or returns no finite number.
     """
     ious: list[list[float]] = [[] for _ in samples]
     for sample, iou in zip(clicks["sample"].tolist(), clicks["iou"].tolist(), strict=True):

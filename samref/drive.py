@@ -15,9 +15,7 @@ def drive_address(identity: str) -> str:
 def behind(page: str, address: str) -> str | None:
     """Give the address of the file behind Drive's confirmation page, or None where `page` is another page.
 
-    Args:
-        page: the HTML that came instead of the file.
-        address: where it came from; the form may lead elsewhere, but not out of its scheme (https).
+    The form may lead elsewhere than the `address` that the page came from, but not out of its scheme (https).
     """
     found = _parsed(page)
     if found.action is None:

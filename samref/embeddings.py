@@ -111,16 +111,9 @@ class EmbeddingWriter:
 
 
 def join(shards: Shards, out: Path, image_keys: Sequence[str], precision: str) -> list[str]:
-    """Put finished shards together: their arrays get another name, and the images an index.
+    """Put finished shards together in an empty folder: their arrays get another name, and the images an index.
 
-    Args:
-        shards: each written by an EmbeddingWriter.
-        out: empty folder.
-        image_keys: the images' names.
-        precision: of their values.
-
-    Returns:
-        The names of the features, which are none where the features are the images.
+    Returns the names of the features, which are none where the features are the images.
     """
     hashes = {}
     features: list[str] = []  # in the order of their names, as their checksums are
@@ -247,11 +240,9 @@ class Embeddings:
         return stored
 
     def room(self, count: int, *, pinned: bool = False) -> dict[str, Tensor]:
-        """Where `load` puts the features of `count` images, in the precision that they are stored in.
+        """Where `load` puts the features of `count` images, B×channels×side×side, in the precision of the store.
 
-        Args:
-            count: B of the tensors B×channels×side×side.
-            pinned: in memory from which CUDA copies while the host goes on.
+        pinned: in memory from which CUDA copies while the host goes on.
         """
         return {
             name: torch.empty(count, *shape, dtype=self._dtype, pin_memory=pinned)

@@ -67,13 +67,9 @@ class Evaluate:
     def __init__(
         self, model: ModelConfig, configs: Sequence[EvaluateConfig], *, inputs: Mapping[str, Path], runtime: Runtime
     ) -> None:
-        """Open the dataset.
+        """Open the dataset of evaluations that are alike but for θ, and with `first_clicks` for the seed, too.
 
-        Args:
-            model: the network.
-            configs: alike but for θ, and with `first_clicks` for the seed, too.
-            inputs: `embeddings`, and `weights` where there was a training.
-            runtime: device and data.
+        inputs: `embeddings`, and `weights` where there was a training.
         """
         config = self._config = configs[0]
         alike = {"theta": config.theta, **({"seed": config.seed} if config.first_clicks else {})}
@@ -161,21 +157,14 @@ def play_parts(
     report: Report,
     starts: Starts = NOTHING,
 ) -> Generator[tuple[int, Paths, int]]:
-    """Play parts of a dataset, each taken when there is time for it.
+    """Play parts of a dataset, numbers with the positions of their samples, each taken when there is time for it.
 
-    Args:
-        network: the model.
-        configs: alike but for θ, and with `first_clicks` for the seed, too.
-        dataset: the samples.
-        embeddings: of their images.
-        device: cpu, or a GPU.
-        parts: numbers, each with the positions of its samples.
-        report: called with the samples that are done, and `clicks`, the decoder calls that took.
-        starts: what the samples begin with.
+    The evaluations are alike but for θ, and with `first_clicks` for the seed, too. `report` is called with the samples
+    that are done, and `clicks`, the decoder calls that took.
 
     Yields:
         Each part's number, for each of its samples the trajectories by seed and rising θ, and its decoder calls, in
-        nodes.
+            nodes.
 
     Raises:
         ValueError: the θ of an interval part too often on a sample.

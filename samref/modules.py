@@ -9,13 +9,8 @@ from pathlib import Path
 def read(file: Path, package: str) -> tuple[str, tuple[str, ...]]:
     """A module's short digest, without comments, docstrings and layout, and the modules that it may import.
 
-    Args:
-        file: the module's file.
-        package: dotted name of the package that it stands in, from which relative imports start.
-
-    Returns:
-        The digest; and the dotted names of all import statements, wherever in the module they stand. Of
-        `from a import b` both `a` and `a.b`, of which the latter need not be a module.
+    Relative imports start from `package`, a dotted name. Of all import statements, wherever in the module they stand,
+    the dotted names are given; of `from a import b` both `a` and `a.b`, of which the latter need not be a module.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     imported: dict[str, None] = {}

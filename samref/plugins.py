@@ -60,11 +60,8 @@ def is_hugging_face(name: str) -> bool:
 def beside(name: str, folder: Path) -> str:
     """The name of a plug-in in a file (`./nets.py:build`) as `nets:build`, whose folder is looked in from now on.
 
-    So is a network in a folder, `hf:./weights/mine`, as `hf:mine`.
-
-    Args:
-        name: any name; one that names no file or folder is returned as it is.
-        folder: what a relative path starts from.
+    So is a network in a folder, `hf:./weights/mine`, as `hf:mine`. A name of neither is returned as it is; a relative
+    path starts from `folder`.
     """
     if is_hugging_face(name) and name[len(_HUGGING_FACE) :].startswith((".", "/", "~")):
         return _network_beside(name, folder)

@@ -57,20 +57,11 @@ class _Repetition(NamedTuple):
 
 
 @torch.inference_mode()
-def profile(
-    model: ModelConfig, config: ProfileConfig, *, out: Path, runtime: Runtime, report: Report
-) -> dict[str, float | int]:
-    """Measure a model on the runtime's device.
+def profile(model: ModelConfig, config: ProfileConfig, *, runtime: Runtime, report: Report) -> dict[str, float | int]:
+    """Measure a model, whose checkpoint is not loaded, on the runtime's device.
 
-    Args:
-        model: which network; its checkpoint is not loaded.
-        config: how often to repeat, and how many prompts.
-        out: nothing is written into it.
-        runtime: the device.
-        report: called after each repetition, and after each loop of clicks.
-
-    Returns:
-        Those of a profile's measures (`samref.measures`) that apply to the model and could be measured.
+    `report` is called after each repetition, and after each loop of clicks. Returns those of a profile's measures
+    (`samref.measures`) that apply to the model and could be measured.
     """
     device = runtime.resolve_device()
     busy = os.getloadavg()[0]

@@ -43,11 +43,7 @@ def protocol(
 ) -> dict[str, str | int | float]:
     """Describe how an evaluation was made, by the keys of `MEANINGS`; what is not known is left out.
 
-    Args:
-        model: the network.
-        evaluate: the evaluation.
-        contents: fingerprint of the samples; None where it is not known.
-        objects: how many were evaluated; None where it has not run.
+    `contents` is the fingerprint of the samples, `objects` how many were evaluated; None where that is not known.
     """
     family = evaluate.data.partition(":")[0]
     known = {

@@ -91,13 +91,10 @@ def run_in_group(job: Job, report: Report) -> list[Summary]:
 
 
 def work_shards(job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
-    """Work some shards of a stage that another process leads.
+    """Work some shards of a stage that another process leads, and whose job needs no output folder here.
 
-    Args:
-        job: as that process has it; no output folder is needed.
-        report: called with the images or samples that are done here.
-        numbers: of the shards, taken one by one, as there is time for them.
-        finished: called with the folder of each that is done.
+    The shards' numbers are taken one by one, as there is time for them. `report` is called with the images or samples
+    that are done here, `finished` with the folder of each shard that is.
     """
     memory.reset(job.runtime.resolve_device())
     with on_threads(job.runtime.threads):
@@ -114,7 +111,7 @@ def _measure(job: Job, report: Report, lead: Lead) -> tuple[list[Metrics], Mappi
         config = TrainConfig(**first.config["train"])
         return [train(model, config, inputs=job.inputs, out=job.outs[0], scratch=job.scratch, **common)], {}
     if first.kind == "profile":
-        return [profile(model, ProfileConfig(**first.config["profile"]), out=job.outs[0], **common)], {}
+        return [profile(model, ProfileConfig(**first.config["profile"]), **common)], {}
     return lead_shards(job, _divisible(job), report, lead)
 
 

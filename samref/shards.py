@@ -41,12 +41,8 @@ class Shards:
     ) -> None:
         """Shards of `total` images or samples, each but the last a multiple of `wave`: those that are worked together.
 
-        Args:
-            folder: of the finished shards; it need not exist.
-            total: how many images or samples there are.
-            wave: how many are worked at once, counted from the first.
-            about: what to note of the process that finishes a shard.
-            finished: called with the folder of each shard that this process finished.
+        The folder of the finished ones need not exist. `about` says what to note of the process that finishes a shard;
+        `finished` is called with the folder of each that this process finished.
         """
         self.folder = folder
         self.total = total

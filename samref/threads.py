@@ -17,13 +17,9 @@ its own modules while it works, bears one at a time."""
 
 @contextmanager
 def on_threads(number: int | None) -> Iterator[int]:
-    """Let torch and OpenCV use so many CPU threads for the block; the rounding of sums depends on the number.
+    """Let torch and OpenCV use so many CPU threads for the block (None: as they do); gives how many torch had before.
 
-    Args:
-        number: of threads; None leaves both as they are.
-
-    Yields:
-        How many threads torch had before.
+    The rounding of sums depends on the number.
     """
     before = torch.get_num_threads(), cv2.getNumThreads()
     if number is not None:

@@ -37,12 +37,7 @@ class Backbone(nn.Module):
     """Modules kept for the checkpoint's names that say nothing about a still image; the paper's count has none."""
 
     def resize(self, image_3HW: Tensor, resize: Resize) -> Tensor:
-        """An image as this network's input, 3×S×S in 0..255: uint8, or floats where its authors do not round.
-
-        Args:
-            image_3HW: RGB, uint8.
-            resize: as of `resize_image`, which is what most do.
-        """
+        """An RGB uint8 image as this network's input, 3×S×S in 0..255: uint8, or floats if its authors do not round."""
         return resize_image(image_3HW, self.image_size, resize)
 
     def encode(self, images_B3SS: Tensor) -> dict[str, Tensor]:

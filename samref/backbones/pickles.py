@@ -47,12 +47,8 @@ class _ForeignError(Exception):
 def read(path: Path, *, lazily: bool = False) -> Any:
     """What a file of weights holds, on the CPU: a safetensors or a torch.save file, whatever its suffix.
 
-    Args:
-        path: the file.
-        lazily: leave the values on disk until they are looked at, where the format allows it.
-
-    Raises:
-        CheckpointError: it is no such file, is cut off, or holds objects whose unpickling would run code.
+    With `lazily` values stay on disk until they are looked at, where the format allows it. Raises CheckpointError: it
+    is no such file, is cut off, or holds objects whose unpickling would run code.
     """
     try:
         with path.open("rb") as file:

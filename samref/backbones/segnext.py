@@ -37,13 +37,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class SegNextBackbone(DensePromptBackbone):
     """The whole network. Its one mask has no alternatives: `decode` takes `multimask` and does not use it.
 
-    Args:
-        fusion_blocks: self-attention blocks after the prompt is added: 1 is sax1, 2 is sax2.
-        image_size: S, a multiple of 16 × `window`.
-        width: C; as `depth`, `heads` and `window`, only tests take another.
-        depth: blocks of the image encoder.
-        heads: of every attention.
-        window: side of the encoder's windows, in tokens.
+    After the prompt is added there are one (sax1) or two (sax2) `fusion_blocks`; `image_size`, S, is a multiple of 16 ×
+    `window`, the side of the encoder's windows in tokens. Only tests take other sizes.
     """
 
     pixel_mean: Tensor

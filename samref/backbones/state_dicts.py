@@ -27,16 +27,9 @@ _COUNTERS = ("n_averaged",)
 def load(backbone: Backbone, path: Path, name: str = "") -> str:
     """Load a file into a backbone: a `.pth` or `.safetensors` with a state dict under the public checkpoint's names.
 
-    Args:
-        backbone: what to load into.
-        path: the file.
-        name: the backbone's; with it another's file is told apart where names and shapes are alike (SAM 2.0, 2.1).
-
-    Returns:
-        What was taken off before the names fitted, in one line; empty where nothing was.
-
-    Raises:
-        CheckpointError: it cannot be read, is not this backbone's, or its values are no finite floating-point numbers.
+    By the backbone's `name` another's file is told apart where names and shapes are alike (SAM 2.0, 2.1). Returns what
+    was taken off before the names fitted, in one line; empty where nothing was. Raises CheckpointError: it cannot be
+    read, is not this backbone's, or its values are no finite floating-point numbers.
     """
     state, said = _fitting(backbone, path, read(path), name)
     backbone.load_state_dict(state)

@@ -30,16 +30,9 @@ class OwnDataset:
     """A dataset around an object with `samples`, `image` and `truth`."""
 
     def __init__(self, name: str, inner: Any, source: str = "", samples: int | None = None) -> None:
-        """Wrap it.
+        """Wrap an object, of whose samples at most so many are taken; `source` counts in the fingerprint.
 
-        Args:
-            name: what errors and tables call it.
-            inner: the object.
-            source: which code it is; a part of the fingerprint.
-            samples: at most so many, evenly spaced; None: all.
-
-        Raises:
-            DataError: it lacks something, or its samples cannot be.
+        Raises DataError: it lacks something, or its samples cannot be.
         """
         self.name = name
         self._inner = inner

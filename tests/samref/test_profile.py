@@ -13,19 +13,18 @@ COLUMNS = {each.name for each in MEASURES.values() if each.kind == "profile"}
 SMALL = {"backbone": "tiny", "refiner_width": 16, "refiner_blocks": 1, "patch_size_px": 32}
 
 
-def measure(tmp_path, device, refiner="gfr+lfr", repeats=2, reported=None):
+def measure(device, refiner="gfr+lfr", repeats=2, reported=None):
     return profile(
         ModelConfig(**SMALL, refiner=refiner),
         ProfileConfig(repeats=repeats, prompts_per_side=2),
-        out=tmp_path,
         runtime=Runtime(device=device),
         report=lambda step, metrics: None if reported is None else reported.append((step, metrics["total"])),
     )
 
 
 @pytest.fixture(scope="module")
-def refined(tmp_path_factory, device):
-    return measure(tmp_path_factory.mktemp("profile"), device)
+def refined(device):
+    return measure(device)
 
 
 def test_every_column_is_measured_and_consistent(refined):
@@ -43,9 +42,9 @@ def test_every_column_is_measured_and_consistent(refined):
     assert refined["sat_latency_seconds"] > refined["encode_seconds"]
 
 
-def test_a_model_without_a_refiner_has_no_columns_of_it(tmp_path, device, refined):
+def test_a_model_without_a_refiner_has_no_columns_of_it(device, refined):
     reported = []
-    bare = measure(tmp_path, device, refiner="none", repeats=1, reported=reported)
+    bare = measure(device, refiner="none", repeats=1, reported=reported)
     gone = {name for name in COLUMNS if name.startswith(("prepare", "refine"))}
     assert set(bare) == COLUMNS - gone - {"fps_spread"}  # one repetition has no spread
     assert [bare[name] for name in ("encode_gflops", "decode_gflops")] == [
@@ -69,10 +68,10 @@ def test_flops_are_those_of_the_formula(refined):
     assert refined["encode_gflops"] == pytest.approx(2 * expected / 1e9)
 
 
-def test_memory_is_not_that_of_earlier_work(tmp_path, device):
+def test_memory_is_not_that_of_earlier_work(device):
     """A worker of a sweep profiles after other stages: their peak, and what glibc kept of it, are not the model's."""
-    first = measure(tmp_path, device, repeats=1)["memory_gb"]
+    first = measure(device, repeats=1)["memory_gb"]
     earlier = [np.ones(250_000) for _ in range(1000)]  # 2 GB, in pieces small enough for the heap
     del earlier
-    assert measure(tmp_path, device, repeats=1)["memory_gb"] == pytest.approx(first, abs=0.1)
+    assert measure(device, repeats=1)["memory_gb"] == pytest.approx(first, abs=0.1)
     assert first > 0.003  # at least the weights

@@ -216,8 +216,7 @@ def _results_folder(where: str) -> Iterator[Path]:
 def sync(planned: SweepPlan, *, mlflow: str | None = None, warn: Callable[[str], None] = _LOG.warning) -> bool:
     """Log to MLflow what the store holds and MLflow does not; run nothing.
 
-    Returns:
-        Whether all is logged; why not was told to `warn`.
+    Tells whether all is logged; why not was told to `warn`.
     """
     from samref_sweep.record import tables
     from samref_sweep.record.tracker import Tracker

@@ -17,9 +17,7 @@ SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 def cpus(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> tuple[int, str]:
     """CPUs that this process may use, at least one, and what bounds them; nothing does where they are the machine's.
 
-    Args:
-        environment: the process' variables.
-        root: where `proc` and `sys` are.
+    `root` is where `proc` and `sys` are.
     """
     bounds = {"": float(os.cpu_count() or 1)}
     if hasattr(os, "sched_getaffinity"):
@@ -80,9 +78,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def gpus(environment: Mapping[str, str] = os.environ, present: Mapping[int, str] | None = None) -> tuple[int, str]:
     """GPUs that this process may use, and what CUDA_VISIBLE_DEVICES names that is not there.
 
-    Args:
-        environment: the process' variables.
-        present: number → UUID of the machine's GPUs; None asks the driver.
+    `present` has the UUIDs of the machine's GPUs by number; None asks the driver.
     """
     there = _present() if present is None else present
     named = environment.get("CUDA_VISIBLE_DEVICES")

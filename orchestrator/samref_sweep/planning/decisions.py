@@ -59,11 +59,7 @@ def decisions(
 ) -> tuple[Decision, ...]:
     """Judge each configuration against the one that has the baseline's settings and agrees with it in all others.
 
-    Args:
-        trials: those whose evaluations are done.
-        points: the axes' values of each.
-        wanted: what is to be decided.
-        values: gives an evaluation's metric for each object.
+    The trials' evaluations are done; `points` has the axes' values of each.
     """
     until = wanted.until
     by_configuration: dict[tuple[tuple[str, Any], ...], dict[Any, Stage]] = {}

@@ -34,17 +34,11 @@ _FIXED = (1980, 1, 1, 0, 0, 0)
 
 
 def write(results: Path, made: Path, out: Path, *, claims: Sequence[Path] = (), store: Store | None = None) -> int:
-    """Write a bundle aside and rename it; gives the number of its files.
+    """Write the bundle `out` of a folder of tables aside and rename it; gives the number of its files.
 
-    Args:
-        results: the folder of a sweep's tables.
-        made: a folder with what samref-dashboard made of them, `page.html` and `tables/`.
-        out: the bundle.
-        claims: files of claims about the results.
-        store: where the trained weights are; None leaves them out.
-
-    Raises:
-        SpecError: the results are not a sweep's, or something that the bundle is to hold is not there.
+    `made` is a folder with what samref-dashboard made of them, `page.html` and `tables/`; without a store the trained
+    weights are left out. Raises SpecError: the results are not a sweep's, or something that is to be in the bundle is
+    not there.
     """
     try:
         trials = tables.read(str(results), "trials")

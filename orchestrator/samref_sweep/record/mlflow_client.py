@@ -55,12 +55,10 @@ class Run:
 
 
 class Runs:
-    """The runs of this project's experiment.
+    """The runs of this project's experiment at a tracking URI.
 
-    Args:
-        uri: MLflow's tracking URI.
-        root: folder beside which artifacts go, unless a server has a place for them.
-        warn: called with what MLflow refuses for good, and with what was restored.
+    Artifacts go beside the folder `root`, unless a server has a place for them. `warn` is called with what MLflow
+    refuses for good, and with what was restored.
     """
 
     def __init__(self, uri: str, root: Path, warn: Callable[[str], None]) -> None:

@@ -35,13 +35,8 @@ TO_COME = "samref.planned"
 class SweepRuns:
     """The runs of one sweep in MLflow.
 
-    Args:
-        plan: the sweep's trials.
-        store: the finished stages.
-        uri: MLflow's tracking URI.
-        ended: stage id → seconds since 1970, of stages that end while the sweep runs; of others the store tells.
-        warn: called with what MLflow refuses for good, and with what was restored.
-        live: whether the sweep is going to run: its own run is RUNNING then.
+    `ended` has the seconds since 1970 of stages that end while the sweep runs, by id; of others the store tells. Where
+    `live` says that the sweep is going to run, its own run is RUNNING. `uri` and `warn` are as of `Runs`.
     """
 
     def __init__(

@@ -39,14 +39,9 @@ Task = Callable[[SweepRuns], object]
 
 
 class Tracker:
-    """Logs a plan's trials while they run.
+    """Logs a plan's trials while they run, or, where it is not `live`, those that are done.
 
-    Args:
-        plan: the trials.
-        store: the finished stages.
-        uri: MLflow's tracking URI.
-        warn: called with a line where MLflow does not answer, or refuses something.
-        live: whether the sweep is going to run; else only what is done is logged.
+    `warn` is called with a line where MLflow does not answer, or refuses something.
     """
 
     def __init__(self, plan: Plan, store: Store, uri: str, warn: Callable[[str], None], *, live: bool = False) -> None:
@@ -124,10 +119,8 @@ class Tracker:
     ) -> bool:
         """Log what failed, end the sweep's run, and wait for the thread, but not for ever unless patience is None.
 
-        `results` is the folder of the sweep's tables and page, which become files of its run.
-
-        Returns:
-            Whether all is logged.
+        `results` is the folder of the sweep's tables and page, which become files of its run. Tells whether all is
+        logged.
         """
         self.start()
         for trial, outcome in zip(self._plan.trials, outcomes, strict=True):

@@ -117,11 +117,7 @@ def display(
 ) -> AbstractContextManager[Display]:
     """The display that suits the output: a live table on a terminal, lines elsewhere, or JSON lines.
 
-    Args:
-        plan: gives the plan as it is now; a search's grows.
-        store: where the results are.
-        as_json: whether JSON lines are wanted.
-        starts: what is waited for until the first unit of work starts.
+    `plan` gives the plan as it is now, `starts` says what is waited for until the first unit of work starts.
     """
     if as_json:
         return _json()

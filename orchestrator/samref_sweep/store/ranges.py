@@ -64,13 +64,9 @@ class Ranges:
         return Bucket(self._uri)
 
     def __call__(self, path: Path, start: int, count: int, *, anew: bool = False) -> bytes:
-        """Read a part of a stage's file, whose folder is named by the stage and need not hold it.
+        """Read `count` bytes of a stage's file, whose folder is named by the stage and need not hold it.
 
-        Args:
-            path: the file.
-            start: first byte.
-            count: of bytes.
-            anew: whether what is kept here is to be fetched again, as it turned out to be damaged.
+        With `anew` what is kept here is fetched again, as it turned out to be damaged.
 
         Raises:
             StoreError: the server does not answer.

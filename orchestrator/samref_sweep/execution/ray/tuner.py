@@ -61,18 +61,10 @@ def execute(
     search: Search | Repetitions | None = None,
     interrupted: threading.Event | None = None,
 ) -> Ending:
-    """Do a plan's work on Ray.
+    """Do a plan's work on Ray, as `samref_sweep.driver.run` says; `runner` runs stages in the workers.
 
-    Args:
-        plan: what to do.
-        store: where outputs go; every node must see it.
-        runtime: folders; device and threads are set for each unit of work from its request.
-        on_event: called on the driver, in one thread, for everything that happens.
-        runner: what runs stages in the workers.
-        address: a running Ray cluster; None starts one on this machine for the time of the call.
-        jobs: at most this many units of work at a time; None: as many as resources allow.
-        search: adds work to the plan, which is its, as results come in.
-        interrupted: set from elsewhere to end what runs in order, within `END_SECONDS`.
+    Of the runtime the folders count: device and threads follow from the requests. A search adds work to the plan, which
+    is its, as results come in. What sets `interrupted` ends what runs in order, within `END_SECONDS`.
 
     Raises:
         ResourceError: no node can serve a request, or processes cannot share a batch; nothing was run.
