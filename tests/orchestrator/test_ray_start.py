@@ -142,3 +142,19 @@ def test_what_cpp_prints_meanwhile_is_held_back(capfd: pytest.CaptureFixture[str
         os.write(2, b"W 795 795] rpc_client.h:153: Failed to connect\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_made"),
+    [({"HOME": "/proc"}, True), ({"HOME": "/proc", "RAY_AUTH_MODE": "disabled"}, False), ({}, False)],
+)
+def test_a_token_is_made_where_no_home_folder_can_keep_rays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_made: bool
+) -> None:
+    """A container that runs under a bare number has / for a home, and Ray could not start there."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that it is taken back
+    for name, value in {"HOME": str(tmp_path), **environment}.items():
+        monkeypatch.setenv(name, value)
+    cluster.own_token()
+    assert bool(os.environ["RAY_AUTH_TOKEN"]) == is_made

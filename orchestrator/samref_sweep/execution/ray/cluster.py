@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import secrets
 import socket
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def connected(address: str | None) -> Iterator[Nodes]:
         options: dict[str, Any] = {"ignore_reinit_error": True}
     elif address is None:
         # "local": a plain init would join whatever cluster a stale file in Ray's temporary folder names.
+        own_token()
         here = this_machine()[0]
         options = {"address": "local", "include_dashboard": False}
         options |= {"num_cpus": int(here["CPU"]), "num_gpus": int(here["GPU"])}
@@ -62,6 +64,20 @@ def connected(address: str | None) -> Iterator[Nodes]:
     finally:
         if not joined:
             leave()
+
+
+def own_token() -> None:
+    """Give this process and its children a token where Ray cannot keep the one that it makes: in ~/.ray."""
+    if any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(exist_ok=True)
+        if (folder / "auth_token").exists() or os.access(folder, os.W_OK):
+            return
+    except (OSError, RuntimeError):  # a home that is not there or another's, or no home at all
+        pass
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextmanager
