@@ -1,5 +1,6 @@
 """Large embeddings on object storage: rows are read by range, kept while there is room, fetched again when damaged."""
 
+import contextlib
 import pickle
 import random
 from collections.abc import Callable
@@ -105,12 +106,17 @@ def test_features_of_other_nodes_are_joined_where_they_are(node: Callable[[str],
 
     one, another = node("one"), node("another")
     one.shards("embed-1").hand_over(work(one, 1).path(1))
-    with another.claim(["embed-1"]) as claim, claim.workspace("embed-1") as out, claim.scratch("embed-1"):
-        shards = work(another, 0)
-        another.shards("embed-1").fetch()
-        assert [path.name for path in sorted(shards.path(1).iterdir())] == ["checksums.npy", "shard.json"]
-        join(shards, out, KEYS[:8], "fp32")
-        (out / "summary.json").write_text(summary_text("embed-1"))
+    with contextlib.suppress(KeyboardInterrupt), another.claim(["embed-1"]) as claim:
+        with claim.workspace("embed-1") as out, claim.scratch("embed-1"):
+            shards = work(another, 0)
+            another.shards("embed-1").fetch()
+            assert [path.name for path in sorted(shards.path(1).iterdir())] == ["checksums.npy", "shard.json"]
+            join(shards, out, KEYS[:8], "fp32")
+            (out / "summary.json").write_text(summary_text("embed-1"))
+        raise KeyboardInterrupt  # it is joined, and not uploaded
+    assert not another.has("embed-1")
+    with another.claim(["embed-1"]):
+        assert another.has("embed-1")
     assert not another.cache.has("embed-1")
     for name in ("another", "third"):
         folder = node(name).open("embed-1")
