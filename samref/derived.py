@@ -94,9 +94,8 @@ def of_clicks(
             found[name] = _own(name, {**clicks, "sample_key": np.array(samples)[clicks["sample"]]})
         else:
             pattern, _, group = name.partition("@")
-            own = [
-                each for key, each in zip(samples, ious, strict=True) if key.startswith(f"{group}/" if group else "")
-            ]
+            start = f"{group}/" if group else ""
+            own = [each for key, each in zip(samples, ious, strict=True) if key.startswith(start)]
             if own and (value := _value(pattern, own, config)) is not None:
                 found[name] = value
     return found

@@ -16,7 +16,6 @@ from samref.clicks import Click, Errors, Rng
 from samref.pixel_loops import MISSING
 
 DRAWN = ("jitter", "uniform", "distance")
-"""The clickers of this module."""
 _TRIES = 100
 
 

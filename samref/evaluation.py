@@ -53,7 +53,6 @@ from samref.waves import Paths
 SECONDS = "seconds_per_click_made"
 """Not `seconds_per_click`: by that name earlier versions wrote the time over the decoder's calls, which θ share."""
 _PATHS = "paths.json"
-"""A shard's file."""
 _AHEAD = 4
 """Samples a thread that are begun before the first of them is done."""
 Played = TypeVar("Played")

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from samref.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-"""The suffixes of files that are read as images."""
 
 MAX_PIXELS = 1 << 30
 """The pixels of the largest image that is read: OpenCV's limit."""

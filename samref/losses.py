@@ -48,9 +48,8 @@ def dice_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
 def binary_cross_entropy(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     """BCE over valid pixels; each object counts alike."""
     valid = (target_BHW >= 0).to(logits_BHW.dtype)
-    loss = F.binary_cross_entropy_with_logits(
-        logits_BHW, target_BHW.clamp(min=0).to(logits_BHW.dtype), reduction="none"
-    )
+    truth_BHW = target_BHW.clamp(min=0).to(logits_BHW.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits_BHW, truth_BHW, reduction="none")
     return ((loss * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)).mean()
 
 

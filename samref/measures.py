@@ -29,9 +29,7 @@ class Measure:
     better: Better | None
     """None: neither by itself; a search has to say which it wants."""
     meaning: str
-    """What it is, in words that can be understood alone."""
     kind: Kind
-    """Kind of the stage that measures it."""
     type: type[int] | type[float] = float
     heading: str = ""
     """Short words for it on the terminal; its name where there are none."""
@@ -59,9 +57,8 @@ def _evaluation() -> Iterator[Measure]:
     meaning = "mean IoU before the first click, where clicks correct the masks that `evaluate.start` names"
     yield evaluated("miou_at_0", "0 to 1", "higher", meaning, heading="0-mIoU")
     for click in (1, 3, 5, 10, 20):
-        yield evaluated(
-            f"miou_at_{click}", "0 to 1", "higher", f"mean IoU after click {click}", heading=f"{click}-mIoU"
-        )
+        meaning = f"mean IoU after click {click}"
+        yield evaluated(f"miou_at_{click}", "0 to 1", "higher", meaning, heading=f"{click}-mIoU")
     for click in (1, 5, 20):
         meaning = f"mean boundary IoU (Cheng et al. 2021; 2 % of the image diagonal) after click {click}"
         yield evaluated(f"boundary_miou_at_{click}", "0 to 1", "higher", meaning, heading=f"{click}-mBIoU")

@@ -31,10 +31,8 @@ def code_of(stage: Stage) -> Mapping[str, str]:
 @cache
 def _code(kind: Kind, backbone: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
-    open_modules = [
-        "evaluation.py" if kind == "evaluate" else f"{kind}.py",
-        *filter(None, [_file(module_of(backbone))]),
-    ]
+    own = "evaluation.py" if kind == "evaluate" else f"{kind}.py"
+    open_modules = [own, *filter(None, [_file(module_of(backbone))])]
     while open_modules:
         name = open_modules.pop()
         if name not in found and name not in _IN_IDS:

@@ -202,4 +202,3 @@ class Job:
     scratch: Path
     """Folder of the first stage's id that outlives a killed attempt; a training resumes from it."""
     runtime: Runtime
-    """Where to run."""

@@ -16,7 +16,6 @@ class Summary:
     id: str
     """The stage's id when it ran; another VERSION of the code would give it another."""
     stage: Stage
-    """What was run."""
     metrics: Mapping[str, float | int]
     """Name → what was measured; `samref.measures` explains the names. What was not measured is left out."""
     device_seconds: float

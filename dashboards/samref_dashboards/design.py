@@ -86,7 +86,6 @@ class Design:
     axes: tuple[str, ...]
     """Dotted settings without seeds; the sweep's own first."""
     seeds: tuple[str, ...]
-    """The swept seeds."""
     configurations: tuple[Configuration, ...]
     listed: Mapping[str, Sequence[Any]]
     """Axis -> its values as the sweep file lists them, where it does."""

@@ -47,11 +47,9 @@ def noc_by_level(design: Design, values: Values) -> Figure | None:
                 found = summarise(values.get((trial["trial"], level)) for trial in each.done)
                 rows += points(design, each, lined, found, 100 * level, design.describe(each.values))
         if rows:
-            about = f"NoC against the IoU that is asked for, {data}"
+            text = f"NoC against the IoU that is asked for, {data}"
             levels = [100 * level for level in LEVELS]
-            spec = charts.metric_by_axis(
-                rows, legend(design, lined), about, metric="NoC", axis="IoU (%)", levels=levels
-            )
+            spec = charts.metric_by_axis(rows, legend(design, lined), text, metric="NoC", axis="IoU (%)", levels=levels)
             panels.append(Panel(data, spec, data))
     note = "NoC@k for every k, from the same clicks: also the clicks that a loop makes which stops at IoU k."
     return figure(design, "noc-by-level", "Number of clicks against the IoU asked for", note, lined, panels)

@@ -58,7 +58,6 @@ class Sweep:
     axes: dict[str, tuple[Any, ...]]
     """Axis -> its values, in the sweep file's order; none where the file only names the axes."""
     planned: int
-    """Trials in the sweep's plan."""
     recorded: int
     """Rows in trials.parquet."""
     place: str

@@ -40,9 +40,7 @@ METHODS: dict[tuple[str, str], tuple[float, ...]] = {
 """Table 2: (method, backbone; * frozen) on the 1 537 images of HQSeg-44K's validation."""
 
 NOC_90_SOURCE = "paper (SAM-REF, its best model)"
-NOC_90: dict[str, float] = {
-    str(row.protocol["dataset"]): number for row, (number,) in _of("main text", (metrics.NOC_90,))
-}
+NOC_90 = {str(row.protocol["dataset"]): number for row, (number,) in _of("main text", (metrics.NOC_90,))}
 """Main text: SAM-REF's NoC90 by dataset."""
 
 COST_SOURCE = "paper (one V100)"

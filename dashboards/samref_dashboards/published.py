@@ -47,9 +47,8 @@ def read(file: Path = FILE) -> tuple[Published, ...]:
     """Read the published rows of a file; ResultsError says what is wrong in which line."""
     found = []
     for entry in entries.read(file, ("method", "backbone", "source", "numbers"), ("protocol", "settings")):
-        numbers = {
-            key: entries.number(entry.place, key, each) for key, each in entries.mapping(entry, "numbers").items()
-        }
+        given = entries.mapping(entry, "numbers")
+        numbers = {key: entries.number(entry.place, key, each) for key, each in given.items()}
         method, backbone, source = (str(entry.values[key]) for key in ("method", "backbone", "source"))
         protocol, settings = (entries.mapping(entry, key) for key in ("protocol", "settings"))
         found.append(Published(method, backbone, source, protocol, settings, numbers))

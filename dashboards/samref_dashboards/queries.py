@@ -92,10 +92,8 @@ class Answers:
 
     def noc_90(self) -> dict[str, float]:
         """Compute every trial's NoC90 from its clicks: the first click with IoU ≥ 0.9, else the most clicks allowed."""
-        made = self._sql.execute(
-            f"SELECT trial, avg(coalesce(first_90, max_clicks)) FROM {self._objects} GROUP BY trial"
-        )
-        return dict(made.fetchall())
+        query = f"SELECT trial, avg(coalesce(first_90, max_clicks)) FROM {self._objects} GROUP BY trial"
+        return dict(self._sql.execute(query).fetchall())
 
     def contrasts(self, wanted: Sequence[Contrast]) -> list[NDArray[np.float64] | None]:
         """Sum each object's values over trials: N×K, by dataset and name, K in the order of PER_OBJECT.

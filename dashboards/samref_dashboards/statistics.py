@@ -88,7 +88,5 @@ def explained_share(levels: Sequence[object], values: Sequence[float]) -> float 
     members: dict[object, list[float]] = {}
     for level, value in zip(levels, values, strict=True):
         members.setdefault(level, []).append(value)
-    between = math.fsum(
-        len(inside) * (math.fsum(inside) / len(inside) - every.mean()) ** 2 for inside in members.values()
-    )
+    between = math.fsum(len(own) * (math.fsum(own) / len(own) - every.mean()) ** 2 for own in members.values())
     return between / total

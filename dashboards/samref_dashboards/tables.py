@@ -29,7 +29,6 @@ class Column:
     key: str
     """Column of the CSV file."""
     title: str = ""
-    """Longer explanation."""
     numeric: bool = False
     paper: bool = False
     """Published numbers, not ours."""

@@ -73,4 +73,3 @@ CHART_CONFIG: dict[str, Any] = {
     "line": {"strokeWidth": 1.75, "strokeCap": "round", "strokeJoin": "round"},
     "point": {"filled": True, "size": 34},
 }
-"""Vega-Lite's configuration for every chart."""

@@ -71,9 +71,8 @@ def curves(design: Design, found: Curves) -> Figure | None:
         + (", and ± one standard deviation over seeds (inner). " if design.seeds else ". ")
         + "Thick: not distinguishable from the best θ. Ticks: where θ changes a click of some object. "
     )
-    return figure(
-        design, "theta-curve", "Number of clicks as a function of θ", note + " ".join(told[:4]), lined, panels
-    )
+    note += " ".join(told[:4])
+    return figure(design, "theta-curve", "Number of clicks as a function of θ", note, lined, panels)
 
 
 def best(design: Design, found: Curves) -> Table | None:

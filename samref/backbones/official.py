@@ -38,7 +38,6 @@ class Official:
 
     file: str
     page: str
-    """The page where a person finds it."""
     licence: str
     source: Source | None
     """None where no address is one that a program may fetch it from."""

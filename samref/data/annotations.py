@@ -43,7 +43,6 @@ class Index:
     """Images by id, and one column for each property of the objects (in the file's order, crowds left out)."""
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The images' entries, by id."""
     identities: array[int] = field(default_factory=lambda: array("q"))
     """Annotation ids."""
     image_ids: array[int] = field(default_factory=lambda: array("q"))

@@ -31,7 +31,6 @@ class Archive:
     places: Mapping[str, str]
     """File or folder in the archive, at whatever depth → its place in the dataset's folder."""
     splits: tuple[Split, ...] = BOTH
-    """Which splits need it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,7 +178,6 @@ class CocoMask:
 
     file: Path
     identity: int
-    """The annotation's id."""
     start: int
     length: int
     """Where its JSON lies in the file, in bytes."""

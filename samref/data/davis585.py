@@ -52,9 +52,8 @@ def open_davis585(request: Request) -> Davis585:
     if lost:
         raise MissingDataError(f"{lost[0]}: this and {len(lost) - 1} more files are not there; get them from {SOURCE}")
     samples = [Sample(f"{mask.parent.name}/{mask.stem}", f"{mask.parent.name}/{_image(mask).stem}") for mask in masks]
-    every = [
-        (sample, _image(mask), MaskFile(mask, read_over_half)) for sample, mask in zip(samples, masks, strict=True)
-    ]
+    truths = [MaskFile(mask, read_over_half) for mask in masks]
+    every = list(zip(samples, map(_image, masks), truths, strict=True))
     return Davis585.of(request, every)
 
 

@@ -30,7 +30,6 @@ class Listed:
     elsewhere: str
     """Where else they may lie, for the error."""
     source: str
-    """Where to get the dataset."""
     numbers: Callable[[Path], list[int]]
     """The numbers of the objects in a file."""
     mask: Callable[[Path, int], Mask]

@@ -34,7 +34,6 @@ class Layout:
     masks: str
     read_mask: ReadMask
     source: str
-    """Where to get the dataset."""
 
     def open(self, request: Request) -> Dataset:
         """The dataset, its files paired; nothing is decoded."""

@@ -83,7 +83,6 @@ class Dispatcher:
         clock: Clock = time.monotonic,
     ) -> None:
         self.failures: dict[str, Failure] = {}
-        """Stage id → why it has no output."""
         self.interrupted = False
         """Whether nothing new is to start; what runs was told to end."""
         self._reason: str | None = None

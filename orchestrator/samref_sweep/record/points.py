@@ -17,9 +17,8 @@ Point = tuple[str, float, int, int]
 def progress_points(stage: Stage, metrics: Mapping[str, float], stamp: int) -> Iterator[Point]:
     """What a running training reports of its curves, by the step at which it was recorded."""
     step = int(metrics.get("recorded", metrics.get("step", 0)))
-    values = {
-        k: v for k, v in metrics.items() if k not in ("step", "total", "recorded") and not k.startswith("system/")
-    }
+    own = (k for k in metrics if k not in ("step", "total", "recorded") and not k.startswith("system/"))
+    values = {name: metrics[name] for name in own}
     yield from _curve(stage, values, stamp, step)
 
 

@@ -212,9 +212,8 @@ def _curves(trial: Trial, reader: Reader) -> Iterator[pa.Table]:
         columns = {"trial": pa.repeat(trial.id, count), "metric": pa.repeat(name, count), **intervals}
         columns |= dict(zip(("theta_from", "theta_to", "value"), curve, strict=True))
         empty = pa.nulls(count, pa.float64())
-        yield pa.table(
-            {each.name: columns.get(each.name, empty) for each in SCHEMAS["curves"]}, schema=SCHEMAS["curves"]
-        )
+        schema = SCHEMAS["curves"]
+        yield pa.table({each.name: columns.get(each.name, empty) for each in schema}, schema=schema)
 
 
 def _photographs(stages: Iterable[Stage], reader: Reader) -> Iterator[pa.Table]:

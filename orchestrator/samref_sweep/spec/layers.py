@@ -42,9 +42,8 @@ class Layers:
 
     def space(self) -> Space:
         """All that was said, as it is now; layers that are added later do not change it."""
-        return Space(
-            self._file, copy_tree(self._base), dict(self._dimensions), tuple(self._exclude), dict(self._places)
-        )
+        base, exclude = copy_tree(self._base), tuple(self._exclude)
+        return Space(self._file, base, dict(self._dimensions), exclude, dict(self._places))
 
     def set(self, key: str, value: Any, place: str) -> None:
         """Set one setting, or all that a mapping holds; an empty mapping is a value (`train: {}` is a training)."""

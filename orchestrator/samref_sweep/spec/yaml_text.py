@@ -85,9 +85,8 @@ _Loader.yaml_constructors = {None: _Loader.construct_undefined} | {
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     text = loader.construct_yaml_str(node)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{text!a} is no text that a file can hold", node.start_mark
-        )
+        problem = f"{text!a} is no text that a file can hold"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return text
 
 

@@ -81,12 +81,12 @@ def commit() -> str | None:
     """Return the commit of the code that runs, `-dirty` where files were changed since; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        said = subprocess.check_output(
+            command, cwd=Path(__file__).parent, stderr=subprocess.PIPE, text=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return said.strip() or None
 
 
 def _sha256(path: Path) -> str:

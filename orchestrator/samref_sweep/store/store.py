@@ -50,9 +50,7 @@ class Store(Protocol):
     far: Far | None
     """Reads parts of what is not in the folder that `open` gave; None where all is."""
     failures: Failures
-    """Why stages failed in earlier runs."""
     codes: Codes
-    """Which code made which stage."""
 
     def has(self, stage_id: str) -> bool:
         """Tell whether a stage is done."""

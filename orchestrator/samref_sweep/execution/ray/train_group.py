@@ -32,7 +32,6 @@ class TrainGroup:
     """Runs one training in several processes that share its work; a `Runner`."""
 
     size: int
-    """How many processes."""
     cpu: float
     """CPUs of each process."""
     gpu: float
