@@ -28,7 +28,7 @@ from samref.config import ModelConfig, ProfileConfig, Runtime
 from samref.precision import autocast, products
 from samref.refiner import SamRef
 from samref.refiner.model import Context
-from samref.refiner.recorded import record
+from samref.refiner.recorded import REFINER, record
 from samref.refiner.resample import Frames, Images
 from samref.stage import Report
 from samref.transfers import to_host
@@ -155,7 +155,7 @@ class _Bench:
         """Leave nothing to compile, record or choose for the clock to see."""
         pixel_loops.load()
         if self.device.startswith("cuda"):
-            record(self.network)
+            record(self.network, REFINER)
             self.segment(prompts[:2], batch=1)
             self.segment(prompts, batch=_PROMPTS)
 

@@ -31,6 +31,7 @@ from samref.judging import Wave, above
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.model import Context
+from samref.refiner.recorded import EVERY_CLICK, forget, record
 from samref.refiner.resample import Images
 from samref.starts import NOTHING, Start, Starts
 from samref.thetas import Thetas
@@ -42,6 +43,8 @@ Paths = list[list[Trajectory]]
 """For each sample its trajectories, by seed and rising θ."""
 
 _IN_PLAY = 2
+_OFTEN = 8
+"""Calls of a shape after which it pays to record it: that takes as long as five."""
 LARGEST = 64
 """Samples of a wave at most: with fewer, Python launches a click's operations more slowly than a GPU does them."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
@@ -204,6 +207,8 @@ def play(
         parts: positions of samples, each taken when there is time for it.
         starts: what the samples begin with.
     """
+    if device != "cpu":
+        record(network, EVERY_CLICK, after=_OFTEN)
     players = _Players(network, configs, device)
     with ExitStack() as stack_:
         readers = stack_.enter_context(_threads(threads, "samples"))
@@ -316,6 +321,7 @@ class _Players:
             if batch == 1:
                 raise
         # Out of the except block, so that no traceback holds the failed wave's tensors any more.
+        forget(self._network)  # what was recorded of larger ones takes memory, too
         self.largest = batch = batch // 2
         _LOG.warning("out of memory; %d samples at once from here on", batch)
         torch.cuda.empty_cache()

@@ -93,6 +93,8 @@ class Patch:
     """What the local stage makes of one window of each object."""
 
     windows: Sequence[Window]
+    windows_B4: Tensor
+    """The same, beside the maps."""
     change_B1PP: Tensor
     """σ(E)·(D − G): what the patch adds to G_t. Pasting the change leaves sharp what needs no correction."""
     error_B1PP: Tensor
@@ -142,18 +144,25 @@ class LocalFusionRefiner(nn.Module):
             points_BN2: clicks in px of the network's input.
             labels_BN: 1, 0 or -1.
         """
-        size = self.patch_size
-        patches = _crop_images(images, windows, frames, size)
+        sizes = images.sizes if isinstance(images, Images) else [image.shape[1:] for image in images]
+        on_images = [_on_image(*each) for each in zip(windows, frames, sizes, strict=True)]
         shares = [
             (left / width, top / height, right / width, bottom / height)
             for (left, top, right, bottom), (height, width) in zip(windows, frames, strict=True)
         ]
-        boxes_B4 = to_device(torch.tensor(shares), global_B1MM.device)
-        return Patch(windows, *self.refine(patches, features, global_B1MM, boxes_B4, points_BN2, labels_BN))
+        boxes_3B4 = torch.tensor([windows, on_images, shares], dtype=torch.float32)
+        windows_B4, on_images_B4, shares_B4 = to_device(boxes_3B4, global_B1MM.device)
+        maps = features, global_B1MM, shares_B4, points_BN2, labels_BN
+        if isinstance(images, Images):
+            refined = self.refine(images.pixels_B3hw, on_images_B4, *maps)
+        else:
+            refined = self.refine(_crop_images(images, on_images, self.patch_size), None, *maps)
+        return Patch(windows, windows_B4, *refined)
 
     def refine(
         self,
-        patches_B3PP: Tensor,
+        pixels_B3hw: Tensor,
+        on_images_B4: Tensor | None,
         features: Mapping[str, Tensor],
         global_B1MM: Tensor,
         boxes_B4: Tensor,
@@ -163,7 +172,8 @@ class LocalFusionRefiner(nn.Module):
         """What of `forward` the device does, of one shape whatever the windows: change, error and refined of a Patch.
 
         Args:
-            patches_B3PP: the windows' pixels.
+            pixels_B3hw: the images.
+            on_images_B4: the windows in px of the images; None where the images are the windows' pixels already.
             features: of the images.
             global_B1MM: logits of the GFR.
             boxes_B4: the windows as shares of the frames' sides.
@@ -171,6 +181,7 @@ class LocalFusionRefiner(nn.Module):
             labels_BN: 1, 0 or -1.
         """
         size = self.patch_size
+        patches_B3PP = pixels_B3hw if on_images_B4 is None else crop(pixels_B3hw, on_images_B4, size)
         logits = sample_boxes(global_B1MM, boxes_B4, size)
         # A quarter of the working grid's side in embedding cells is what the four-fold upsampler brings to the grid;
         # high-resolution features keep their ratio to the embedding.
@@ -189,14 +200,9 @@ class LocalFusionRefiner(nn.Module):
         return change, error, logits + change
 
 
-def _crop_images(
-    images: Sequence[Tensor] | Images, windows: Sequence[Window], frames: Sequence[tuple[int, int]], size: int
-) -> Tensor:
-    if isinstance(images, Images):
-        return crop(images, [_on_image(*each) for each in zip(windows, frames, images.sizes, strict=True)], size)
+def _crop_images(images: Sequence[Tensor], windows: Sequence[Window], size: int) -> Tensor:
     crops = []
-    for image, window, frame in zip(images, windows, frames, strict=True):
-        left, top, right, bottom = _on_image(window, frame, image.shape[1:])
+    for image, (left, top, right, bottom) in zip(images, windows, strict=True):
         own = image[None, :, top:bottom, left:right]
         # CUDA has no antialiased resize of bytes (torch 2.15), hence the float.
         own = own.float() if own.is_cuda else own

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from samref.backbones.backbone import Backbone
 from samref.clicks import Click
 from samref.config import ModelConfig
-from samref.refiner import lfr
+from samref.refiner import lfr, resample
 from samref.refiner.fusion import Lateral
 from samref.refiner.gfr import GlobalFusionRefiner
 from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
@@ -298,17 +298,23 @@ class SamRef(nn.Module):
             previous_BHW: masks M_{t-1}, or None at the first click.
             on_global: whether the patch is pasted on G_t, and not on M_{t-1}; for each of the K.
         """
-        logits = frames.upscale(interaction.result_B1MM[:, 0])
-        inside = None
-        if interaction.patch is not None:
-            logits, inside = frames.paste(logits, interaction.patch.change_B1PP[:, 0], interaction.patch.windows)
-        masks = logits > self.backbone.threshold
-        if inside is not None and previous_BHW is not None and not all(on_global):
+        maps = interaction.result_B1MM[:, 0], frames.down_BHM, frames.across_BWM
+        if interaction.patch is None:
+            return resample.upscale(*maps) > self.backbone.threshold
+        masks, inside = self.paste_stage(*maps, interaction.patch.change_B1PP[:, 0], interaction.patch.windows_B4)
+        if previous_BHW is not None and not all(on_global):
             chosen = to_device(torch.tensor(objects), masks.device)
             anew = to_device(torch.tensor(on_global), masks.device)[:, None, None]
             return torch.where(inside[chosen] | anew, masks[chosen], previous_BHW[chosen])
         # Objects whose θ part have some on M_{t-1}: here each has one mask, its own.
         return masks
+
+    def paste_stage(
+        self, global_BMM: Tensor, down_BHM: Tensor, across_BWM: Tensor, change_BPP: Tensor, windows_B4: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """G_t with its patch as masks in the frames, and where the windows are; both B×H×W bool."""
+        pasted, inside = resample.paste(resample.upscale(global_BMM, down_BHM, across_BWM), change_BPP, windows_B4)
+        return pasted > self.backbone.threshold, inside
 
 
 def upscale(logits_MM: Tensor, frame: tuple[int, int]) -> Tensor:

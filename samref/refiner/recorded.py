@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,33 +21,39 @@ _LOG = logging.getLogger(__name__)
 _WARM_UP = 2  # calls before recording: cuDNN chooses, Triton compiles
 _TOLERANCE = 1e-2  # between a replay and a plain call, as a share of the largest value; equal on an H100
 
+REFINER = "lateral", "global_stage", "refine", "paste_stage"
+"""What the refiners compute for one click on one image."""
+EVERY_CLICK = "coarse_stage", "global_stage", "refine", "paste_stage"
+"""What is computed anew at every click."""
 
-def record(network: SamRef, *, decoder: bool = False, after: int = 0) -> None:
+
+def record(network: SamRef, stages: Sequence[str], *, after: int = 0) -> None:
     """From here on, on CUDA and without gradient, replay what the network computes; on a CPU nothing changes.
 
     What was recorded takes memory until `forget`. Where recording fails, the log says why in a line, and the network
     goes on without it.
 
     Args:
-        network: whose refiners are replayed.
-        decoder: whether the backbone's decoder is, too.
+        network: whose stages are replayed.
+        stages: `REFINER` or `EVERY_CLICK`.
         after: calls of one shape before it is recorded.
     """
-    for part, name in _parts(network, decoder=decoder):
-        if not isinstance(getattr(part, name), _Recorded):
+    for part, name in _parts(network):
+        if name in stages and not isinstance(getattr(part, name), _Recorded):
             setattr(part, name, _Recorded(getattr(part, name), after))
 
 
 def forget(network: SamRef) -> None:
     """Call everything plainly again, and free what recordings take."""
-    for part, name in _parts(network, decoder=True):
+    for part, name in _parts(network):
         if isinstance(vars(part).get(name), _Recorded):
             delattr(part, name)
 
 
-def _parts(network: SamRef, *, decoder: bool) -> list[tuple[Any, str]]:
-    parts = [(network.gfr, "lateral"), (network, "global_stage"), (network.lfr, "refine")]
-    return [(part, name) for part, name in parts if part is not None] + [(network, "coarse_stage")] * decoder
+def _parts(network: SamRef) -> list[tuple[Any, str]]:
+    of_network = [(network, name) for name in ("coarse_stage", "global_stage", "paste_stage")]
+    parts = [*of_network, (network.gfr, "lateral"), (network.lfr, "refine")]
+    return [(part, name) for part, name in parts if part is not None]
 
 
 class _Recorded:
@@ -64,12 +70,12 @@ class _Recorded:
         self._failed = False
 
     def __call__(self, *arguments: Any) -> Any:
-        leaves, structure = tree_flatten(arguments)
+        leaves, _ = tree_flatten(arguments)
         tensors = [each for each in leaves if isinstance(each, Tensor)]
         if self._failed or torch.is_grad_enabled() or not tensors[0].is_cuda:
             return self._function(*arguments)
         precision = torch.is_autocast_enabled("cuda"), torch.backends.cudnn.allow_tf32
-        key = (*precision, structure, *map(_layout, leaves))
+        key = (*precision, *map(_layout, leaves))
         # In inference mode: what was recorded in it may be written to nowhere else.
         with torch.cuda.device(tensors[0].device):
             if key not in self._recordings:

@@ -34,7 +34,8 @@ class Images:
     def stack(images: Sequence[Tensor], *, pinned: bool = False) -> Images:
         """Copies images 3×h×w into one tensor; `pinned` in memory from which CUDA copies while the host goes on."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        shape = len(images), 3, *map(max, *sizes, (0, 0))
+        # Sides are multiples of 32, so that most batches of a dataset are of one shape.
+        shape = len(images), 3, *(-(-max(each) // 32) * 32 for each in zip(*sizes, strict=True))
         pixels = torch.zeros(shape, dtype=torch.uint8, device=images[0].device, pin_memory=pinned)
         for image, own in zip(images, pixels, strict=True):
             own[:, : image.shape[1], : image.shape[2]] = image
@@ -74,24 +75,46 @@ def weights(
     return found * ((target > 0) & (target < target_extent))[..., None]
 
 
-def stretches(boxes: Sequence[Box], device: torch.device) -> tuple[Tensor, Tensor]:
+def _stretches(boxes_B4: Tensor) -> tuple[Tensor, Tensor]:
     """Splits boxes into their stretches along the rows (left, right) and along the columns (top, bottom), each B×2."""
-    boxes_B22 = to_device(torch.tensor(boxes, dtype=torch.float32).view(-1, 2, 2), device)
+    boxes_B22 = boxes_B4.view(-1, 2, 2)
     return boxes_B22[..., 0], boxes_B22[..., 1]
 
 
-def crop(images: Images, boxes: Sequence[Box], size: int) -> Tensor:
+def _whole(boxes_B4: Tensor, size: int) -> Tensor:
+    """The stretch from 0 to size, B×2."""
+    return torch.arange(2, device=boxes_B4.device).mul(size).float().expand(len(boxes_B4), 2)
+
+
+def crop(pixels_B3hw: Tensor, boxes_B4: Tensor, size: int) -> Tensor:
     """Crops a box of each image and resizes it, antialiased: B×3×size×size float, 0..255."""
-    pixels = images.pixels_B3hw
-    height, width = pixels.shape[2:]
-    across, down = stretches(boxes, pixels.device)
-    whole = torch.full_like(across, size)
-    whole[:, 0] = 0
+    height, width = pixels_B3hw.shape[2:]
+    (across, down), whole = _stretches(boxes_B4), _whole(boxes_B4, size)
     across_BPw = weights(across, whole, width, size)
     down_BPh = weights(down, whole, height, size)
-    with torch.autocast(pixels.device.type, enabled=False):
-        wide = torch.bmm(pixels.float().flatten(1, 2), across_BPw.mT).view(-1, 3, height, size)
+    with torch.autocast(pixels_B3hw.device.type, enabled=False):
+        wide = torch.bmm(pixels_B3hw.float().flatten(1, 2), across_BPw.mT).view(-1, 3, height, size)
         return torch.einsum("bph,bchq->bcpq", down_BPh, wide)
+
+
+def upscale(logits_BMM: Tensor, down_BHM: Tensor, across_BWM: Tensor) -> Tensor:
+    """Resizes logits to the frames of these matrices, bilinear: B×H×W, 0 beyond a smaller frame."""
+    with torch.autocast(logits_BMM.device.type, enabled=False):
+        return torch.bmm(torch.bmm(down_BHM, logits_BMM.float()), across_BWM.mT)
+
+
+def paste(logits_BHW: Tensor, change_BPP: Tensor, windows_B4: Tensor) -> tuple[Tensor, Tensor]:
+    """Adds a patch's change to logits, resized to a window of each; also says where the windows are (bool)."""
+    (height, width), size, device = logits_BHW.shape[1:], change_BPP.shape[1], logits_BHW.device
+    (across, down), whole = _stretches(windows_B4), _whole(windows_B4, size)
+    down_BHP = weights(whole, down, size, height)
+    across_BWP = weights(whole, across, size, width)
+    with torch.autocast(device.type, enabled=False):
+        pasted = torch.baddbmm(logits_BHW, torch.bmm(down_BHP, change_BPP.float()), across_BWP.mT)
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    rows = (y >= down[:, :1]) & (y < down[:, 1:])
+    columns = (x >= across[:, :1]) & (x < across[:, 1:])
+    return pasted, rows[:, :, None] & columns[:, None]
 
 
 @dataclass(frozen=True)
@@ -108,9 +131,8 @@ class Frames:
     def of(sizes: Sequence[tuple[int, int]], mask_size: int, device: torch.device) -> Frames:
         """Make frames of these heights and widths; M is `mask_size`. Sides become multiples of 32, for kernels."""
         height, width = (-(-max(each) // 32) * 32 for each in zip(*sizes, strict=True))
-        across, down = stretches([(0, 0, w, h) for h, w in sizes], device)
-        grid = torch.full_like(across, mask_size)
-        grid[:, 0] = 0
+        boxes_B4 = to_device(torch.tensor([(0, 0, w, h) for h, w in sizes], dtype=torch.float32), device)
+        (across, down), grid = _stretches(boxes_B4), _whole(boxes_B4, mask_size)
         down_BHM = weights(grid, down, mask_size, height, antialias=False)
         across_BWM = weights(grid, across, mask_size, width, antialias=False)
         return Frames(sizes, (height, width), down_BHM, across_BWM)
@@ -122,27 +144,6 @@ class Frames:
         positions = to_device(torch.tensor(index), self.down_BHM.device)
         sizes = [self.sizes[i] for i in index]
         return Frames(sizes, self.largest, self.down_BHM[positions], self.across_BWM[positions])
-
-    def upscale(self, logits_BMM: Tensor) -> Tensor:
-        """Resizes logits to the frames, bilinear: B×H×W, 0 beyond a smaller frame."""
-        with torch.autocast(logits_BMM.device.type, enabled=False):
-            return torch.bmm(torch.bmm(self.down_BHM, logits_BMM.float()), self.across_BWM.mT)
-
-    def paste(self, logits_BHW: Tensor, change_BPP: Tensor, windows: Sequence[Box]) -> tuple[Tensor, Tensor]:
-        """Adds a patch's change to logits, resized to a window of each; also says where the windows are (bool)."""
-        height, width = self.largest
-        device = logits_BHW.device
-        across, down = stretches(windows, device)
-        patch = torch.full_like(across, change_BPP.shape[1])
-        patch[:, 0] = 0
-        down_BHP = weights(patch, down, change_BPP.shape[1], height)
-        across_BWP = weights(patch, across, change_BPP.shape[1], width)
-        with torch.autocast(device.type, enabled=False):
-            pasted = torch.baddbmm(logits_BHW, torch.bmm(down_BHP, change_BPP.float()), across_BWP.mT)
-        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-        rows = (y >= down[:, :1]) & (y < down[:, 1:])
-        columns = (x >= across[:, :1]) & (x < across[:, 1:])
-        return pasted, rows[:, :, None] & columns[:, None]
 
     def on_grid(self, masks_BHW: Tensor, side: int) -> Tensor:
         """Samples masks at the centres of the cells of a grid: B×side×side, nearest neighbour."""

@@ -13,7 +13,8 @@ from samref.data import open_dataset
 from samref.metrics import iou
 from samref.refiner import SamRef
 from samref.refiner.lfr import focus_window, paste, sample_boxes
-from samref.refiner.recorded import record
+from samref.refiner.recorded import EVERY_CLICK, REFINER, forget, record
+from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.weights import build_model
 
@@ -121,9 +122,49 @@ def test_recorded_clicks_are_the_plain_ones(shapes, device):
         return found
 
     plain = clicked()
-    record(model)
+    record(model, REFINER)
     for _ in range(2):  # recorded, and replayed
         assert all(torch.equal(own, other) for own, other in zip(clicked(), plain, strict=True))
+
+
+def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
+    """As in a training: what was recorded follows the weights, and what it gives may take part in a gradient."""
+    images, _ = shapes
+    model = build_model(TINY, Runtime(device=device), weights=None).requires_grad_(False)
+    shake(model)
+    stacked, size = Images.stack([image.to(device) for image in images[:2]]), model.backbone.image_size
+    frames = Frames.of([(size, size), (100, 180)], model.result_size, torch.device(device))
+    images_B3SS = torch.stack(images[:2]).to(device)
+
+    @torch.no_grad()
+    def clicked():
+        context = model.prepare(model.backbone.encode(images_B3SS.float()), images_B3SS, stacked)
+        coarse, masks, found = None, None, []
+        clicks = [Click(100, 100, True), Click(30, 80, False), Click(60, 40, True)]
+        for count in (1, 2, 3):
+            interaction = model(context, [clicks[:count]] * 2, coarse, masks, frames)
+            coarse, masks = interaction.coarse_B1MM, model.masks(interaction, frames, (0, 1), masks, (True, False))
+            found += [interaction.result_B1MM, interaction.patch.change_B1PP, masks]
+        return found
+
+    def compare():
+        plain = clicked()
+        record(model, EVERY_CLICK, after=1)
+        for _ in range(3):  # plain, recorded, and replayed
+            for own, other in zip(clicked(), plain, strict=True):
+                torch.testing.assert_close(own, other)
+                assert not own.is_inference()
+        return plain
+
+    before = compare()
+    with torch.no_grad():  # a step of an optimiser
+        model.gfr.fusion.heads[-1].bias += 3
+    followed = clicked()
+    forget(model)
+    after = compare()
+    for own, other in zip(followed, after, strict=True):
+        torch.testing.assert_close(own, other)
+    assert not torch.equal(before[0], after[0])
 
 
 def test_click_disks_are_binary_and_separate():
