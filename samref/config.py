@@ -195,37 +195,29 @@ class EvaluateConfig(Part):
     number, so that true is in no id, and an evaluation of an older version has none."""
 
     @model_validator(mode="after")
-    def _check_clicker(self) -> Self:
+    def _check(self) -> Self:
         if self.click_noise_px and self.clicker != "jitter":
             raise ValueError(
                 f"click_noise_px is {self.click_noise_px:g}, and clicker is {self.clicker}, which has no noise; set "
                 "clicker: jitter, or click_noise_px: 0"
             )
-        if self.click_slice is None:
-            return self
-        if self.clicker != "distance":
+        if self.click_slice is not None and self.clicker != "distance":
             raise ValueError(
                 f"click_slice is {list(self.click_slice)}, and clicker is {self.clicker}, which has no slices; set "
                 "clicker: distance, or leave click_slice out"
             )
-        if not 0 <= self.click_slice[0] < self.click_slice[1] <= 1:
+        if self.click_slice is not None and not 0 <= self.click_slice[0] < self.click_slice[1] <= 1:
             raise ValueError(f"click_slice is {list(self.click_slice)}; it should rise within 0 to 1, as [0.9, 1.0]")
-        return self
-
-    @model_validator(mode="after")
-    def _check_start(self) -> Self:
         if self.start is not None and self.first_clicks is not None:
             raise ValueError(
                 f"start is {self.start} and first_clicks is {self.first_clicks}; people made these clicks without a "
                 "mask: leave one of the two out"
             )
+        if self.curve is not None:
+            self._check_curve(self.curve)
         return self
 
-    @model_validator(mode="after")
-    def _check_curve(self) -> Self:
-        curve = self.curve
-        if curve is None:
-            return self
+    def _check_curve(self, curve: tuple[float, ...]) -> None:
         if len(curve) not in (2, 3) or not 0 < curve[0] < curve[1] < math.inf:
             raise ValueError(f"curve is {list(curve)}; it goes from a number above 0 to a greater one, as [1.0, 1.5]")
         if len(curve) == 3 and not 0 < curve[2] <= curve[1] - curve[0]:
@@ -235,7 +227,6 @@ class EvaluateConfig(Part):
                 f"theta is {self.theta:g}, outside of curve, {list(curve)}; the trial's own result is at a θ of "
                 "the curve: set theta to one, or widen the curve"
             )
-        return self
 
 
 class ProfileConfig(Part):

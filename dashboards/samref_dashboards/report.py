@@ -15,6 +15,7 @@ import webbrowser
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -68,36 +69,20 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(prog="samref-dashboard", description="One HTML page from results folders; several are compared.")
     made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
     made.add_argument("results", nargs="+", metavar="RESULTS", help="folder that samref-sweep wrote, or s3://…")
-    made.add_argument("--out", type=expanded, metavar="FILE", help="page to write (default: RESULTS/dashboard.html)")
+    file: dict[str, Any] = {"type": expanded, "metavar": "FILE"}
+    several: dict[str, Any] = {"action": "append", "default": []}
+    made.add_argument("--out", **file, help="page to write (default: RESULTS/dashboard.html)")
     made.add_argument("--no-open", action="store_true", help="write the page, open no browser")
     what = made.add_mutually_exclusive_group()
-    what.add_argument(
-        "--tables", type=expanded, metavar="DIR", help="write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
-    )
-    made.add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what differences are to: a value of an axis (repeatable), or a trial's id "
-        "(default: the first axis' first value)",
-    )
-    made.add_argument(
-        "--published",
-        type=expanded,
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="more published rows (docs/citing.md)",
-    )
+    tables = "write Markdown, CSV, LaTeX, SVG and PDF there instead of a page"
+    what.add_argument("--tables", type=expanded, metavar="DIR", help=tables)
+    baseline = "what differences are to: a value of an axis (repeatable), or a trial's id "
+    baseline += "(default: the first axis' first value)"
+    made.add_argument("--baseline", **several, metavar="KEY=VALUE", help=baseline)
+    made.add_argument("--published", **file, **several, help="more published rows (docs/citing.md)")
     made.add_argument("--json", action="store_true", help="with --claims: say it as JSON")
-    what.add_argument(
-        "--claims",
-        type=expanded,
-        metavar="FILE",
-        action="append",
-        help="judge the claims of a YAML file: exit code 0 all pass, 1 one fails, 3 not all could be compared",
-    )
+    judging = "judge the claims of a YAML file: exit code 0 all pass, 1 one fails, 3 not all could be compared"
+    what.add_argument("--claims", **file, action="append", help=judging)
     what.add_argument("--watch", action="store_true", help="write the page again whenever the tables change")
     what.add_argument("--explore", action="store_true", help="open a marimo notebook on the tables instead")
     return made

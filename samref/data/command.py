@@ -27,16 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root: Path = getattr(options, "data_root", Path("data"))
     splits: list[Split] | None = [options.split] if getattr(options, "split", None) else None
     try:
-        if options.command == "verify":
-            for name in options.names:
-                verify(name, splits, root)
-        elif options.command == "download":
-            for name in options.names:
-                download(name, splits, root)
-        elif options.command == "show":
-            for name in options.names:
-                show(name, root)
-        else:
+        for name in getattr(options, "names", ()):
+            options.carry_out(name, splits, root)
+        if options.command is None:
             table(root)
     except (DataError, CheckpointError) as error:
         print(f"samref-data: {error}", file=sys.stderr)
@@ -65,20 +58,21 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
     commands = made.add_subparsers(dest="command", metavar="show|verify|download")
-    showing = commands.add_parser(
-        "show", help="say all about datasets and checkpoints", description=show.__doc__, parents=[common]
-    )
-    showing.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*FAMILIES, *OFFICIAL))}")
-    verifying = commands.add_parser(
-        "verify", help="read every image and mask of datasets", description=verify.__doc__, parents=[common]
-    )
-    verifying.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join(FAMILIES)}")
-    verifying.add_argument("--split", choices=("train", "val"), help="only this split (default: all it has)")
-    downloading = commands.add_parser(
-        "download", help="fetch and unpack datasets, fetch checkpoints", description=download.__doc__, parents=[common]
-    )
-    downloading.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join((*ARCHIVES, *OFFICIAL))}")
-    downloading.add_argument("--split", choices=("train", "val"), help="only what this split needs (default: all)")
+    for carry_out, names, what, split in (
+        (show, (*FAMILIES, *OFFICIAL), "say all about datasets and checkpoints", ""),
+        (verify, FAMILIES, "read every image and mask of datasets", "only this split (default: all it has)"),
+        (
+            download,
+            (*ARCHIVES, *OFFICIAL),
+            "fetch and unpack datasets, fetch checkpoints",
+            "only what this split needs (default: all)",
+        ),
+    ):
+        own = commands.add_parser(carry_out.__name__, help=what, description=carry_out.__doc__, parents=[common])
+        own.set_defaults(carry_out=carry_out)
+        own.add_argument("names", metavar="NAME", nargs="+", help=f"one of {', '.join(names)}")
+        if split:
+            own.add_argument("--split", choices=("train", "val"), help=split)
     return made
 
 
@@ -109,7 +103,7 @@ def table(root: Path) -> None:
         print(f"{name:<19}{size:>13}  {state}", flush=True)
 
 
-def show(name: str, root: Path) -> None:
+def show(name: str, _: object, root: Path) -> None:
     """Print all there is to say of a dataset or a checkpoint: what is there or missing, where it lies or comes from."""
     if official := OFFICIAL.get(name):
         folder = Runtime().checkpoints
