@@ -66,3 +66,5 @@ def test_the_documented_job(tmp_path: Path, new_database: Callable[[Path], None]
         cluster.ask("scancel", again)
         wait_for(lambda: cluster.state(again) == "CANCELLED" and not cluster.ask("squeue", "--noheader"))
         assert "tables: results/long" in cluster.log("again.log")
+        (kept,) = (tmp_path / "runs-long" / "scratch").glob("train-*/step-*")
+        assert int(kept.name.removeprefix("step-")) >= steps[1][-1]
