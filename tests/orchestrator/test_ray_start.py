@@ -126,6 +126,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
     [
         (None, OSError("AF_UNIX path length cannot exceed 107 bytes"), "name a short one with RAY_TMPDIR"),
         (None, PermissionError(13, "Permission denied", "/x"), "name one that can be written with RAY_TMPDIR"),
+        (None, Exception("The current node timed out during startup."), "name one that can be written with RAY_TMPDIR"),
         ("h:1", ray.exceptions.AuthenticationError("none was found"), "does not take this process' token; "),
         ("h:1", RuntimeError("Version mismatch: The cluster was\nstarted with"), "the cluster's versions of Ray"),
         ("h:1", ConnectionError("Failed to connect"), f"no Ray cluster answers .* Ray {ray.__version__} "),
@@ -135,6 +136,14 @@ def test_each_cause_has_its_line(address: str | None, error: Exception, said: st
     with pytest.raises(ResourceError, match=said) as caught, cluster.explained(address):
         raise error
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_why_ray_does_not_start(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(small_disk))
+    said = f"{small_disk}: name one on a disk that is not full with RAY_TMPDIR$"
+    with pytest.raises(ResourceError, match=said), cluster.explained(None):
+        raise Exception("The current node timed out during startup.")  # as Ray has it
 
 
 def test_what_cpp_prints_meanwhile_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from samref_sweep.execution.signals import not_heard_by_children
 CONNECT_SECONDS = 10
 MIN_STORE_BYTES = 100_000_000
 """What Ray's object store gets at least; it takes no less than 75 MiB."""
+MIN_FREE_BYTES = 16 << 20
+"""What Ray's logs and sockets have when it starts; with less it waits in vain."""
 NODE_SECONDS = 300
 """What a node has for its first answer, the transfer of the packages included."""
 
@@ -129,7 +132,7 @@ def explained(address: str | None) -> Iterator[None]:
     """Say in one line (`ResourceError`) why Ray could not start here, or could not be reached."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray has no class of its own for most of them
         raise ResourceError(_why(address, error)) from None
 
 
@@ -138,6 +141,8 @@ def _why(address: str | None, error: Exception) -> str:
     if address is None:
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         wanted = "a short one" if "AF_UNIX" in text else "one that can be written"
+        if Path(folder).is_dir() and shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            wanted = "one on a disk that is not full"
         return f"Ray cannot start on this machine: {text}; its files go to {folder}: name {wanted} with RAY_TMPDIR"
     if isinstance(error, ray.exceptions.AuthenticationError) or "token" in text.lower():
         return (
