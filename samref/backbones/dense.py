@@ -8,13 +8,13 @@ Legend as in backbone.py.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samref.backbones.backbone import Backbone, Multimask, Resize, resize_image
+from samref.backbones.backbone import Backbone, Resize, resize_image
 
 PROBABILITY = 0.49
 """A pixel belongs to the object if its probability is above this (RITM's evaluation)."""
@@ -88,14 +88,7 @@ class EarlyFusionBackbone(DensePromptBackbone):
         return {"embedding": images_B3SS.float()}
 
     def decode(
-        self,
-        features: dict[str, Tensor],
-        points_BN2: Tensor,
-        labels_BN: Tensor,
-        previous: Tensor | None,
-        *,
-        multimask: Multimask = "never",
-        boxes_B4: Tensor | None = None,
+        self, features: dict[str, Tensor], points_BN2: Tensor, labels_BN: Tensor, previous: Tensor | None, **_: Any
     ) -> Tensor:
         """One pass through the whole network; its one mask has no alternatives."""
         before = self.no_mask(features) if previous is None else previous

@@ -13,13 +13,12 @@ Legend: B objects, N clicks, S side of the network's input, G side of the token 
 """
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samref.backbones.backbone import Multimask
 from samref.backbones.dense import DensePromptBackbone
 from samref.click_disks import click_disks
 
@@ -73,14 +72,7 @@ class SegNextBackbone(DensePromptBackbone):
         return {"embedding": self.backbone((images_B3SS / 255 - self.pixel_mean) / self.pixel_std).float()}
 
     def decode(
-        self,
-        features: dict[str, Tensor],
-        points_BN2: Tensor,
-        labels_BN: Tensor,
-        previous: Tensor | None,
-        *,
-        multimask: Multimask = "never",
-        boxes_B4: Tensor | None = None,
+        self, features: dict[str, Tensor], points_BN2: Tensor, labels_BN: Tensor, previous: Tensor | None, **_: Any
     ) -> Tensor:
         """Logits at a quarter of the input's side, 256×256 at 1024 px, whose corners are the image's.
 
