@@ -9,16 +9,5 @@ from samref_sweep.driver.sweep_run import Result, check_results, run, run_here, 
 from samref_sweep.record.tracking_uri import tracking_uri
 from samref_sweep.spec.sweep import read
 
-__all__ = [
-    "Result",
-    "SweepPlan",
-    "check_results",
-    "plan",
-    "plan_trial",
-    "read",
-    "run",
-    "run_here",
-    "set_aside",
-    "sync",
-    "tracking_uri",
-]
+__all__ = ["Result", "SweepPlan"]
+__all__ += ["check_results", "plan", "plan_trial", "read", "run", "run_here", "set_aside", "sync", "tracking_uri"]

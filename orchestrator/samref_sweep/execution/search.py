@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import mean
 from typing import Any
@@ -25,16 +24,6 @@ PATIENCE = 10
 """Suggestions in succession that are nothing new, after which points are drawn at random."""
 
 
-@dataclass
-class Suggestion:
-    """A point that Optuna suggested, and whose outcome it was not told yet."""
-
-    trial: Any
-    """What Optuna knows the point by."""
-    trials: tuple[Trial, ...]
-    """The sweep's trials at that point, one for each seed."""
-
-
 class Search:
     """A plan that grows by Optuna's suggestions, each of which becomes the stages that it still needs.
 
@@ -53,7 +42,8 @@ class Search:
         self._search = self._name()
         self._journal = store.journal(f"searches/{self._search}.jsonl")
         self._searches = store.journal(f"searched/{digest('sweep', {'name': sweep.name})}.jsonl")
-        self._open: list[Suggestion] = []
+        self._open: list[tuple[Any, tuple[Trial, ...]]] = []
+        """Optuna's name of each point whose outcome it was not told yet, and its trials, one for each seed."""
         self._failures: dict[str, Failure] = {}
         self._asked = 0
         suggested = self._journal.read()
@@ -101,7 +91,7 @@ class Search:
                 self._searches.append({"search": self._search})
             self._journal.append(params)
             self._written += 1
-        self._open.append(Suggestion(asked, trials))
+        self._open.append((asked, trials))
         return works
 
     def settle(self, failures: Mapping[str, Failure]) -> None:
@@ -110,18 +100,14 @@ class Search:
         `failures` are those of stages (by id) since the last call, or all of them.
         """
         self._failures.update(failures)
-        for suggestion in list(self._open):
-            stages = [stage for trial in suggestion.trials for stage in trial.stages]
-            values = None
-            if all(self._store.has(stage.id) for trial in suggestion.trials for stage in leaves(trial)):
-                values = self._values(suggestion.trials)
+        for asked, trials in list(self._open):
+            stages, values = [stage for trial in trials for stage in trial.stages], None
+            if all(self._store.has(stage.id) for trial in trials for stage in leaves(trial)):
+                values = self._values(trials)
             elif not any(stage.id in self._failures and not self._store.has(stage.id) for stage in stages):
                 continue
-            self._open.remove(suggestion)
-            if values is None:
-                self._study.tell(suggestion.trial, state=self._optuna.trial.TrialState.FAIL)
-            else:
-                self._study.tell(suggestion.trial, values)
+            self._open.remove((asked, trials))
+            self._study.tell(asked, values, state=None if values else self._optuna.trial.TrialState.FAIL)
 
     def _anew(self, sweep: str) -> str:
         """What to say where the sweep of that name was searched before, and this search goes on from none."""
