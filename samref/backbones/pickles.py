@@ -28,16 +28,8 @@ SAVE = "torch.save(model.state_dict(), 'weights.pth')"
 
 _HEADER_BYTES = 512
 _LARGEST_HEADER = 100_000_000  # of a safetensors file
-_TENSORS = (
-    "_rebuild_tensor",
-    "_rebuild_tensor_v2",
-    "_rebuild_tensor_v3",
-    "_rebuild_parameter",
-    "_rebuild_parameter_with_state",
-    "_rebuild_sparse_tensor",
-    "_rebuild_qtensor",
-    "_rebuild_meta_tensor_no_storage",
-)
+_REBUILT = "tensor tensor_v2 tensor_v3 parameter parameter_with_state sparse_tensor qtensor meta_tensor_no_storage"
+"""What the functions `_rebuild_…` of torch make."""
 
 
 class _ForeignError(Exception):
@@ -127,7 +119,7 @@ def _allowed() -> dict[str, Callable[..., Any]]:
 
 
 def _names() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for function in _TENSORS:
+    for function in (f"_rebuild_{name}" for name in _REBUILT.split()):
         if hasattr(torch._utils, function):
             yield f"torch._utils.{function}", getattr(torch._utils, function)
     for name, value in vars(torch).items():

@@ -162,17 +162,11 @@ def _require_images(files: set[Path], annotations: Path, source: str) -> None:
 
 def _mask(annotations: Path, index: Index, row: int) -> CocoMask:
     image = index.images[index.image_ids[row]]
-    return CocoMask(
-        file=annotations,
-        identity=index.identities[row],
-        start=index.starts[row],
-        length=index.lengths[row],
-        height=image["height"],
-        width=image["width"],
-    )
+    place = index.identities[row], index.starts[row], index.lengths[row]
+    return CocoMask(annotations, *place, image["height"], image["width"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CocoMask:
     """One annotation's segmentation, read from its place in the file when it is asked for."""
 

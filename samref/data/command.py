@@ -44,13 +44,8 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of `samref-data`'s options; the documentation is tested against it."""
     # On the command and on its subcommands; SUPPRESS: a default of these would overwrite what was given to the first.
     common = Parser(add_help=False)
-    common.add_argument(
-        "--data-root",
-        type=expanded,
-        metavar="DIR",
-        default=argparse.SUPPRESS,
-        help="folder of the datasets (default: data)",
-    )
+    folder = "folder of the datasets (default: data)"
+    common.add_argument("--data-root", type=expanded, metavar="DIR", default=argparse.SUPPRESS, help=folder)
     made = Parser(
         prog="samref-data",
         description="List every dataset and checkpoint: what is there, and what gets or explains the rest.",

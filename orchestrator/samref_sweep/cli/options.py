@@ -19,27 +19,15 @@ EXIT_CODES = (
 
 def _common(program: str, description: str) -> argparse.ArgumentParser:
     parser = Parser(prog=program, description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
-        "a list for a setting with one value is an axis. May be repeated.",
-    )
+    override = "override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
+    override += "a list for a setting with one value is an axis. May be repeated."
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=override)
     add_version(parser)
     shtab.add_argument_to(parser, help="print a shell's completion script")
     add_data_root(parser)
-    parser.add_argument(
-        "--redo",
-        metavar="KIND",
-        action="append",
-        default=[],
-        choices=REDO,
-        help="make finished stages anew, and what reads them: embed, train, evaluate, profile, or changed (those that "
-        "other code made). May be repeated.",
-    )
+    anew = "make finished stages anew, and what reads them: embed, train, evaluate, profile, or changed (those that "
+    anew += "other code made). May be repeated."
+    parser.add_argument("--redo", metavar="KIND", action="append", default=[], choices=REDO, help=anew)
     return parser
 
 
