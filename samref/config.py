@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from samref import plugins
+from samref.errors import UserError
 from samref.folder_name import leak
 from samref.part import Added, Number, Options, Part, Theta, Whole
 from samref.user_paths import absolute, home
@@ -299,6 +301,10 @@ class Far(Protocol):
         """Bytes of a file; with `anew` from where they were written, as a copy that is nearer is damaged."""
 
 
+class DeviceError(UserError, ValueError):
+    """A device that nobody has, or not this machine."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Where a stage runs. Never in an id: no field may change a number by more than the rounding of sums."""
@@ -319,10 +325,19 @@ class Runtime:
     far: Far | None = None
     """Reads what is not in the folders of a stage's inputs; None where all is."""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise DeviceError(f"there is no device {self.device!r}; name cpu, cuda, cuda:1 (the second), or auto")
+
     def resolve_device(self) -> str:
-        """The device's name with `auto` settled."""
-        if self.device != "auto":
+        """The device's name with `auto` settled; DeviceError where this machine has no such device."""
+        if self.device == "cpu":
             return self.device
         import torch  # slow to import, and plans need no device
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.device == "auto":
+            return "cuda" if count else "cpu"
+        if int(self.device.partition(":")[2] or 0) >= count:
+            raise DeviceError(f"device is {self.device}, and torch sees {count} GPUs here; name cpu, or auto")
+        return self.device

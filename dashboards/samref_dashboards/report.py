@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 
 from samref.command_line import Parser, command
-from samref.errors import masked
+from samref.errors import UserError
 from samref.user_paths import expanded
 from samref_dashboards import bundles, claims, explore, exports, html
 from samref_dashboards.content import Content, gather
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Its footer is whole, or load() would have named it; DuckDB says `clicks_0` for the first folder's.
         folders = ", ".join(map(str, options.results))
         reason = f"{folders}: a Parquet file is damaged ({str(error).splitlines()[0]})"
-    print(f"samref-dashboard: {masked(reason)}", file=sys.stderr)
+    print(f"samref-dashboard: {UserError(reason)}", file=sys.stderr)
     return 2
 
 

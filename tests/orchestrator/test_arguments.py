@@ -82,3 +82,23 @@ def test_results_that_cannot_be_made_are_refused_before_anything_runs(tmp_path: 
     with pytest.raises(UserError, match=r"/proc/results: .* say .*--results"):
         driver.run(planned, results="/proc/results")
     assert not list((tmp_path / "runs" / "stages").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("banana", "there is no device 'banana'; name cpu, cuda, cuda:1 (the second), or auto"),
+        ("mps", "there is no device 'mps'"),
+        ("cpu:5", "there is no device 'cpu:5'"),
+        ("cuda:99", "device is cuda:99, and torch sees "),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(SWEEP)
+    assert trial_main(["x.yaml", "--trial", "trial-", "--device", device]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert not list(Path().glob("runs/stages/*"))

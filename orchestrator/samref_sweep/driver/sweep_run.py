@@ -239,6 +239,7 @@ def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda e
         Stopped: Ctrl-C or another signal asked for it; a training has saved a checkpoint.
         Exception: whatever a stage raises.
     """
+    planned.runtime.resolve_device()  # before anything is set aside for it
     store = planned.store or open_store(planned.where)
     planned = set_aside(planned)
     interrupted = threading.Event()
