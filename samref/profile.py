@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from samref import memory, pixel_loops, weights
 from samref.backbones.backbone import parameter_counts
@@ -225,6 +224,8 @@ class _Bench:
 
 
 def _counted(work: Callable[[], T]) -> tuple[float, T]:
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which no other stage on a CPU needs
+
     with FlopCounterMode(display=False) as counter:
         done = work()
     return counter.get_total_flops() / 1e9, done
