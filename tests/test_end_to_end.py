@@ -17,6 +17,8 @@ from samref_sweep.cli import main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
+ONE = ("--jobs", "1")
+"""One worker process, whose imports take seconds, where a test does not need two."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_head")]
 
@@ -68,7 +70,7 @@ def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing
     before = finished()
     assert any(name.startswith("train") for name in before)
 
-    assert main([quickstart, *short]) == 0
+    assert main([quickstart, *short, *ONE]) == 0
     assert before.items() <= finished().items()  # what was done is the same folder still
     learned = trials(tmp_path, "quickstart")
     assert [row["status"] for row in learned] == ["done", "done"]
@@ -90,7 +92,7 @@ def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing
     capsys.readouterr()
     assert main([quickstart, *untrained]) == 2
     assert "results/quickstart holds 2 finished trials" in capsys.readouterr().err
-    assert main([quickstart, *untrained, *settings(name="untrained")]) == 0
+    assert main([quickstart, *untrained, *settings(name="untrained"), *ONE]) == 0
     (row,) = trials(tmp_path, "untrained")
     assert row["random_weights"]
     assert row["noc_at_90"] > 19
@@ -109,7 +111,7 @@ def test_a_slice_of_table_1_on_real_photographs(tmp_path: Path, real_data: Path)
         train__data="ecssd", train__samples=8, train__steps=4, train__warmup_steps=1, train__batch_size=2,
         evaluate__samples=4, profile__prompts_per_side=1,
     )  # fmt: skip
-    assert main([str(ROOT / "sweeps" / "theta.yaml"), *small, "--data-root", str(real_data)]) == 0
+    assert main([str(ROOT / "sweeps" / "theta.yaml"), *small, "--data-root", str(real_data), *ONE]) == 0
     rows = trials(tmp_path, "theta")
     assert [row["evaluate.theta"] for row in rows] == [1.05, 1.1, 1.15, 1.2, 1.3]
     assert len({row["stage_train"] for row in rows}) == 1

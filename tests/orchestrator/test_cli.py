@@ -273,7 +273,7 @@ def test_a_sweep_equals_one_trial_after_the_other_and_grows(folder: Path, sweep:
     # One more θ is one evaluation; one that was damaged meanwhile, which only the tables read, is made anew.
     with Path(f"runs/stages/{rows('trials')[0]['stage_evaluate']}/clicks.npz").open("r+b") as file:
         file.write(b"damaged")
-    assert "3 evaluations: 2 done, 1 to do" in sweep("--set", "evaluate.theta=[1.05, 1.2, 1.5]")
+    assert "3 evaluations: 2 done, 1 to do" in sweep("--jobs", "1", "--set", "evaluate.theta=[1.05, 1.2, 1.5]")
     assert [row["status"] for row in rows("trials")] == ["done"] * 3
     assert len(rows("clicks")) == 3 * 2 * 3
     assert len(list(Path("runs/stages").iterdir())) == len(after) + 1
@@ -298,7 +298,7 @@ def test_a_plan_refuses_what_this_machine_cannot_serve(folder: Path, capsys: pyt
 @pytest.mark.slow
 def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Sweep) -> None:
     search = "method: optuna\nmetric: miou_at_3\ntrials: 3\nparameters: {evaluate.theta: {min: 1, max: 2}}\n"
-    said = sweep(parameters=search)
+    said = sweep("--jobs", "1", parameters=search)
     assert "small: 0 trials (3 optuna of theta 1…2), 3 more to suggest: maximize miou_at_3" in said
     assert "3-mIoU" in said
     first = rows("trials")
@@ -306,7 +306,7 @@ def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Swe
     assert {row["status"] for row in first} == {"done"}
     assert len(list(Path("runs/stages").glob("train-*"))) == 1
 
-    said = sweep(parameters=search.replace("trials: 3", "trials: 4"))
+    said = sweep("--jobs", "1", parameters=search.replace("trials: 3", "trials: 4"))
     assert "1 more to suggest" in said
     assert [row["trial"] for row in rows("trials")][:3] == [row["trial"] for row in first]
     assert len(rows("trials")) == 4

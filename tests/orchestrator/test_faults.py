@@ -267,12 +267,12 @@ def test_what_failed_by_itself_is_listed_and_tried_again_only_when_told(
     monkeypatch.chdir(tmp_path)
     new_database(tmp_path / "runs" / "mlflow.db")
     Path("diverges.yaml").write_text(DIVERGES)
-    assert main(["diverges.yaml"]) == 1
+    assert main(["diverges.yaml", "--jobs", "1"]) == 1
     first = capsys.readouterr().out
     assert "failed  train-" in first
     assert "the loss is nan at step" in first
 
-    assert main(["diverges.yaml"]) == 1
+    assert main(["diverges.yaml", "--jobs", "1"]) == 1
     again = capsys.readouterr().out
     assert "started" not in again
     assert "the loss is nan at step" in again
@@ -284,5 +284,5 @@ def test_what_failed_by_itself_is_listed_and_tried_again_only_when_told(
     assert main(["diverges.yaml", "--sync"]) == 0
     assert "0 of 1 trials are done" in capsys.readouterr().out
 
-    assert main(["diverges.yaml", "--retry-failed"]) == 1
+    assert main(["diverges.yaml", "--retry-failed", "--jobs", "1"]) == 1
     assert "failed  train-" in capsys.readouterr().out
