@@ -88,7 +88,7 @@ def test_a_sweep_is_submitted_as_a_job_and_its_failure_is_the_job_s(
     laptop.mkdir()
     (laptop / "job.yaml").write_text(SWEEP)
     places = ["--store", tmp_path / "store", "--results", tmp_path / "results"]
-    job = submit(head, laptop, "samref-sweep", "job.yaml", "--address", "auto", *places)
+    job = submit(head, laptop, "samref-sweep", "job.yaml", "--address", "auto", "--jobs", "1", *places)
     assert job.returncode == 0, job.stdout + job.stderr
     assert "succeeded" in job.stdout
     rows = pq.read_table(tmp_path / "results" / "trials.parquet").to_pylist()
