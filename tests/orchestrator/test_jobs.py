@@ -73,7 +73,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def submit(head: str, folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     line = [*RAY, "job", "submit", "--address", head, "--working-dir", folder, "--", *command]
     for _ in range(20):
-        job = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+        job = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
         if "No available agent" not in job.stderr:  # the dashboard answers before the node's agent does
             break
         time.sleep(1)
