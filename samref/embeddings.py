@@ -103,9 +103,7 @@ class EmbeddingWriter:
         return store
 
     def close(self) -> None:
-        """Bring everything to disk."""
-        for array in self._arrays.values():
-            array.flush()
+        """Let go of the files; who renames them brings them to the disk (`flush` would, and keep Python's lock)."""
         self._arrays.clear()
         np.save(self._folder / _CHECKSUMS, self._checksums)
 

@@ -48,6 +48,7 @@ def load() -> None:
     kind_11 = kinds(np.ones((1, 1), np.int8), np.zeros((1, 1), np.bool_))
     deepest(kind_11, np.zeros((0, 2), np.int64))
     above(np.zeros((1, 1), np.float32), 1, 1, 0.0)
+    largest_component(kind_11)
 
 
 @_compiled
@@ -253,3 +254,65 @@ def _above_between(
     rest = np.float32(1) - share
     for x in range(mask.shape[0]):
         mask[x] = upper[x] * rest + lower[x] * share > threshold
+
+
+@_compiled
+def largest_component(set_HW: Kinds) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom (exclusive) of the 8-connected component of most non-zero pixels; 0 where none is.
+
+    Among equals it is the one whose first 2×2 block of pixels comes first, in row-major order, as OpenCV counts
+    components. A row's runs are joined with those that they touch in the row before.
+    """
+    height, width = set_HW.shape
+    most = height * ((width + 1) // 2)
+    parent, ends = np.empty(most, np.int32), np.empty((most, 2), np.int32)
+    # Of each component, at its root: pixels, first block, and box.
+    area, first, box = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, 4), np.int32)
+    runs = above_from = 0
+    for y in range(height):
+        row_from, candidate, x = runs, above_from, 0
+        while x < width:
+            if not set_HW[y, x]:
+                x += 1
+                continue
+            start = x
+            while x < width and set_HW[y, x]:
+                x += 1
+            parent[runs], ends[runs, 0], ends[runs, 1] = runs, start, x
+            area[runs], first[runs] = x - start, (y // 2) * ((width + 1) // 2) + start // 2
+            box[runs, 0], box[runs, 1], box[runs, 2], box[runs, 3] = start, y, x, y + 1
+            while candidate < row_from and ends[candidate, 1] < start:
+                candidate += 1
+            touching = candidate
+            while touching < row_from and ends[touching, 0] <= x:
+                _join(parent, area, first, box, _root(parent, touching), _root(parent, runs))
+                touching += 1
+            runs += 1
+        above_from = row_from
+    best = -1
+    for run in range(runs):
+        if parent[run] == run and (
+            best < 0 or area[run] > area[best] or (area[run] == area[best] and first[run] < first[best])
+        ):
+            best = run
+    return (box[best, 0], box[best, 1], box[best, 2], box[best, 3]) if best >= 0 else (0, 0, 0, 0)
+
+
+@_compiled
+def _root(parent: Places, run: int) -> int:
+    while parent[run] != run:
+        parent[run] = parent[parent[run]]
+        run = parent[run]
+    return run
+
+
+@_compiled
+def _join(parent: Places, area: Clicks, first: Clicks, box: Places, root: int, other: int) -> None:
+    if root == other:
+        return
+    parent[other] = root
+    area[root] += area[other]
+    first[root] = min(first[root], first[other])
+    for side in range(2):
+        box[root, side] = min(box[root, side], box[other, side])
+        box[root, 2 + side] = max(box[root, 2 + side], box[other, 2 + side])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -58,3 +59,17 @@ def test_arrays_of_other_types_and_orders_are_taken() -> None:
     assert np.array_equal(errors(truth, mask).kind_HW, expected.kind_HW)
     assert expected.num_missing == int((truth & ~mask).sum())
     assert expected.num_extra == int((~(truth == 1) & mask).sum())
+
+
+def test_the_largest_component_is_opencvs_among_equals_too() -> None:
+    rng = np.random.default_rng(0)
+    assert pixel_loops.largest_component(np.zeros((3, 4), np.uint8)) == (0, 0, 0, 0)
+    for trial in range(600):
+        height, width = rng.integers(1, 70, 2)
+        image = (rng.random((height, width)) < rng.choice([0.003, 0.02, 0.1, 0.3, 0.5, 0.7])).astype(np.uint8)
+        if trial % 3 == 0:
+            image = cv2.resize(image, (int(3 * width), int(3 * height)), interpolation=cv2.INTER_NEAREST)
+        if image.any():
+            stats = cv2.connectedComponentsWithStats(image, connectivity=8)[2]
+            left, top, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()]
+            assert pixel_loops.largest_component(image) == (left, top, left + width, top + height)
