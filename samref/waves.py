@@ -58,7 +58,7 @@ class Read(NamedTuple):
 
     truth: NDArray[np.int8]
     features: dict[str, Tensor]
-    """Of one image, as they are stored."""
+    """One image's features, as they are stored."""
     image: Tensor
     """3×h×w uint8; of one pixel where the network does not look at images."""
     image_3SS: Tensor

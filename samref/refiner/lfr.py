@@ -92,7 +92,7 @@ class Patch:
 
     windows: Sequence[Window]
     windows_B4: Tensor
-    """The same, beside the maps."""
+    """Left, top, right and bottom of each window, on the device of the maps."""
     change_B1PP: Tensor
     """σ(E)·(D − G): what the patch adds to G_t. Pasting the change leaves sharp what needs no correction."""
     error_B1PP: Tensor
