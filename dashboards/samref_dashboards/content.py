@@ -95,7 +95,7 @@ def gather(results: Results, *, baseline: Sequence[str] = (), more_published: Se
             trial_tables.importance(design),
             trial_tables.trials(results, design),
             trial_tables.computing(answers.spent()),
-            published.twins(results, design, more_published),
+            published.twins(results, more_published),
         )
     return Content(
         results=results,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from samref_dashboards import entries, metrics
-from samref_dashboards.design import Design
 from samref_dashboards.load import Results, Trial
 from samref_dashboards.tables import Block, Cell, Column, Row, Table, column, number
 
@@ -74,7 +73,7 @@ def _short(value: Any) -> str:
     return f"{text[:DIGITS]}…" if len(text) > 2 * DIGITS and text.isalnum() else text
 
 
-def twins(results: Results, design: Design, more: Iterable[Path] = ()) -> Table | None:
+def twins(results: Results, more: Iterable[Path] = ()) -> Table | None:
     """List the published rows on each dataset that was evaluated, with what keeps them from standing beside ours."""
     rows = [each for file in (FILE, *more) for each in read(file)]
     protocols = {

@@ -57,7 +57,7 @@ def curves(design: Design, found: Curves) -> Figure | None:
                 if len(own) == 1:
                     alike += [{**span, "line": rows[-1]["line"]} for span in _alike(own[0])]
                     named = ", ".join(filter(None, [data, design.describe(each.values, leave_out=leave_out)]))
-                    told.append(f"{named}: {_told(metric, own[0])}.")
+                    told.append(f"{named}: {sentence(metric.label, _curve(own[0]), own[0]['excess_low'])}.")
             if rows:
                 reference = published(metric) if is_the_papers(configurations) else ()
                 about = f"{metric.label} as a function of θ on {data}"
@@ -142,10 +142,6 @@ def _drawn(joined: Pieces) -> dict[str, Any]:
 def _alike(own: Pieces) -> list[dict[str, float]]:
     curve, lowest = _curve(own), float(own["value"].min())
     return [{"x": above, "x2": upto, "y": lowest} for above, upto in runs(curve, own["excess_low"] <= 0)]
-
-
-def _told(metric: Metric, own: Pieces) -> str:
-    return sentence(metric.label, _curve(own), own["excess_low"])
 
 
 def _widest(own: Pieces, holds: NDArray[np.bool_]) -> tuple[float, float]:

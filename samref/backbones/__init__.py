@@ -137,13 +137,11 @@ def build(
 
 def _target(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The function that builds a backbone, as a plug-in's name, and what it is called with."""
+    if options and (name in _BUILTIN or plugins.is_hugging_face(name)):
+        raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
     if name in _BUILTIN:
-        if options:
-            raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
         return _BUILTIN[name].target, {"size": _BUILTIN[name].size}
     if plugins.is_hugging_face(name):
-        if options:
-            raise ValueError(f"model.options are of a backbone of your own; {name} takes none")
         return "samref.backbones.hugging_face:build", {"name": name}
     if plugins.is_plugin(name):
         return name, dict(options)

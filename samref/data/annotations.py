@@ -148,9 +148,8 @@ def _whole(entry: dict[str, Any], name: str) -> int:
     if name not in entry:
         raise ValueError(f"it has no {name}")
     value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) >= 2**63:
-        raise ValueError(f"its {name} is {_shown(value)}, no whole number")
-    if value != int(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < 2**63 or value != int(value):
         raise ValueError(f"its {name} is {_shown(value)}, no whole number")
     return int(value)
 

@@ -74,13 +74,9 @@ def compared(known: Manifest, found: Mapping[str, str]) -> str:
             "numbers are not comparable with those on it"
         )
     lacking, more = sorted(known.digests.keys() - found.keys()), sorted(found.keys() - known.digests.keys())
-    told = [
-        f"{len(names)} of its {len(known.digests)} files {what} ({names[0]}{', …' if len(names) > 1 else ''})"
-        for names, what in ((changed, "were changed"), (lacking, "are not here"))
-        if names
-    ]
-    if more:
-        told.append(f"{len(more)} files more than it has ({more[0]}{', …' if len(more) > 1 else ''})")
+    of_all = f"of its {len(known.digests)} files"
+    what = (changed, f"{of_all} were changed"), (lacking, f"{of_all} are not here"), (more, "files more than it has")
+    told = [f"{len(names)} {text} ({names[0]}{', …' if len(names) > 1 else ''})" for names, text in what if names]
     return f"{known.packaging}, but {' and '.join(told)}: numbers are not comparable with those on it"
 
 
