@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from samref_dashboards import claims, published
-from samref_dashboards.design import find_design
 from samref_dashboards.load import ResultsError, load
 from samref_dashboards.report import main
 
@@ -35,7 +34,7 @@ def protocol(**changed):
 
 def table(folder):
     results = load([folder])
-    return published.twins(results, find_design(results))
+    return published.twins(results)
 
 
 def verdicts(made):
