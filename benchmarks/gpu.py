@@ -7,7 +7,8 @@ Needs `samref`, this folder, `segment-anything`, `sam2`, and DAVIS and ECSSD bel
 and `--train` name). Weights are random. Each part has a time limit; one that fails or takes longer is named, the others
 go on. The table, and what the paper's experiments would take at these rates, stand at the end and in `--out` as JSON.
 `--quick` walks every path in under a minute, on a CPU too, with `tiny` and drawn images; its figures mean nothing.
-`--tests` runs tests/samref on the device as well.
+`--tests` runs tests/samref on the device as well; `--parts` takes some parts only, and `--where` also tells where the
+time of click loops and trainings goes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import where
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels, for --quick
@@ -159,11 +161,21 @@ def loops(bench: Bench) -> None:
             for precision in ("tf32", "bf16"):
                 rate = clicks_per_second(each, precision)
                 bench.note(f"clicks/s in {precision}: {name}", rate)
+                if bench.options.where:
+                    again = partial(clicks_per_second, each, precision, only=True)
+                    where.tell(f"{name}, {precision}", again, bench.device)
                 bench.note(f"{name}, {precision}", rate * plain_seconds / plain_calls)
 
 
-def clicks_per_second(case: Case, precision: Precision) -> float:
-    """Of an evaluation after one of two waves, in which Triton compiles and what comes often is recorded."""
+def clicks_per_second(case: Case, precision: Precision, *, only: bool = False) -> float:
+    """Of an evaluation after one of two waves, in which Triton compiles and what comes often is recorded.
+
+    `only` is the evaluation alone, of a case that has just been measured.
+    """
+    if only:
+        with products(precision):
+            _, calls, seconds = case.ours()
+        return calls / seconds
     case.config = case.config.model_copy(update={"precision": precision})
     forget(case.network)  # its weights move
     if case.device.startswith("cuda"):  # as build_model does
@@ -285,6 +297,9 @@ def trainings(bench: Bench) -> None:
         changed = config.model_copy(update=changes)
         warm = 4 if bench.quick else 16
         bench.note(name, steps_per_second(network, changed, inputs, bench.folder / name, bench.runtime, warm))
+        if bench.options.where:
+            again = partial(steps_per_second, network, changed, inputs, runtime=bench.runtime, warm=warm)
+            where.tell(name, lambda again=again: again(folder=Path(tempfile.mkdtemp(dir=bench.folder))), bench.device)
 
 
 def fastest(work: Callable[[], object], bench: Bench) -> float:
@@ -344,6 +359,8 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tests", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=[name for name, _, _ in PARTS], metavar="PART")
+    parser.add_argument("--where", action="store_true", help="needs twice the time, or more, of loops and trainings")
     parser.add_argument("--commit", help="default: what git says")
     parser.add_argument("--out", type=Path, help="file for the report as JSON")
     parser.add_argument("--read", type=Path, help="a report's JSON, instead of measuring")
@@ -365,8 +382,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, Path(folder), Runtime(device=options.device).resolve_device())
         build_on(bench.device)
-        for name, work, seconds in (*PARTS, ("tests", run_tests, 600)) if options.tests else PARTS:
-            with bench.part(name, seconds):
+        parts = [part for part in PARTS if not options.parts or part[0] in options.parts]
+        for name, work, seconds in [*parts, ("tests", run_tests, 600)] if options.tests else parts:
+            with bench.part(name, seconds * (3 if options.where else 1)):
                 work(bench)
         return bench.report()
 

@@ -1,11 +1,15 @@
 """benchmarks/gpu.py: every path on the CPU, and the report that it writes."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from samref.metrics import boundary
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
@@ -39,3 +43,15 @@ def test_every_path_runs_and_gives_every_figure(tmp_path):
         assert part in text
     assert run("--read", report, "--results", results).returncode == 0
     assert results.read_text() == text
+
+
+def test_where_time_goes_is_told_by_lines_of_ours(capsys):
+    spec = importlib.util.spec_from_file_location("where", BENCHMARK.with_name("where.py"))
+    where = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(where)
+    mask_HW = np.zeros((300, 300), bool)
+    mask_HW[50:200, 80:220] = True
+    where.tell("boundaries", lambda: [boundary(mask_HW) for _ in range(300)], "cpu")
+    first, *rows = capsys.readouterr().out.strip().splitlines()
+    assert first.startswith("boundaries: ")
+    assert any("metrics.py:" in row and " boundary" in row for row in rows)
