@@ -101,13 +101,15 @@ def test_gpus_that_are_not_there_are_not_counted(named: str | None, count: int, 
         assert allotment.gpus(environment, {})[0] == 0
 
 
-def test_an_address_at_which_nobody_listens_is_refused_at_once() -> None:
+@pytest.mark.parametrize("is_named", [True, False])
+def test_an_address_at_which_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, is_named: bool) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{(port := free.getsockname()[1])}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
     with (
-        pytest.raises(ResourceError, match=rf"^--address {address}: nobody answers there \(.*refused"),
-        cluster.connected(address),
+        pytest.raises(ResourceError, match=rf"^--address \S+:{port}: nobody answers there \(.*refused"),
+        cluster.connected(address if is_named else "auto"),
     ):
         pass
 

@@ -39,6 +39,7 @@ def test_any_number_is_itself_but_for_noise(value: float) -> None:
         ("{a: " * 3000, "nested too deeply"),
         ("&a [*a]", "recursive"),
         ("9" * 5000, "4300 digits"),
+        ("a: [1,\n1e400]", "line 2: 1e400 is too large a number"),
         ("a: 1\na: 2", "line 2: a is written twice"),
         ("{<<: 3}", "expected a mapping"),
         ("!!timestamp x", "could not determine a constructor for the tag"),

@@ -6,6 +6,7 @@ false, `80_000` is a number, and `<<` merges a mapping.
 """
 
 import re
+from math import inf
 from typing import Any
 
 import yaml
@@ -42,6 +43,8 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 
 def _real(loader: _Loader, node: yaml.ScalarNode) -> float | int:
     value = loader.construct_yaml_float(node)
+    if abs(value) == inf and "inf" not in node.value.lower():
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value} is too large a number", node.start_mark)
     if "e" in node.value.lower() and value % 1 == 0 and abs(value) < 1e15:
         return int(value)  # `steps: 8e4`
     return without_noise(value)

@@ -113,8 +113,9 @@ def _job_config() -> ray.job_config.JobConfig:
 
 def _check_address(address: str) -> None:
     """Refuse an address at which nobody listens: Ray would try for minutes, with warnings on the screen."""
-    if address == "auto":
-        return
+    if address == "auto":  # what RAY_ADDRESS names, or a file that a killed cluster may have left
+        with explained(address):
+            address = ray._private.services.canonicalize_bootstrap_address(address) or ""
     host, colon, port = address.rpartition(":")
     if "://" in address or not (colon and port.isdecimal()):
         raise ResourceError(f"--address {address} is no address of a Ray cluster; write HEAD:6379, or auto on its node")
