@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import duckdb
-
 from samref.repetitions import summarise
 from samref_dashboards import charts
 from samref_dashboards.design import DATA, Design
 from samref_dashboards.figure_kit import Figure, Panel, evenly, figure, legend, lined_axes, points
+from samref_dashboards.load import Database
 
 LEVELS = (*(round(0.5 + 0.025 * step, 3) for step in range(20)), 0.99)
 MAX_LINES = 20
@@ -15,7 +14,7 @@ Values = dict[tuple[str, float], float]
 """Trial and level → NoC."""
 
 
-def read(sql: duckdb.DuckDBPyConnection, design: Design) -> Values:
+def read(sql: Database, design: Design) -> Values:
     """Compute NoC of every done trial at each level that its early stop allows."""
     done = [trial for each in design.configurations for trial in each.done]
     most = {trial["trial"]: trial["evaluate.max_clicks"] for trial in done}

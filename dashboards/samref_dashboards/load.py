@@ -39,6 +39,7 @@ COLUMNS = {
 }
 """The columns without which a file cannot be shown; others are shown when present."""
 
+Database = duckdb.DuckDBPyConnection
 Trial = dict[str, Any]
 """One row of trials.parquet; lists are tuples, NaN is None, `folder` is the index of its results folder."""
 
@@ -76,7 +77,7 @@ class Results:
 
     sweeps: tuple[Sweep, ...]
     trials: tuple[Trial, ...]
-    sql: duckdb.DuckDBPyConnection
+    sql: Database
     """Holds the views `clicks` and `curves` (of done trials), and those of all other tables but `trials`."""
     fields: Mapping[str, Mapping[str, str]]
     """Column of trials.parquet or profile.parquet -> its `meaning`, `unit` and `better`; older files say nothing."""
@@ -238,7 +239,7 @@ def _with_costs(trial: Trial, costs: Mapping[str, Any]) -> Trial:
     return {key: value for key, value in costs.items() if key != "stage"} | own
 
 
-def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> duckdb.DuckDBPyConnection:
+def _open(folders: Sequence[Path], trials: Sequence[Trial]) -> Database:
     sql = duckdb.connect()
     for kind in ("clicks", "masks", "photographs", "curves", "training", "profile", "stages"):
         parts = []

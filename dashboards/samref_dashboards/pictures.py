@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from samref_dashboards.comparisons import Comparisons
 from samref_dashboards.design import DATA, Configuration, Design
-from samref_dashboards.load import ResultsError
+from samref_dashboards.load import Database, ResultsError
 from samref_dashboards.queries import HardObject
 
 SHOWN = 8
@@ -77,9 +76,7 @@ class Picture:
         return 0.022 * max(self.width, self.height)
 
 
-def pictures(
-    sql: duckdb.DuckDBPyConnection, design: Design, comparisons: Comparisons, hardest: Sequence[HardObject]
-) -> list[Picture]:
+def pictures(sql: Database, design: Design, comparisons: Comparisons, hardest: Sequence[HardObject]) -> list[Picture]:
     """Picture the hardest objects of each dataset, those first whose masks both configurations have."""
     found: list[Picture] = []
     for data in design.datasets:
@@ -135,7 +132,7 @@ def _sides(design: Design, comparisons: Comparisons, data: str) -> list[tuple[st
     return [("baseline", base), ("alike" if alike else "next" if order[0] is base else "best", best)]
 
 
-def _clicks(sql: duckdb.DuckDBPyConnection, trials: Sequence[str], samples: Sequence[str]) -> dict[Key, list[Mark]]:
+def _clicks(sql: Database, trials: Sequence[str], samples: Sequence[str]) -> dict[Key, list[Mark]]:
     """(trial, sample) -> its clicks in order."""
     rows = sql.execute(
         "SELECT trial, sample, click, x, y, positive, iou FROM clicks "
@@ -148,9 +145,7 @@ def _clicks(sql: duckdb.DuckDBPyConnection, trials: Sequence[str], samples: Sequ
     return found
 
 
-def _masks(
-    sql: duckdb.DuckDBPyConnection, stages: Sequence[str], samples: Sequence[str]
-) -> dict[Key, NDArray[np.bool_]]:
+def _masks(sql: Database, stages: Sequence[str], samples: Sequence[str]) -> dict[Key, NDArray[np.bool_]]:
     """(stage of the evaluation, sample) -> its last mask H×W."""
     rows = sql.execute(
         # IN, and not list_contains: the masks of the other evaluations are not decoded to rows first.
@@ -161,7 +156,7 @@ def _masks(
 
 
 def _photographs(
-    sql: duckdb.DuckDBPyConnection, data: Sequence[str], samples: Sequence[str]
+    sql: Database, data: Sequence[str], samples: Sequence[str]
 ) -> dict[str, tuple[bytes, NDArray[np.bool_]]]:
     """Sample -> its photograph as JPEG, and its truth H×W."""
     rows = sql.execute(

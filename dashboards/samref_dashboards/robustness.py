@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from samref_dashboards import charts, metrics
 from samref_dashboards.design import DATA, Configuration, Design
 from samref_dashboards.figure_kit import Figure, Panel, figure, legend, lined_axes, points
-from samref_dashboards.load import Trial
+from samref_dashboards.load import Database, Trial
 from samref_dashboards.tables import Table, amounts, plain, texts
 
 CLICKER, SLICE, NOISE = "evaluate.clicker", "evaluate.click_slice", "evaluate.click_noise_px"
@@ -60,7 +59,7 @@ def measure(noc_KN: Numbers, auc_KN: Numbers, base_N: Numbers | None) -> Robustn
     )
 
 
-def table(sql: duckdb.DuckDBPyConnection, design: Design) -> Table | None:
+def table(sql: Database, design: Design) -> Table | None:
     """Make the table of all models with two groups of clicks or more; None where there is none."""
     rows = []
     for block in design.split(CLICK_AXES).values():
@@ -136,14 +135,12 @@ def _people(configuration: Configuration) -> list[list[Trial]]:
     return [made[number] for number in sorted(made)]
 
 
-def _measured(
-    sql: duckdb.DuckDBPyConnection, groups: Sequence[Sequence[Trial]], base: Configuration | None
-) -> Robustness:
+def _measured(sql: Database, groups: Sequence[Sequence[Trial]], base: Configuration | None) -> Robustness:
     noc, auc = zip(*(_per_object(sql, trials) for trials in groups), strict=True)
     return measure(np.stack(noc), np.stack(auc), _per_object(sql, base.done)[0] if base else None)
 
 
-def _per_object(sql: duckdb.DuckDBPyConnection, trials: Sequence[Trial]) -> tuple[Numbers, Numbers]:
+def _per_object(sql: Database, trials: Sequence[Trial]) -> tuple[Numbers, Numbers]:
     """NoC90 and IoU-AuC of each object, in order of their names, means over these trials."""
     most = int(trials[0]["evaluate.max_clicks"])
     rows = sql.execute(

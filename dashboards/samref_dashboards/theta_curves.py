@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from samref_dashboards import charts, metrics
 from samref_dashboards.curves import is_the_papers, published
 from samref_dashboards.design import DATA, THETA, Configuration, Design
 from samref_dashboards.figure_kit import Figure, Panel, evenly, figure, legend, lined_axes, who
+from samref_dashboards.load import Database
 from samref_dashboards.metrics import Metric
 from samref_dashboards.tables import Table, amounts, plain, texts
 
@@ -26,7 +26,7 @@ Curves = Mapping[tuple[str, str], Pieces]
 """Trial and metric → its curve."""
 
 
-def read(sql: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], Pieces]:
+def read(sql: Database) -> dict[tuple[str, str], Pieces]:
     """Read the curves of what is compared, NoC90 and NoC95."""
     shown = [metric.key for metric in metrics.COMPARED]
     rows = sql.execute(
