@@ -121,8 +121,10 @@ class NoIdleWorkers(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Let idle workers go whenever a stage of several reports, which it does each second."""
         order = order_in(trial.config)
-        if order.request.workers > 1 and order.work.kind in SHARED:
-            tune_controller._cleanup_cached_actors(force_all=True)  # which no door of Tune's leads to (Ray 2.60)
+        # No door of Tune's leads to it (Ray 2.60); without it the workers wait until the stage is done.
+        let_go = getattr(tune_controller, "_cleanup_cached_actors", None)
+        if let_go and order.request.workers > 1 and order.work.kind in SHARED:
+            let_go(force_all=True)
         verdict: str = super().on_trial_result(tune_controller, trial, result)
         return verdict
 
