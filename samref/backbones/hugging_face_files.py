@@ -39,7 +39,11 @@ def folder_of(name: str) -> Path:
         raise CheckpointError(f"{name}: transformers is not installed; {_INSTALL}") from None
     try:
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
+    except HFValidationError:
+        raise CheckpointError(
+            f"{name}: {repository!r} can be no network's name; write hf:OWNER/NAME, or a folder, as hf:./weights/mine"
+        ) from None
+    except LocalEntryNotFoundError:
         version = f" --revision {revision}" if revision else ""
         raise CheckpointError(
             f"{name}: the hub's cache on this machine has no {network}; `hf download {repository}{version}` fetches "

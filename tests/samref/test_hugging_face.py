@@ -138,7 +138,7 @@ def test_what_it_is_goes_into_ids_wherever_it_lies_and_the_hub_is_never_asked(sa
     assert [re.sub(" fetches .*", "", line) for line in lacking] == [
         "hf:lab/net@v2: the hub's cache on this machine has no lab/net@v2; `hf download lab/net --revision v2`",
         "hf:lab/none: the hub's cache on this machine has no lab/none; `hf download lab/none`",
-        "hf:no name: the hub's cache on this machine has no no name; `hf download no name`",
+        "hf:no name: 'no name' can be no network's name; write hf:OWNER/NAME, or a folder, as hf:./weights/mine",
     ]
 
 
