@@ -34,12 +34,13 @@ if os.environ.get("SAMREF_TEST_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels, in numpy
 
 DEAREST = (
-    "test_killed_drivers", "test_workers", "test_end_to_end", "test_cluster", "test_cli", "test_faults", "test_search",
-    "test_crash_points", "test_execute", "test_track_server", "test_object_store", "test_driver", "test_shards_on_ray",
-    "test_jobs", "test_train", "test_train_parts", "test_gpu_benchmark", "test_slurm", "test_ray_start",
-    "test_repetitions", "test_mlflow_ui", "test_evaluate", "test_backbones",
+    "test_end_to_end", "test_workers", "test_cluster", "test_slurm", "test_cli", "test_killed_drivers",
+    "test_crash_points", "test_faults", "test_execute", "test_jobs", "test_search", "test_train", "test_object_store",
+    "test_wheel", "test_explore", "test_track_server", "test_gpu_benchmark", "test_sam2", "test_parallel",
+    "test_mlflow_ui", "test_sam_triton", "test_shards_on_ray", "test_evaluate", "test_report", "test_browser",
+    "test_driver", "test_backbones", "test_ray_start", "test_repetitions", "test_train_parts",
 )  # fmt: skip
-"""Files of a minute and more, which are begun first: the last file to end is then a short one."""
+"""Files of ten seconds and more, which are begun first: the last file to end is then a short one."""
 ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers", "test_slurm"}
 """Files whose tests start commands that start Ray; a test that takes `ray_head` or `private_ray` is known by that."""
 IN_A_BROWSER = {"test_browser", "test_mlflow_ui", "test_watch", "test_explore"}
