@@ -259,6 +259,6 @@ def test_a_full_disk_leaves_the_tables_as_they_were(finished: tuple[Plan, Store]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     left = shutil.disk_usage(small_disk).free
     (small_disk / "ballast").write_bytes(bytes(left - 2 * 4096 - len(before["trials.parquet"])))
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=f"No space left on device: '{folder}"):
         results.write(planned, store, {}, folder, "the second time")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

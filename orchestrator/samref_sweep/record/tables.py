@@ -15,9 +15,11 @@ A metric that was not measured is null.
 
 import io
 import json
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def write(
     about = json.dumps(sweep, ensure_ascii=False).encode(errors="replace")  # a file's name may be any bytes
     trials = pa.schema([*SCHEMAS["trials"], *columns], {"samref.sweep": about})
     # All of them, or the ones before: on a full disk the new trials would else stand beside old clicks.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
+    with _named(folder), tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as name:
         aside = Path(name)
         _write(aside, "trials", iter([pa.Table.from_pylist(rows, schema=trials)]), trials)
         _write(aside, "clicks", (table for trial in plan.trials for table in _clicks(trial, reader)))
@@ -109,6 +111,17 @@ def write(
         for path in aside.iterdir():
             path.replace(folder / path.name)
     return outcomes
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Name the folder in what the system refuses meanwhile, as Arrow does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
 
 
 def read(where: str, name: str) -> Table:
