@@ -36,6 +36,7 @@ from samref.data.own import OwnDataset
 from samref.embeddings import TORCH, Embeddings
 from samref.errors import UserError
 from samref.evaluation import before, columns, headline
+from samref.image_files import is_rgb
 from samref.precision import autocast, products
 from samref.progress import ProgressLine
 from samref.refiner import SamRef
@@ -170,6 +171,8 @@ def evaluate(
     named: dict[str, Any] = {"data": data} if isinstance(data, str) else {}
     if isinstance(clicker := settings.get("clicker"), str):
         settings["clicker"] = plugins.beside(clicker, Path.cwd())
+    if twice := settings.keys() & {"max_clicks", "data"}:
+        raise ValueError(f"{' and '.join(sorted(twice))}: say it with clicks, or as the second argument")
     config = EvaluateConfig.of(theta=theta, max_clicks=clicks, **named, **settings)
     if isinstance(data, str):
         dataset = open_dataset(data, split="val", data_root=Path(data_root), samples=config.samples)
@@ -271,8 +274,9 @@ class Session:
 
     def __init__(self, model: Model, image: NDArray[np.uint8], theta: float) -> None:
         """Encode the image, H×W×3 uint8, RGB."""
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"the image is {getattr(image, 'shape', type(image))}; give H×W×3 uint8, RGB")
+        if not is_rgb(image):
+            seen = f"{image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image)
+            raise ValueError(f"the image is {seen}; give H×W×3 uint8, RGB")
         self._network, self._theta = model.network, theta
         device = model.runtime.resolve_device()
         image_3HW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import cv2
 import numpy as np
@@ -92,6 +92,13 @@ class ImageFile:
     scaling: str
     """How deep values became 8 bits, where that is a rule of its own; part of what the data is."""
     odd: tuple[Oddity, ...]
+
+
+def is_rgb(image: object) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether this is an image as all of this package has them: H×W×3 uint8, of one pixel or more."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        return False
+    return image.ndim == 3 and image.shape[2] == 3 and image.size > 0
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

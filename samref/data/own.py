@@ -14,6 +14,7 @@ import numpy as np
 
 from samref import plugins
 from samref.data.sample import DataError, Dataset, Image, Request, Sample, Truth, evenly_spaced
+from samref.image_files import is_rgb
 
 
 def open_own(request: Request) -> Dataset:
@@ -54,7 +55,7 @@ class OwnDataset:
         """The image, checked."""
         with self._told():
             image = self._inner.image(image_key)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if not is_rgb(image):
             raise DataError(f"{self.name}: image {image_key} is {_said(image)}; give H×W×3 uint8, RGB")
         self._sizes[image_key] = image.shape[:2]
         return image

@@ -65,6 +65,10 @@ def test_what_is_wrong_is_one_line(store):
         samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)] * 2, [np.ones((4, 4), bool)]))
     with pytest.raises(ValueError, match="give H×W×3 uint8"):
         samref.evaluate("tiny", ([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
+    with pytest.raises(ValueError, match="image 0 is 0×4×3 uint8; give H×W×3 uint8"):
+        samref.evaluate("tiny", ([np.zeros((0, 4, 3), np.uint8)], [np.ones((0, 4), bool)]))
+    with pytest.raises(ValueError, match=r"^max_clicks: say it with clicks, "):
+        samref.evaluate("tiny", "shapes", max_clicks=3)
     with pytest.raises(ValueError, match="clicks begin with rough, a file for data that has a name"):
         samref.evaluate("tiny", ([np.zeros((4, 4, 3), np.uint8)], [np.ones((4, 4), bool)]), start="rough")
     for settings, message in (
@@ -77,8 +81,8 @@ def test_what_is_wrong_is_one_line(store):
     with pytest.raises(ValueError, match=r"^click_noise_px is 3, and clicker is ritm, which has no noise; .*$"):
         samref.evaluate("tiny", "shapes", click_noise_px=3)
     model = samref.model("tiny", device="cpu", **SETTINGS)
-    with pytest.raises(ValueError, match="give H×W×3 uint8"):
-        model.session(np.zeros((4, 4)))
+    with pytest.raises(ValueError, match=r"the image is \(4, 4, 3\) of float64; give H×W×3 uint8"):
+        model.session(np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match="outside the image of 6×4 px"):
         model.session(np.zeros((4, 6, 3), np.uint8)).click(6, 0)
 
