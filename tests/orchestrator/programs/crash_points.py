@@ -247,12 +247,14 @@ def main(name: str, root: str, uri: str = "") -> None:
 
     def cut(scenario: Scenario, after: int, say: Callable[[Any], None]) -> None:
         steps: list[str] = []
+        one_at_a_time = threading.Lock()  # two threads that upload would both be the last, and both say so
 
         def step(kind: str) -> None:
-            if len(steps) == after:
-                say(steps)
-                os._exit(KILLED)
-            steps.append(kind)
+            with one_at_a_time:
+                if len(steps) == after:
+                    say(steps)
+                    os._exit(KILLED)
+                steps.append(kind)
 
         count_steps(step, scenario.kinds)
         scenario.run()
