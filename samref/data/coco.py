@@ -221,8 +221,10 @@ class CocoMask:
 def fill_polygons(polygons: list[list[float]], height: int, width: int) -> Truth:
     """H×W int8: the union of the polygons, each x, y, x, y, … in pixels (0, 0 is the upper left corner's corner)."""
     truth = np.zeros((height, width), np.int8)
-    for polygon in polygons:
-        corners = _corners(polygon)
+    outlines = [_corners(polygon) for polygon in polygons]
+    if max(height, width) > 8 and outlines and all(c.min() >= 0 and c.max() <= 1 for c in outlines):
+        raise ValueError("polygons within one pixel: they are in pixels, not in shares of the image's sides")
+    for corners in outlines:
         reach = float(max(np.abs(corners).max(), np.abs(corners - (width, height)).max()))
         if reach > MAX_REACH_PX:
             raise ValueError(f"a corner {reach:g} px from its image of {width}×{height} px")

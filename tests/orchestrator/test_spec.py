@@ -142,6 +142,9 @@ def test_excluded_trials_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, BASE + axes + "exclude: [{train.gamma: 0.9, evaluate.theta: 2}, {train.seed: 1}]")
     assert chosen(path) == [(0.6, 1, 0), (0.6, 2, 0), (0.9, 1, 0)]
     assert len(chosen(path, "exclude=[]")) == 8
+    assert read(path).odd == ()
+    (told,) = read(path, ["exclude=[{train.gamma: 0.9}, {train.gamma: 0.7}]"]).odd
+    assert told.endswith("exclude's entry 2 fits no trial")
 
 
 def test_a_file_extends_another(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_run_lengths_in_both_spellings(runs: list[int]) -> None:
     ("segmentation", "message"),
     [
         ([[1.0, 2.0, 3.0]], "annotation 3: its segmentation cannot be decoded .a polygon of 3 numbers"),
+        ([[0.1, 0.1, 0.9, 0.1, 0.5, 0.9]], "annotation 3: .*polygons within one pixel"),
         ({"size": [80, 100], "counts": [80, 20]}, "runs of 100 pixels in all for 100×80 px"),
         ({"size": [80, 100], "counts": "o"}, "cannot be decoded"),
         (None, "annotation 3: .* .None instead of polygons or run lengths"),

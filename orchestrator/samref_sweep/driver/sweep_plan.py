@@ -84,7 +84,7 @@ class SweepPlan:
 
     @property
     def odd(self) -> tuple[str, ...]:
-        """What is odd about data, checkpoints or metrics, and which images are both trained on and evaluated."""
+        """What is odd about file, data, checkpoints or metrics, and which images are both trained on and evaluated."""
         probes = self.sweep.search.probes if self.sweep.search else ()
         configs = [*(trial.config for trial in self.plan.trials), *probes]
 
@@ -92,7 +92,7 @@ class SweepPlan:
             return self.contents.samples(evaluate.data, "val", evaluate.samples)
 
         empty = unmeasured(self.sweep, (config.evaluate for config in configs), samples)
-        return (*self.contents.warnings(configs), *empty)
+        return (*self.sweep.odd, *self.contents.warnings(configs), *empty)
 
     def grown(self) -> Plan:
         """The plan as it is now: an adaptive sweep has more trials while it runs."""

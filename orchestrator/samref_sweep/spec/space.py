@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Space:
     """Points that fit one of these are left out."""
     places: Mapping[str, str]
     """Setting → where it was written."""
+    fitted: set[int] = field(default_factory=set)
+    """Which of the exclusions, counted from 1, a point that was asked for fits."""
 
     def described(self, points: Iterable[Point]) -> tuple[dict[str, tuple[Any, ...]], str]:
         """The axes that apply to some point: setting → its values (of a range the two ends); and all in words."""
@@ -128,7 +130,10 @@ class Space:
 
     def excluded(self, point: Point) -> bool:
         """Whether the point is to be left out."""
-        return bool(self.exclude) and any(matches(entry, self.tree(point)) for entry in self.exclude)
+        tree = self.tree(point) if self.exclude else {}
+        found = {number for number, entry in enumerate(self.exclude, start=1) if matches(entry, tree)}
+        self.fitted.update(found)
+        return bool(found)
 
     def tree(self, point: Point) -> dict[str, Any]:
         """The settings at a point, as nested mappings; what has its default is not there."""

@@ -74,6 +74,8 @@ class Sweep:
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler | None = None
     budget: Budget = field(default_factory=Budget)
+    odd: tuple[str, ...] = ()
+    """What is odd about the file, in a line each."""
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -117,6 +119,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         retry=spec.retry,
         scheduler=spec.scheduler,
         budget=spec.budget,
+        odd=tuple(
+            f"{path}: exclude's entry {number} fits no trial"
+            for number in range(1, len(space.exclude) + 1)
+            if spec.method == "grid" and number not in space.fitted
+        ),
     )
 
 
