@@ -1,10 +1,10 @@
 """Work in threads, done a little ahead of whoever takes its results."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Executor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,16 +23,31 @@ def in_order(pool: Executor, call: Callable[[Item], Result], items: Iterable[Ite
         yield result
 
 
-def one_ahead(pool: Executor, items: Generator[Result]) -> Generator[Result]:
-    """Give the items, each made in the pool, which has one thread, while the one before it is used.
+class OneAhead(Generic[Result]):
+    """Gives items, each made in a pool of one thread while the one before it is used.
 
     All of the items' generator runs on that thread, its end too.
     """
-    nothing = object()
-    coming = pool.submit(next, items, nothing)
-    try:
-        while (item := coming.result()) is not nothing:
-            coming = pool.submit(next, items, nothing)
-            yield item  # type: ignore[misc]
-    finally:
-        pool.submit(items.close).result()
+
+    def __init__(self, pool: Executor, items: Generator[Result]) -> None:
+        self._pool = pool
+        self._items = items
+        self._coming: Future[Result | None] = pool.submit(next, items, None)
+
+    def ready(self) -> bool:
+        """Whether the next item is made, or it is known that there is none."""
+        return self._coming.done()
+
+    def __iter__(self) -> Iterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        item = self._coming.result()
+        if item is None:
+            raise StopIteration
+        self._coming = self._pool.submit(next, self._items, None)
+        return item
+
+    def close(self) -> None:
+        """End the generator, once it is done with the item in hand."""
+        self._pool.submit(self._items.close).result()

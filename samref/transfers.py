@@ -7,7 +7,7 @@ each at once; `interleaved` goes on with other work meanwhile, so that a device 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -64,11 +64,18 @@ def finish(work: Waiting[Result]) -> Result:
     return going.result
 
 
-def interleaved(works: Iterator[Waiting[Result]], at_once: int) -> Generator[Result]:
-    """The results of works in their order, of which so many are under way: while one waits, the others go on."""
+def interleaved(
+    works: Iterator[Waiting[Result]], at_once: int, ready: Callable[[], bool] = lambda: True
+) -> Generator[Result]:
+    """The results of works in their order, of which so many are under way: while one waits, the others go on.
+
+    Where the next one is not `ready`, it is waited for only if there is nothing to go on with.
+    """
     going: deque[_Going[Result]] = deque()
     while True:
-        while sum(not each.over for each in going) < at_once and (work := next(works, None)) is not None:
+        while (under_way := sum(not each.over for each in going)) < at_once and (not under_way or ready()):
+            if (work := next(works, None)) is None:
+                break
             going.append(_Going(work))
         if not going:
             return

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samref.ahead import one_ahead
+from samref.ahead import OneAhead
 from samref.backbones.backbone import Resize
 from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
@@ -230,9 +230,10 @@ def play(
                 first = ahead[0].position
                 reads, batch = _take(ahead, players, share)
                 ahead.extend(begin(LARGEST - len(ahead)))
-                yield _Prepared(first, reads, stack(reads, together=True, each=readers.map), batch)
+                # Not in the readers' threads, which have the next wave's samples to read first.
+                yield _Prepared(first, reads, stack(reads, together=True, each=measuring.map), batch)
 
-        waves = stack_.enter_context(closing(one_ahead(preparing, prepared())))
+        waves = stack_.enter_context(closing(OneAhead(preparing, prepared())))
         yield from stack_.enter_context(closing(players.played(waves)))
 
 
@@ -299,10 +300,10 @@ class _Players:
         if device != "cpu":
             self.free_bytes = torch.cuda.mem_get_info(device)[0] / _IN_PLAY
 
-    def played(self, waves: Iterable[_Prepared]) -> Generator[tuple[Paths, int]]:
+    def played(self, waves: OneAhead[_Prepared]) -> Generator[tuple[Paths, int]]:
         """What `play` gives of each wave, in order."""
         works = (self.play(wave.first, wave.reads, wave.stacked, wave.batch) for wave in waves)
-        played = interleaved(works, _IN_PLAY)
+        played = interleaved(works, _IN_PLAY, waves.ready)
         while True:  # no mode outlasts a wave, for whoever takes what is played has modes of its own
             with torch.inference_mode(), autocast(self._device, self._config.precision):
                 found = next(played, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from samref.ahead import one_ahead
+from samref.ahead import OneAhead
 from samref.transfers import Arriving, finish, interleaved, to_host
 
 
@@ -27,6 +27,14 @@ def test_while_one_waits_the_others_go_on(at_once, order):
     seen = []
     works = (work(name, waits, seen) for name, waits in (("a", 3), ("b", 1), ("c", 2)))
     assert list(interleaved(works, at_once)) == [("a", 6), ("b", 1), ("c", 3)]
+    assert " ".join(seen) == order
+
+
+@pytest.mark.parametrize(("ready", "order"), [([], "a0 a1 a2 b0 b1 b2"), ([False, True], "a0 a1 b0 a2 b1 b2")])
+def test_what_is_not_ready_is_waited_for_only_if_nothing_else_goes_on(ready, order):
+    seen, told = [], iter(ready)
+    works = (work(name, 3, seen) for name in "ab")
+    assert list(interleaved(works, 2, lambda: next(told, False))) == [("a", 6), ("b", 6)]
     assert " ".join(seen) == order
 
 
@@ -60,10 +68,10 @@ def test_items_are_made_one_ahead_on_the_pools_thread():
             log.append(("end", current_thread().name))
 
     with ThreadPoolExecutor(1, "own") as pool:
-        assert list(one_ahead(pool, items())) == [0, 1, 2, 3, 4]
+        assert list(OneAhead(pool, items())) == [0, 1, 2, 3, 4]
         assert {name for _, name in log} == {"own_0"}
         log.clear()
-        taken = one_ahead(pool, items())
+        taken = OneAhead(pool, items())
         assert next(taken) == 0
         taken.close()
     assert [at for at, _ in log] in ([0, "end"], [0, 1, "end"])
