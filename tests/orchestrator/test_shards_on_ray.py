@@ -2,11 +2,14 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from ray.exceptions import ActorUnavailableError
 from sharing import SharedToys
 from toys import run_toys, toy_plan, toy_sweep
 
+from samref.stage import Job
 from samref.trial import NamesAsFingerprints
 from samref_sweep.errors import ResourceError
 from samref_sweep.execution.board import SILENT_SECONDS, Board
@@ -170,6 +173,29 @@ def test_two_workers_share_an_evaluation_and_a_killed_one_costs_the_shard_in_its
     assert {metrics["total"] for metrics in progress} == {12}
     assert not list(store.root.glob("scratch/evaluate-*"))
     assert "(raylet)" not in capfd.readouterr().out
+
+
+class CutOff(SharedToys):
+    """The first of the other workers cannot reach the board, and tells so by its end."""
+
+    def help(self, job: Job, *how: Any) -> None:
+        """Work shards of a job that another process runs."""
+        try:
+            (job.scratch.parent / "cut").mkdir()
+        except FileExistsError:
+            super().help(job, *how)
+        else:
+            raise ActorUnavailableError("its link is cut", None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_head")
+def test_a_worker_that_does_not_reach_the_board_is_lost_and_no_failure_of_the_stage(store: FolderStore) -> None:
+    planned = sharing_plan(store, 2, gammas=(0.6,))
+    ending, _ = run_toys(planned, store, CutOff(seconds=1.0))
+    assert ending.failures == {}
+    assert rows(store, planned) == {ALL}
+    assert (store.root / "scratch" / "cut").exists()
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from samref.shards import Shards, Work
 from samref.stage import Job, Report
 from samref_sweep.errors import StoreError
 from samref_sweep.execution.board import Board, Standing
+from samref_sweep.execution.ray.worker import node_here
 from samref_sweep.execution.unit import Sharing, logged
 from samref_sweep.store.opening import is_uri, open_store
 
@@ -70,7 +71,7 @@ class _Leader:
         """Have all missing shards worked; those that nobody has taken here too."""
         sizes = {number: len(self.shards.rows(number)) for number in self.shards.missing()}
         # On this node, so that no other's loss is the board's.
-        here = NodeAffinitySchedulingStrategy(_node(), soft=False)
+        here = NodeAffinitySchedulingStrategy(node_here(), soft=False)
         board: Any = ray.remote(num_cpus=0)(Board)
         self.board = board.options(scheduling_strategy=here).remote(sizes)
         self.shards.finished = lambda folder: self.board.finish.remote(LEADER, int(folder.name))
@@ -111,9 +112,9 @@ class _Leader:
             worker = self._tasks.pop(task)
             try:
                 ray.get(task)
-            except RayTaskError as error:
-                raise error.cause from None
-            except RayError:
+            except RayError as error:  # of a link that was cut Ray tells in the task, too
+                if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+                    raise error.cause from None
                 ray.get(self.board.lose.remote(worker))
                 if standing.left and self._started < self.group.size * REPLACED:
                     self._start()
@@ -123,11 +124,7 @@ class _Leader:
         name = f"worker {self._started}"
         task = ray.remote(max_retries=0, scheduling_strategy=ANYWHERE)(_help)
         asked = task.options(num_cpus=self.group.cpu, num_gpus=self.group.gpu)
-        self._tasks[asked.remote(self.group, self.job, self.board, name, _node())] = name
-
-
-def _node() -> str:
-    return str(ray.get_runtime_context().get_node_id())
+        self._tasks[asked.remote(self.group, self.job, self.board, name, node_here())] = name
 
 
 def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> None:
@@ -147,7 +144,7 @@ def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> N
             board.tell.remote(name, done, metrics)
 
     def finished(folder: Path) -> None:
-        if _node() != leaders:
+        if node_here() != leaders:
             place.hand_over(folder)
         ray.get(board.finish.remote(name, int(folder.name)))
 

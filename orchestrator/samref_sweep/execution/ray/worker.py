@@ -1,10 +1,13 @@
 """What a Tune trial runs: one order, in a worker process that Tune uses again for later ones (written for Ray 2.60)."""
 
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import tune
 
 from samref.config import Runtime
@@ -16,6 +19,9 @@ from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
 
 REPORT_SECONDS = 1.0
+ANSWER_SECONDS = 120.0
+"""How long a report to a driver on another node may wait until its worker counts as lost. After a cut of less than a
+minute Ray keeps the node, but the driver's call may have gone with its connection, which Ray finds after five."""
 
 
 def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> Callable[[dict[str, Any]], None]:
@@ -24,7 +30,10 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
     Of the runtime the folders count: device and threads are set from what each order takes.
     """
 
+    drivers = node_here()
+
     def carry_out(config: dict[str, Any]) -> None:
+        tell = tune.report if node_here() == drivers else _tell
         order, store = order_in(config), open_store(where, patient=True)
         request = order.request
         device, threads = "cuda" if request.gpu else "cpu", max(1, int(request.cpu))
@@ -32,22 +41,44 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
             order.work,
             store,
             runtime=replace(runtime, device=device, threads=threads),
-            report=_Reports(order, sign),
+            report=_Reports(order, sign, tell),
             runner=_in_group(order, runner, store) if request.workers > 1 else runner,
             time_limit=request.time_limit,
             stopping=lambda: sign.seen(order),
         )
-        tune.report(end_report(failure))
+        tell(end_report(failure))
 
     return carry_out
+
+
+def node_here() -> str:
+    """Ray's id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _tell(report: dict[str, Any]) -> None:
+    """Pass a report on to Tune; where the driver does not take it, exit, so that what runs here is tried again."""
+    lost = threading.Timer(ANSWER_SECONDS, _give_up)
+    lost.daemon = True
+    lost.start()
+    try:
+        tune.report(report)
+    finally:
+        lost.cancel()
+
+
+def _give_up() -> None:
+    print(f"the driver took no report for {ANSWER_SECONDS:.0f} s; this worker ends, and another goes on", flush=True)
+    os._exit(1)
 
 
 class _Reports:
     """Passes a stage's reports on to Tune, not more often than the driver can look at them."""
 
-    def __init__(self, order: Order, sign: StopSign) -> None:
+    def __init__(self, order: Order, sign: StopSign, tell: Callable[[dict[str, Any]], None]) -> None:
         self._order = order
         self._sign = sign
+        self._tell = tell
         self._last = 0.0
         self._step_before = 0
 
@@ -57,7 +88,7 @@ class _Reports:
         # The driver handles every report in its loop: one a second and worker is enough to look at.
         if at_rung or time.monotonic() - self._last >= REPORT_SECONDS:
             self._last = time.monotonic()
-            tune.report(progress_report(step, metrics))
+            self._tell(progress_report(step, metrics))
         if at_rung and self._sign.seen(self._order):  # Tune came back from the report with the driver's verdict
             raise Stopped
 
