@@ -1,4 +1,4 @@
-"""Whether the connected cluster is still there, and how this process leaves it, or one that is gone (Ray 2.60)."""
+"""Whether the connected cluster is still there, as what node this is in it, and how a process leaves it (Ray 2.60)."""
 
 import atexit
 import contextlib
@@ -17,6 +17,11 @@ from samref.command_line import INTERRUPTED
 ANSWER_SECONDS = 2.0
 MISSES = 3
 """Looks in succession at which a cluster that does not answer is gone."""
+
+
+def node_here() -> str:
+    """Ray's id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def leave() -> None:

@@ -20,7 +20,7 @@ from samref.shards import Shards, Work
 from samref.stage import Job, Report
 from samref_sweep.errors import StoreError
 from samref_sweep.execution.board import Board, Standing
-from samref_sweep.execution.ray.worker import node_here
+from samref_sweep.execution.ray.presence import node_here
 from samref_sweep.execution.unit import Sharing, logged
 from samref_sweep.store.opening import is_uri, open_store
 

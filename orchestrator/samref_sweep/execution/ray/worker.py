@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import ray
 from ray import tune
 
 from samref.config import Runtime
 from samref.stage import Stopped
 from samref_sweep.execution.dispatch import Order
 from samref_sweep.execution.ray.messages import StopSign, end_report, order_in, progress_report
+from samref_sweep.execution.ray.presence import node_here
 from samref_sweep.execution.unit import Runner, Sharing, attempt, run_watched
 from samref_sweep.store.opening import open_store
 from samref_sweep.store.store import Store
@@ -49,11 +49,6 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
         tell(end_report(failure))
 
     return carry_out
-
-
-def node_here() -> str:
-    """Ray's id of the node that this process is on."""
-    return str(ray.get_runtime_context().get_node_id())
 
 
 def _tell(report: dict[str, Any]) -> None:
