@@ -40,7 +40,8 @@ class SleepingSamples:
                     os.kill(os.getpid(), signal.SIGKILL)
             until = time.monotonic() + 90
             while self._killed.exists() and time.monotonic() < until:  # who leads waits until another one was killed
-                time.sleep(0.1)
+                time.sleep(0.5)
+                report(done, {"clicks": 2.0 * done})  # as a stage does all the time
             done += len(shards.rows(number))
             report(done, {"clicks": 2.0 * done})
 
@@ -70,7 +71,7 @@ class SharedToys:
 
     def __call__(self, job: Job, report: Report, lead: Lead = alone) -> None:
         """Run a job."""
-        if job.stages[0].kind != "evaluate" or (self._but_first and self._is_first(job.scratch.parent)):
+        if job.stages[0].kind != "evaluate" or (self._but_first and self._is_first(job.scratch.parent, report)):
             write_toy_stage(job, report)
             return
         if self._kill:
@@ -79,14 +80,15 @@ class SharedToys:
         for stage, out, measured in zip(job.stages, job.outs, metrics, strict=True):
             (out / "summary.json").write_text(summary_text(stage.id, stage, **measured))
 
-    def _is_first(self, root: Path) -> bool:
+    def _is_first(self, root: Path, report: Report) -> bool:
         try:
             (root / "first").mkdir()
         except FileExistsError:
             return False
         until = time.monotonic() + 90
         while not (root / "ledger").exists() and time.monotonic() < until:
-            time.sleep(0.1)
+            time.sleep(0.5)
+            report(0, {"total": 1})
         return True
 
     def help(self, job: Job, report: Report, numbers: Iterable[int], finished: Callable[[Path], None]) -> None:
