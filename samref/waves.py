@@ -43,8 +43,9 @@ Paths = list[list[Trajectory]]
 """For each sample its trajectories, by seed and rising θ."""
 
 _IN_PLAY = 2
-_OFTEN = 8
-"""Calls of a shape after which it pays to record it: that takes as long as five."""
+_OFTEN = 24
+"""Calls of a shape after which it is recorded: more than a wave of twenty clicks has, as what is recorded takes memory,
+and images of many sizes make waves of shapes that do not come back."""
 LARGEST = 64
 """Samples of a wave at most: with fewer, Python launches a click's operations more slowly than a GPU does them."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each

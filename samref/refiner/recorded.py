@@ -19,6 +19,7 @@ from samref.refiner.model import SamRef
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP = 2  # calls before recording: cuDNN chooses, Triton compiles
+_MOST = 32  # recordings of one stage; a training's decoder has one for each number of clicks
 _TOLERANCE = 1e-2  # between a replay and a plain call, as a share of the largest value; equal on an H100
 
 REFINER = "lateral", "global_stage", "refine", "paste_stage"
@@ -80,7 +81,7 @@ class _Recorded:
         with torch.cuda.device(tensors[0].device):
             if key not in self._recordings:
                 self._calls[key] += 1
-                if self._calls[key] <= self._after:
+                if self._calls[key] <= self._after or len(self._recordings) == _MOST:
                     return self._function(*arguments)
                 try:
                     with torch.inference_mode():
