@@ -32,6 +32,8 @@ def test_a_stage_is_made_by_what_its_kind_and_its_backbone_import():
     assert "train.py" in code_of(stages()["train"])
     assert "evaluation.py" not in profile
     assert "backbones/sam2.py" in code_of(stages("sam2_hiera_t")["embed"])
+    # Who works on the refiner keeps the embeddings.
+    assert not [name for name in code_of(stages()["embed"]) if name.startswith("refiner/")]
 
 
 @pytest.fixture
