@@ -255,23 +255,19 @@ def rows(table: str) -> list[dict[str, object]]:
     return [{key: value for key, value in row.items() if key not in run} for row in read]
 
 
-def page_drawn() -> int:
-    """When the page of the small sweep was drawn last."""
-    return Path("results/small/dashboard.html").stat().st_mtime_ns
-
-
 @pytest.mark.slow
 def test_a_sweep_equals_one_trial_after_the_other_and_grows(folder: Path, sweep: Sweep) -> None:
     assert "page:   results/small/dashboard.html" in sweep()
-    drawn = page_drawn()
+    page = Path("results/small/dashboard.html")
+    drawn = page.stat().st_mtime_ns
     sweep()
-    assert page_drawn() == drawn  # nothing was done, and nothing is another
+    assert page.stat().st_mtime_ns == drawn  # nothing was done, and nothing is another
     store = FolderStore(Path("runs"))
     stage = next(name for name in store.done() if name.startswith("train"))
     store.codes.note(stage, {**(store.summary(stage).code or {}), "losses.py": "other"})
     sentence = "1 stage was made by other code (losses.py changed since)"
     assert sweep().count(sentence) == 2  # before it runs, and at its end
-    assert sentence in Path("results/small/dashboard.html").read_text()
+    assert sentence in page.read_text()
     after = list(Path("runs/stages").iterdir())
     assert [row["status"] for row in rows("trials")] == ["done", "done"]
     clicks = rows("clicks")
