@@ -121,6 +121,7 @@ def ray_head(_no_ray_is_left: None) -> None:
     from samref_sweep.execution.ray import cluster  # sets the variables that Ray reads when it is imported
 
     if not cluster.ray.is_initialized():
+        cluster.start_workers_once()
         cluster.ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 

@@ -66,7 +66,7 @@ def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missin
 
 
 DRIVER = """
-import importlib.util, sys, threading, time
+import importlib.util, os, sys, threading, time
 from pathlib import Path
 from toys import toy_plan, write_toy_stage
 from samref.config import Runtime
@@ -77,6 +77,7 @@ from samref_sweep.store.folder import FolderStore
 
 def slow(job, report):
     assert importlib.util.find_spec("lies_beside") is None  # as the driver, which finds nothing in its working folder
+    assert "PL_DISABLE_FORK" not in os.environ  # which Tune sets at the price of a second start of Python
     # Of the two evaluations that run at once, the first hangs and the other reports.
     if job.stages[0].kind == "evaluate":
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import samref
@@ -59,6 +60,8 @@ def connected(address: str | None) -> Iterator[Nodes]:
         _check_address(address)
         packages = [str(path) for path in (Path(samref.__file__).parent, Path(__file__).parents[2], *plugins.roots())]
         options = {"address": address, "runtime_env": {"py_modules": packages, "env_vars": ENVIRONMENT}}
+    if not joined:
+        start_workers_once()
     with explained(address), without_stderr(), not_heard_by_children():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config(), **options)
     try:
@@ -81,6 +84,16 @@ def own_token() -> None:
     except (OSError, RuntimeError):  # a home that is not there or another's, or no home at all
         pass
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def start_workers_once() -> None:
+    """Have Tune use workers that Ray has ready, where Ray itself gives them the variables of `ENVIRONMENT`.
+
+    Tune gives its workers one of these again, and one for PyTorch Lightning, for which Ray would start each anew and
+    its Python twice: seconds.
+    """
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(ENVIRONMENT)
 
 
 @contextmanager

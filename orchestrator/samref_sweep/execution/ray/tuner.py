@@ -11,10 +11,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ from samref.config import Runtime
 from samref_sweep.errors import StoreError
 from samref_sweep.execution.dispatch import Dispatcher, Ending
 from samref_sweep.execution.ray.cluster import check_store, connected
-from samref_sweep.execution.ray.messages import StopSign, order_in
+from samref_sweep.execution.ray.messages import StopSign
 from samref_sweep.execution.ray.presence import Gone
 from samref_sweep.execution.ray.searcher import DrainStopper, NoIdleWorkers, OrderSearcher, StartCallback
-from samref_sweep.execution.ray.worker import trainable
+from samref_sweep.execution.ray.worker import reserved, trainable
+from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
-from samref_sweep.execution.seed_by_seed import SeedBySeed
 from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
@@ -58,7 +57,7 @@ def execute(
     runner: Runner = run_watched,
     address: str | None = None,
     jobs: int | None = None,
-    search: Search | SeedBySeed | None = None,
+    search: Search | Repetitions | None = None,
     interrupted: threading.Event | None = None,
 ) -> Ending:
     """Do a plan's work on Ray, as `samref_sweep.driver.run` says; `runner` runs stages in the workers.
@@ -140,7 +139,7 @@ def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], 
     """The Tuner that carries out a dispatcher's orders; Tune's own files go into a folder of that name."""
     searcher = OrderSearcher(dispatcher)
     return tune.Tuner(
-        tune.with_resources(carry_out, _reserved),
+        tune.with_resources(carry_out, reserved),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=NoIdleWorkers(),  # type: ignore[no-untyped-call]
@@ -164,19 +163,3 @@ def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], 
 
 def _name(trial: Any) -> str:
     return f"work-{trial.config['number']}"
-
-
-def _reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group; of a
-    stage in shards, all but the first."""
-    order = order_in(config)
-    request = order.request
-    if request.workers > 1 and order.work.kind == "train":
-        return _bundle(memory=1)  # bytes; a group may not ask for nothing at all
-    return _bundle(CPU=request.cpu, GPU=request.gpu)
-
-
-@cache
-def _bundle(**resources: float) -> tune.PlacementGroupFactory:
-    """One object for all trials of a kind: Tune keeps what each was given."""
-    return tune.PlacementGroupFactory([resources])

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from ray import tune
@@ -49,6 +50,22 @@ def trainable(where: str, runtime: Runtime, runner: Runner, sign: StopSign) -> C
         tell(end_report(failure))
 
     return carry_out
+
+
+def reserved(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune holds for a unit of work. The processes of a training reserve theirs themselves, as one group; of a
+    stage in shards, all but the first."""
+    order = order_in(config)
+    request = order.request
+    if request.workers > 1 and order.work.kind == "train":
+        return _bundle(memory=1)  # bytes; a group may not ask for nothing at all
+    return _bundle(CPU=request.cpu, GPU=request.gpu)
+
+
+@cache
+def _bundle(**resources: float) -> tune.PlacementGroupFactory:
+    """One object for all trials of a kind: Tune keeps what each was given."""
+    return tune.PlacementGroupFactory([resources])
 
 
 def _tell(report: dict[str, Any]) -> None:
