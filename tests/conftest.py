@@ -38,9 +38,11 @@ DEAREST = (
     "test_crash_points", "test_faults", "test_execute", "test_jobs", "test_search", "test_train", "test_object_store",
     "test_wheel", "test_explore", "test_track_server", "test_gpu_benchmark", "test_sam2", "test_parallel",
     "test_mlflow_ui", "test_sam_triton", "test_shards_on_ray", "test_evaluate", "test_report", "test_browser",
-    "test_driver", "test_backbones", "test_ray_start", "test_repetitions", "test_train_parts",
+    "test_driver", "test_backbones", "test_ray_start", "test_repetitions", "test_train_parts", "test_silent_driver",
+    "test_memory_monitor",
 )  # fmt: skip
-"""Files of ten seconds and more, which are begun first: the last file to end is then a short one."""
+"""Files of ten seconds and more, which are begun first: the last file to end is then a short one. The last one ends the
+Ray that the others share."""
 ON_RAY = {"test_cluster", "test_jobs", "test_killed_drivers", "test_slurm"}
 """Files whose tests start commands that start Ray; a test that takes `ray_head` or `private_ray` is known by that."""
 IN_A_BROWSER = {"test_browser", "test_mlflow_ui", "test_watch", "test_explore"}
@@ -60,10 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="mounts a file system, which only root may; CI does"))
     rank = {name: number for number, name in enumerate(DEAREST)}
 
-    def order(item: pytest.Item) -> tuple[int, str, bool]:  # a file's own order stays, but for what ends the shared Ray
-        return rank.get(item.path.stem, len(rank)), item.path.stem, "private_ray" in getattr(item, "fixturenames", ())
-
-    items.sort(key=order)
+    # A file's own order stays.
+    items.sort(key=lambda item: (rank.get(item.path.stem, len(rank)), item.path.stem))
 
 
 def pytest_collection_finish() -> None:
@@ -127,7 +127,7 @@ def ray_head(_no_ray_is_left: None) -> None:
 
 @pytest.fixture
 def private_ray(_no_ray_is_left: None) -> Iterator[None]:
-    """No Ray in this process: the sweep starts its own, with the environment of this test; the last one of its file."""
+    """No Ray in this process: the sweep starts its own, with the environment of this test."""
     import ray
 
     ray.shutdown()

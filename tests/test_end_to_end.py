@@ -60,10 +60,10 @@ def finished() -> dict[str, int]:
 def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An eighth of the quick start; NoC90 far below 20, where the untrained model stays."""
+    """A fraction of the quick start; NoC90 far below 20, where the untrained model stays."""
     short = settings(
-        train__steps=40, train__samples=160, train__gamma=[0.6],
-        evaluate__theta=[1.1, 1.3], evaluate__samples=16, profile="null",
+        train__steps=12, train__samples=40, train__warmup_steps=4, train__gamma=[0.6],
+        evaluate__theta=[1.1, 1.3], evaluate__samples=8, profile="null",
     )  # fmt: skip
     quickstart = str(ROOT / "sweeps" / "quickstart.yaml")
     kill_after_the_training(quickstart, *short)
@@ -88,7 +88,7 @@ def test_the_quickstart_learns_goes_on_after_a_kill_and_a_second_run_has_nothing
     assert trials(tmp_path, "quickstart") == learned
 
     random = {"model__checkpoint": "none", "train": "null"}
-    untrained = settings(**random, evaluate__samples=8, evaluate__theta=1.1, profile="null")
+    untrained = settings(**random, evaluate__samples=4, evaluate__theta=1.1, profile="null")
     capsys.readouterr()
     assert main([quickstart, *untrained]) == 2
     assert "results/quickstart holds 2 finished trials" in capsys.readouterr().err
@@ -109,7 +109,7 @@ def test_a_slice_of_table_1_on_real_photographs(tmp_path: Path, real_data: Path)
     small = settings(
         model__backbone="tiny", model__refiner_width=16, model__refiner_blocks=1, model__patch_size_px=64,
         train__data="ecssd", train__samples=8, train__steps=4, train__warmup_steps=1, train__batch_size=2,
-        evaluate__samples=4, profile__prompts_per_side=1,
+        evaluate__samples=4, profile__prompts_per_side=1, profile__repeats=1,
     )  # fmt: skip
     assert main([str(ROOT / "sweeps" / "theta.yaml"), *small, "--data-root", str(real_data), *ONE]) == 0
     rows = trials(tmp_path, "theta")

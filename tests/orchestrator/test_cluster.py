@@ -97,6 +97,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "HOME": str(home)}
+    environment["RAY_health_check_period_ms"] = "1000"  # so that a killed node is missed in seconds
     nodes = Nodes(f"127.0.0.1:{port}", python, environment)
     nodes.start("--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1")
     try:

@@ -228,24 +228,6 @@ def test_a_store_that_becomes_read_only_fails_the_stage(small_disk: Path) -> Non
     assert store.done() == {work.stages[0].id}
 
 
-def wait_to_be_killed(job: Job, report: Report) -> None:
-    with (job.scratch.parents[1] / "attempts").open("a") as file:
-        file.write("x")
-    time.sleep(60)
-
-
-@pytest.mark.usefixtures("private_ray")
-def test_what_rays_memory_monitor_kills_is_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # of the machine's memory, which is in use already
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
-    store = FolderStore(tmp_path / "store")
-    planned = toy_plan(store)
-    planned = replace(planned, works=planned.works[:1])
-    result, _ = run_toys(planned, store, wait_to_be_killed, jobs=1)
-    (failure,) = result.failures.values()
-    assert (failure.kind, "memory was full" in failure.reason) == ("out_of_memory", True), failure
-
-
 DIVERGES = """
 trial:
   model: {backbone: tiny, checkpoint: none, refiner_width: 16, refiner_blocks: 1}

@@ -4,19 +4,24 @@ import dataclasses
 import itertools
 import json
 import os
+import pickle
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
 from toys import NamedContents
 
 from samref.config import EvaluateConfig, ModelConfig, Runtime, TrainConfig, TrialConfig
+from samref.errors import UserError
 from samref.run_stage import run_in_group, run_job
 from samref.stage import Job, Report
-from samref_sweep.errors import ResourceError
+from samref_sweep.errors import ResourceError, WorkerLostError
+from samref_sweep.execution.ray.train_group import reason_of
 from samref_sweep.execution.ray.tuner import execute
-from samref_sweep.execution.requests import resolve
+from samref_sweep.execution.requests import resolve, resolve_all
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan, plan
 from samref_sweep.planning.work import Event
@@ -111,15 +116,22 @@ def test_two_processes_of_which_one_is_lost_give_the_loss_curve_of_one_with_accu
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_head")
-def test_what_a_process_raises_is_the_stage_s_reason_and_odd_batches_are_refused_before(store: Store) -> None:
-    both = only_training(store, 2, learning_rate=1e30, warmup_learning_rate=1e30)
-    result = execute(both, store, runtime=Runtime(), on_event=lambda event: None)
-    (failure,) = {str(failure) for failure in result.failures.values()}
-    assert failure.startswith("the loss is nan at step "), failure
+def test_what_a_process_raises_is_the_stage_s_reason_whatever_its_peers_say_then(store: Store) -> None:
+    diverging = only_training(store, 1, learning_rate=1e30, warmup_learning_rate=1e30)
+    with pytest.raises(UserError) as raised:
+        perform(diverging.works[0], store, runtime=Runtime(threads=1), report=lambda step, metrics: None)
+    sent = pickle.loads(pickle.dumps(raised.value))
+    others = {0: RuntimeError("Connection closed by peer"), 1: RayActorError(), 2: sent}
+    assert str(reason_of(WorkerGroupError("as Ray Train tells it", others))).startswith("the loss is nan at step ")
+    del others[2]
+    assert isinstance(reason_of(WorkerGroupError("as Ray Train tells it", others)), WorkerLostError)
+    del others[1]
+    assert reason_of(WorkerGroupError("as Ray Train tells it", others)) is others[0]
 
+
+def test_a_batch_that_processes_cannot_share_is_refused_before(store: Store) -> None:
     with pytest.raises(ResourceError, match=r"train.batch_size is 3, which 2 processes \(resources.train\) .* cannot"):
-        execute(planned(store, 2, batch_size=3), store, runtime=Runtime(), on_event=lambda event: None)
+        resolve_all(planned(store, 2, batch_size=3), [{"CPU": 4.0}], store.where)
 
 
 def test_gpus_are_one_a_process_and_may_be_on_several_nodes() -> None:

@@ -89,7 +89,7 @@ class TrainGroup:
         thread.join()
         progress.shutdown()
         if failed:
-            raise _cause(failed[0])
+            raise reason_of(failed[0])
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _worker(config: dict[str, Any]) -> None:
         group.runner(job, report)
 
 
-def _cause(error: BaseException) -> BaseException:
+def reason_of(error: BaseException) -> BaseException:
     """What a worker raised, without what Ray Train wrapped around it."""
     if not isinstance(error, WorkerGroupError):
         return error
