@@ -24,7 +24,7 @@ from samref_sweep.cli.options import sweep_parser, trial_parser
 from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.spec.axes import Axis, Parameters
 from samref_sweep.spec.file import SweepFile
-from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.objective import Objective
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler, SeedsUntil, Until
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -76,7 +76,7 @@ def page() -> str:
         ("parameters", Parameters),
         ("seeds", SeedsUntil),
         ("seeds.until", Until),
-        ("metric", Metric),
+        ("metric", Objective),
         ("scheduler", Scheduler),
         ("budget", Budget),
         ("retry", Retry),

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from samref import drive
 from samref.errors import UserError
-from samref.progress import Progress, readable_size, silent
+from samref.progress import OnProgress, readable_size, silent
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
@@ -63,7 +63,7 @@ class Source:
         return self.address.rpartition("/")[2].rpartition("=")[2]
 
 
-def download(source: Source, target: Path, progress: Progress = silent) -> str:
+def download(source: Source, target: Path, progress: OnProgress = silent) -> str:
     """Bring a file here and give its SHA-256; one that is here already stays as it is.
 
     progress: told bytes so far, of how many (None: not known), and that while another process downloads it, too.
@@ -135,7 +135,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _gather(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> None:
+def _gather(source: Source, file: BinaryIO, tag: Path, progress: OnProgress) -> None:
     """All attempts; afterwards the file is as long as it was announced."""
     most = file.seek(0, os.SEEK_END)
     failures = 0
@@ -154,7 +154,7 @@ def _gather(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> No
             time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
 
 
-def _attempt(source: Source, file: BinaryIO, tag: Path, progress: Progress) -> None:
+def _attempt(source: Source, file: BinaryIO, tag: Path, progress: OnProgress) -> None:
     start = file.seek(0, os.SEEK_END)
     validator = _validator(tag, source)
     if start == source.size:
@@ -264,7 +264,7 @@ def _require_the_file(source: Source, response: http.client.HTTPResponse, total:
 
 
 def _copy(
-    response: http.client.HTTPResponse, file: BinaryIO, start: int, total: int | None, progress: Progress
+    response: http.client.HTTPResponse, file: BinaryIO, start: int, total: int | None, progress: OnProgress
 ) -> None:
     done = then = start
     since = time.monotonic()

@@ -1,8 +1,10 @@
 """Python modules as source text: a digest of what counts in one, and what it imports. Nothing is executed."""
 
 import ast
+import gc
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,7 +14,9 @@ def read(file: Path, package: str) -> tuple[str, tuple[str, ...]]:
     Relative imports start from `package`, a dotted name. Of all import statements, wherever in the module they stand,
     the dotted names are given; of `from a import b` both `a` and `a.b`, of which the latter need not be a module.
     """
-    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    text = file.read_text(encoding="utf-8")
+    with _no_garbage_collected():
+        tree = ast.parse(text, str(file))
     imported: dict[str, None] = {}
     blocks: list[ast.AST] = [tree]
     while blocks:  # of statements, as neither imports nor docstrings stand in expressions
@@ -25,6 +29,21 @@ def read(file: Path, package: str) -> tuple[str, tuple[str, ...]]:
         if isinstance(block, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             block.body = [each for each in block.body if not _is_text(each)] or [ast.Pass()]
     return short_digest(ast.unparse(tree)), tuple(imported)
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """For the block, collect no garbage, whose finalizers may let another thread run.
+
+    Should that one parse Python, too, as MLflow's does, Python 3.11 loses count of the tree's depth (SystemError).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def short_digest(text: str) -> str:

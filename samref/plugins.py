@@ -38,7 +38,7 @@ class PluginError(UserError, ValueError):
     """A plug-in cannot be imported, does not fit, or failed; one line with its own file and line."""
 
 
-class Part(NamedTuple):
+class SourceModule(NamedTuple):
     """A module that a plug-in needs."""
 
     source: str
@@ -192,7 +192,7 @@ def source(name: str) -> str:
     version; Python's own library, and what stages are made with anyway (torch, numpy), do not count. Raises
     PluginError: there is no such module, or its text is no Python; or it has changed since this process imported it.
     """
-    parts = _parts(name)
+    parts = _modules(name)
     digest = modules.short_digest(json.dumps({module: part.source for module, part in sorted(parts.items())}))
     if _first_sources.setdefault(name.partition("?")[0], digest) != digest:
         raise PluginError(f"{name}: its source has changed since this process imported it; start Python again")
@@ -201,7 +201,7 @@ def source(name: str) -> str:
 
 def roots() -> tuple[Path, ...]:
     """The files and folders of all plug-ins that were used so far, and of what they import: what workers need."""
-    found = (part.root for name in _first_sources for part in _parts(name).values())
+    found = (part.root for name in _first_sources for part in _modules(name).values())
     return tuple(dict.fromkeys(root for root in found if root))
 
 
@@ -226,10 +226,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _parts(name: str) -> dict[str, Part]:
+def _modules(name: str) -> dict[str, SourceModule]:
     """A plug-in's module and all that it imports."""
     first = _parsed(name)[0]
-    found: dict[str, Part] = {}
+    found: dict[str, SourceModule] = {}
     waiting = [first]
     while waiting:
         module = waiting.pop()
@@ -242,7 +242,7 @@ def _parts(name: str) -> dict[str, Part]:
                 where = ", ".join(map(str, folders())) or "no other folder"
                 raise PluginError(f"{name}: there is no module {top} on Python's path or in {where}")
         elif not isinstance(root, Path):
-            found[top] = Part(root, None)
+            found[top] = SourceModule(root, None)
         elif file := root if root.is_file() and module == top else modules.file_in(root, module):
             package = module if file.name == "__init__.py" else module.rpartition(".")[0]
             try:
@@ -251,7 +251,7 @@ def _parts(name: str) -> dict[str, Part]:
             except (SyntaxError, UnicodeDecodeError) as error:
                 line = getattr(error, "lineno", None) or 1
                 raise PluginError(f"{name}: {file}:{line}: {type(error).__name__}: {error}") from None
-            found[module] = Part(digest, root)
+            found[module] = SourceModule(digest, root)
             parents = module.split(".")[:-1]
             waiting += [".".join(parents[: count + 1]) for count in range(len(parents))]
             waiting += imported
@@ -317,6 +317,6 @@ def place_of(found: Any) -> str:
 
 def _raised_at(name: str, error: BaseException) -> str:
     """The innermost file and line of a plug-in's own on the way of an error, else where the plug-in begins."""
-    own = [str(part.root) for part in _parts(name).values() if part.root]
+    own = [str(part.root) for part in _modules(name).values() if part.root]
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(tuple(own))]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else place_of(name)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """Told what is done, of how much (None: not known)."""
 
 TERMINAL_SECONDS = 0.5
@@ -25,7 +25,7 @@ def readable_size(size: float) -> str:
 
 
 class ProgressLine:
-    """A `Progress` that prints; the end of its `with` block clears the line."""
+    """An `OnProgress` that prints; the end of its `with` block clears the line."""
 
     def __init__(self, label: str, unit: str | None = None) -> None:
         """Count in `unit`; None counts bytes."""

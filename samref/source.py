@@ -16,6 +16,8 @@ from samref.stage import Kind, Stage
 _PACKAGE = Path(__file__).parent
 # What they say is in the ids already: settings by their values, kinds of stages by VERSION.
 _IN_IDS = ("config.py", "stage.py")
+# A model is built whole, and an embedding is its encoder's alone: who works on the refiner keeps them.
+_UNUSED: Mapping[Kind, str] = {"embed": "refiner/"}
 
 
 def code_of(stage: Stage) -> Mapping[str, str]:
@@ -38,7 +40,8 @@ def _code(kind: Kind, backbone: str) -> Mapping[str, str]:
         if name not in found and name not in _IN_IDS:
             found[name], imported = _module(name)
             open_modules += imported
-    return dict(sorted(found.items()))
+    unused = _UNUSED.get(kind)
+    return {name: found[name] for name in sorted(found) if not (unused and name.startswith(unused))}
 
 
 @cache

@@ -9,7 +9,7 @@ from samref_dashboards.design import DATA, PARTS, Design, show
 from samref_dashboards.load import Results
 
 MAX_FINDINGS = 8
-HEADLINES = (
+MAIN_SETTINGS = (
     *("model.backbone", "model.checkpoint", "model.refiner", "train.data", "train.samples", "train.modules"),
     *("train.steps", "train.batch_size", "train.learning_rate", "train.gamma", "evaluate.data", "evaluate.samples"),
     *("evaluate.theta", "evaluate.max_clicks", "evaluate.clicker"),
@@ -90,5 +90,5 @@ def same_in_all(results: Results, design: Design) -> tuple[list[tuple[str, str]]
         if len(values) == 1 and name not in design.axes and not name.endswith(".seed") and None not in values:
             (value,) = values
             shared[name] = design.counted(str(value)) if name == DATA else show(value)
-    headlines = [(name, shared.pop(name)) for name in HEADLINES if name in shared]
+    headlines = [(name, shared.pop(name)) for name in MAIN_SETTINGS if name in shared]
     return headlines, list(shared.items())

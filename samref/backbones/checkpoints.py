@@ -12,7 +12,7 @@ from samref.config import ModelConfig
 from samref.download import DownloadError, download, sha256
 from samref.errors import UserError
 from samref.plugins import is_hugging_face, is_plugin
-from samref.progress import Progress, silent
+from samref.progress import OnProgress, silent
 from samref.user_paths import absolute, home
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
@@ -73,7 +73,7 @@ def downloadable(model: ModelConfig, folder: Path) -> bool:
     return lacking is not None and lacking.source is not None
 
 
-def obtain(model: ModelConfig, folder: Path, progress: Progress = silent) -> Path | None:
+def obtain(model: ModelConfig, folder: Path, progress: OnProgress = silent) -> Path | None:
     """`locate`, after an official checkpoint that is not here yet was downloaded.
 
     progress: told bytes so far, of how many. Raises CheckpointError: as `locate`, or it cannot be downloaded.

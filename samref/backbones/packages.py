@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 
-def module_of(package: str, name: str) -> ModuleType:
+def import_alone(package: str, name: str) -> ModuleType:
     """Import `package.name` and leave the package's own `__init__` until something of it is asked for.
 
     segment-anything's imports image tools, and with them torchvision and torch's compiler: two seconds of the start of

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from samref.backbones.backbone import Backbone, Multimask
 from samref.backbones.decoder import upscaled_masks, use_decoder_attention, with_corners
-from samref.backbones.packages import module_of
+from samref.backbones.packages import import_alone
 
 _LOG = logging.getLogger(__name__)
 # Entries of the largest bias that attention makes at once: 256 MB in float32. All heads of ViT-H's global attention
@@ -195,4 +195,4 @@ def _relative(positions_LD: Tensor, side: int) -> Tensor:
 
 def build(size: str) -> SamBackbone:
     """`vit_b`, `vit_l` or `vit_h`, random weights."""
-    return SamBackbone(module_of("segment_anything", "build_sam").sam_model_registry[size]())
+    return SamBackbone(import_alone("segment_anything", "build_sam").sam_model_registry[size]())

@@ -30,7 +30,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from samref.backbones.packages import module_of
+from samref.backbones.packages import import_alone
 
 _LOG2_E = 1.4426950408889634
 # Queries and keys that one program has at once, warps and stages: of those that were right on an H100 the fastest.
@@ -75,7 +75,7 @@ def check(device: str, width: int, heads: int, grid: int, window: int, dtype: to
     expected = norm(stream + added)
     x_BGGC = add_norm(stream, added, norm, dtype).view(stream.shape)
     _compare(x_BGGC, expected)
-    theirs = module_of("segment_anything", "modeling.image_encoder")
+    theirs = import_alone("segment_anything", "modeling.image_encoder")
     for side in (window, grid):
         plain = theirs.Attention(width, heads, use_rel_pos=True, input_size=(side, side)).to(device)
         for name, parameter in plain.named_parameters():

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from samref.backbones.packages import module_of
+from samref.backbones.packages import import_alone
 from samref.backbones.sam import SamBackbone
 
 _CHANNELS = 64
@@ -29,7 +29,7 @@ class TinyBackbone(SamBackbone):
 def build(size: str) -> TinyBackbone:
     """The only size, `tiny`, random weights."""
     side = _IMAGE_SIZE // _PATCH_SIZE
-    parts = module_of("segment_anything", "modeling")
+    parts = import_alone("segment_anything", "modeling")
     encoder = parts.ImageEncoderViT(
         img_size=_IMAGE_SIZE,
         patch_size=_PATCH_SIZE,

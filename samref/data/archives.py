@@ -34,7 +34,7 @@ class Archive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedDataset:
     """A dataset with public archives."""
 
     folder: str
@@ -61,14 +61,14 @@ RITM_DATASETS = f"{RITM}/archive/792c183a884f7da658193975ddac214e325eb330.zip"
 RELEASES = "https://github.com/saic-vul/{}_interactive_segmentation/releases/download/v1.0/{}"
 
 
-def _ritm(folder: str, identity: str, images: str, masks: str, *, in_pull_request: bool = True) -> Published:
+def _ritm(folder: str, identity: str, images: str, masks: str, *, in_pull_request: bool = True) -> PublishedDataset:
     """A test set in the packaging of RITM's line: its copy on Google Drive, in RITM's pull request, and at last the
     release that all READMEs name, which was reported gone in October 2025."""
     pull_request = [ArchiveSource(address=RITM_DATASETS, inside=folder)] if in_pull_request else []
     release = RELEASES.format("fbrs", f"{folder}.zip")
     archive = _archive(_same(images, masks), drive_address(identity), *pull_request, release)
     page = f"https://drive.google.com/file/d/{identity}"
-    return Published(folder=folder, page=page, licence="none stated, for research", archives=(archive,))
+    return PublishedDataset(folder=folder, page=page, licence="none stated, for research", archives=(archive,))
 
 
 SBD_ADDRESS = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
@@ -106,13 +106,13 @@ def _ecssd(name: str, place: str) -> Archive:
     return _archive({name: place}, f"https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/{name}.zip")
 
 
-ARCHIVES: dict[str, Published] = {
+ARCHIVES: dict[str, PublishedDataset] = {
     "grabcut": _ritm("GrabCut", "1tU17eJaevYd5PQAwzEK6oG1N9eBJORC4", "data_GT", "boundary_GT"),
     # The pull request has Berkeley's masks alone.
     "berkeley": _ritm("Berkeley", "1yStolKW8AnS5rYm3VhgnID_XReNCXbEJ", "images", "masks", in_pull_request=False),
     "davis": _ritm("DAVIS", "1kyjN6EJSjwGnzSJxVjm3Pl2-XAjV7tac", "img", "gt"),
     "coco_mval": _ritm("COCO_MVal", "1oz1VT8YqykQFfx_Vtp_wtYFGz5mYBOnp", "img", "gt"),
-    "coco_lvis_ritm": Published(
+    "coco_lvis_ritm": PublishedDataset(
         folder="COCO_LVIS",
         page=RITM,
         licence=f"none stated for the masks; COCO's {COCO_LICENCE}",
@@ -125,7 +125,7 @@ ARCHIVES: dict[str, Published] = {
             ),
         ),
     ),
-    "pascal_voc": Published(
+    "pascal_voc": PublishedDataset(
         folder="PascalVOC",
         page="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         licence="images under Flickr's terms",
@@ -137,13 +137,13 @@ ARCHIVES: dict[str, Published] = {
             ),
         ),
     ),
-    "ecssd": Published(
+    "ecssd": PublishedDataset(
         folder="ECSSD",
         page="https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html",
         licence="none stated, for research",
         archives=(_ecssd("images", "images"), _ecssd("ground_truth_mask", "masks")),
     ),
-    "sbd": Published(
+    "sbd": PublishedDataset(
         folder="SBD",
         page=SBD_ADDRESS,
         licence="none stated; images of PASCAL VOC, under Flickr's terms",
@@ -155,7 +155,7 @@ ARCHIVES: dict[str, Published] = {
             ),
         ),
     ),
-    "hqseg44k": Published(
+    "hqseg44k": PublishedDataset(
         folder="HQSeg44K",
         page="https://huggingface.co/sam-hq-team/sam-hq-training/tree/main/data",
         licence="Apache-2.0 by its page; its seven sets have terms of their own",
@@ -165,7 +165,7 @@ ARCHIVES: dict[str, Published] = {
             _hqseg("cascade_psp", "DUTS-TE", "DUTS-TR", "ecssd", "fss_all", "MSRA_10K", splits=("train",)),
         ),
     ),
-    "coco": Published(
+    "coco": PublishedDataset(
         folder="COCO",
         page=COCO_PAGE,
         licence=COCO_LICENCE,
@@ -175,7 +175,7 @@ ARCHIVES: dict[str, Published] = {
             _coco_images("train", _TRAIN_BYTES, "train"),
         ),
     ),
-    "coco_lvis": Published(
+    "coco_lvis": PublishedDataset(
         folder="COCO",
         page="https://www.lvisdataset.org/dataset",
         licence=f"LVIS's own terms (see its page); COCO's {COCO_LICENCE}",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from samref.data.archives import ARCHIVES, Archive, ArchiveSource, Published
+from samref.data.archives import ARCHIVES, Archive, ArchiveSource, PublishedDataset
 from samref.data.sample import DataError, Split
 from samref.data.unpack import unpack
 from samref.download import DownloadError, Source, alone, download
@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def fetch(
-    name: str, splits: Sequence[Split], root: Path, say: Say, archives: Mapping[str, Published] = ARCHIVES
+    name: str, splits: Sequence[Split], root: Path, say: Say, archives: Mapping[str, PublishedDataset] = ARCHIVES
 ) -> None:
     """Download and unpack a dataset; what was unpacked before is left, what was cut off goes on.
 
@@ -42,7 +42,7 @@ def fetch(
         raise DataError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
 
 
-def _fetch(name: str, archive: Archive, published: Published, root: Path, say: Say) -> None:
+def _fetch(name: str, archive: Archive, published: PublishedDataset, root: Path, say: Say) -> None:
     known = _read(root / "downloads")
     for source in archive.sources:
         there = all((root / published.folder / place).exists() for place in archive.places.values())
@@ -67,7 +67,9 @@ def _fetch(name: str, archive: Archive, published: Published, root: Path, say: S
     raise DataError(f"{name}: {every}{reasons}. By hand: {published.page}") from refused[-1]
 
 
-def _fetch_from(source: ArchiveSource, name: str, archive: Archive, published: Published, root: Path, say: Say) -> None:
+def _fetch_from(
+    source: ArchiveSource, name: str, archive: Archive, published: PublishedDataset, root: Path, say: Say
+) -> None:
     folder, downloads = root / published.folder, root / "downloads"
     known = _read(downloads).get(source.address, {})
     size = f", {readable_size(source.size)}" if source.size else ""
@@ -90,7 +92,7 @@ def _fetch_from(source: ArchiveSource, name: str, archive: Archive, published: P
     say(f"{name}: unpacked in {folder}; SHA-256 {digest}")
 
 
-def _file_name(published: Published, archive: Archive, source: ArchiveSource) -> str:
+def _file_name(published: PublishedDataset, archive: Archive, source: ArchiveSource) -> str:
     """What the archive is called here: each of its addresses goes on from its own part."""
     number = archive.sources.index(source)
     return f"{published.folder}-{f'{number + 1}-' if number else ''}{source.name}"

@@ -21,7 +21,7 @@ SOURCE = how_to_get("hqseg44k")
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """One of the sets."""
 
     name: str
@@ -32,57 +32,57 @@ class Part:
 
 
 THIN = "thin_object_detection"
-PARTS: dict[Split, tuple[Part, ...]] = {
+SUBSETS: dict[Split, tuple[Subset, ...]] = {
     "train": (
-        Part("DIS5K-TR", "DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt", 3000),
-        Part("ThinObject5K-TR", f"{THIN}/ThinObject5K/images_train", f"{THIN}/ThinObject5K/masks_train", 4748),
-        Part("FSS", "cascade_psp/fss_all", "cascade_psp/fss_all", 10000),
-        Part("DUTS-TR", "cascade_psp/DUTS-TR", "cascade_psp/DUTS-TR", 10553),
-        Part("DUTS-TE", "cascade_psp/DUTS-TE", "cascade_psp/DUTS-TE", 5019),
-        Part("ECSSD", "cascade_psp/ecssd", "cascade_psp/ecssd", 1000),
-        Part("MSRA10K", "cascade_psp/MSRA_10K", "cascade_psp/MSRA_10K", 10000),
+        Subset("DIS5K-TR", "DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt", 3000),
+        Subset("ThinObject5K-TR", f"{THIN}/ThinObject5K/images_train", f"{THIN}/ThinObject5K/masks_train", 4748),
+        Subset("FSS", "cascade_psp/fss_all", "cascade_psp/fss_all", 10000),
+        Subset("DUTS-TR", "cascade_psp/DUTS-TR", "cascade_psp/DUTS-TR", 10553),
+        Subset("DUTS-TE", "cascade_psp/DUTS-TE", "cascade_psp/DUTS-TE", 5019),
+        Subset("ECSSD", "cascade_psp/ecssd", "cascade_psp/ecssd", 1000),
+        Subset("MSRA10K", "cascade_psp/MSRA_10K", "cascade_psp/MSRA_10K", 10000),
     ),
     "val": (
-        Part("DIS5K-VD", "DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt", 470),
-        Part("ThinObject5K-TE", f"{THIN}/ThinObject5K/images_test", f"{THIN}/ThinObject5K/masks_test", 500),
-        Part("COIFT", f"{THIN}/COIFT/images", f"{THIN}/COIFT/masks", 280),
-        Part("HRSOD", f"{THIN}/HRSOD/images", f"{THIN}/HRSOD/masks_max255", 287),
+        Subset("DIS5K-VD", "DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt", 470),
+        Subset("ThinObject5K-TE", f"{THIN}/ThinObject5K/images_test", f"{THIN}/ThinObject5K/masks_test", 500),
+        Subset("COIFT", f"{THIN}/COIFT/images", f"{THIN}/COIFT/masks", 280),
+        Subset("HRSOD", f"{THIN}/HRSOD/images", f"{THIN}/HRSOD/masks_max255", 287),
     ),
 }
-PUBLISHED: dict[Split, int | None] = {split: sum(part.published for part in PARTS[split]) for split in PARTS}
+PUBLISHED: dict[Split, int | None] = {split: sum(subset.published for subset in SUBSETS[split]) for split in SUBSETS}
 
 
 def open_hqseg44k(request: Request) -> Dataset:
-    """The dataset; all its parts must be there, nothing is decoded. A sample's key is PART/STEM."""
+    """The dataset; all its subsets must be there, nothing is decoded. A sample's key is SUBSET/STEM."""
     root = request.data_root / "HQSeg44K"
     left_out: list[str] = []
-    every = [pair for part in PARTS[request.split] for pair in _pairs(request, root, part, left_out)]
+    every = [pair for subset in SUBSETS[request.split] for pair in _pairs(request, root, subset, left_out)]
     return FileDataset.of(request, every, tuple(left_out))
 
 
-def _pairs(request: Request, root: Path, part: Part, left_out: list[str]) -> Iterator[tuple[Sample, Path, Mask]]:
-    """The part's samples with images and masks, sorted by stem; and what to say of other masks."""
-    images, masks = root / part.images, root / part.masks
+def _pairs(request: Request, root: Path, subset: Subset, left_out: list[str]) -> Iterator[tuple[Sample, Path, Mask]]:
+    """The subset's samples with images and masks, sorted by stem; and what to say of other masks."""
+    images, masks = root / subset.images, root / subset.masks
     for needed in (images, masks):
         if not needed.is_dir():
-            names = ", ".join(part.name for part in PARTS[request.split])
+            names = ", ".join(subset.name for subset in SUBSETS[request.split])
             raise MissingDataError(
                 f"{needed}: no such folder; {request.name} ({request.split}) needs all of {names} in {root}, here "
-                f"{part.name}: get it from {SOURCE}, or set the data root{hint(root, request.name)}"
+                f"{subset.name}: get it from {SOURCE}, or set the data root{hint(root, request.name)}"
             )
     stems = sorted(path.stem for path in images.iterdir() if path.suffix == ".jpg" and not path.name.startswith("."))
     present = {path.name for path in masks.iterdir()}
     lost = [stem for stem in stems if f"{stem}.png" not in present]
     if lost:
         raise DataError(
-            f"{masks}: {len(lost)} of {len(stems)} images without a mask (first: {lost[0]}.png); {part.name} needs a "
+            f"{masks}: {len(lost)} of {len(stems)} images without a mask (first: {lost[0]}.png); {subset.name} needs a "
             f".png for every .jpg: get it from {SOURCE}"
         )
     if not stems:
-        raise DataError(f"{images}: holds no .jpg; get {part.name} from {SOURCE}")
+        raise DataError(f"{images}: holds no .jpg; get {subset.name} from {SOURCE}")
     alone = sorted(present - {f"{stem}{suffix}" for stem in stems for suffix in (".png", ".jpg")})
     if alone := [name for name in alone if not name.startswith(".")]:
-        left_out.append(f"{len(alone)} files of {part.name} without a photograph are left out ({first(alone)})")
+        left_out.append(f"{len(alone)} files of {subset.name} without a photograph are left out ({first(alone)})")
     for stem in stems:
-        key, mask = f"{part.name}/{stem}", MaskFile(masks / f"{stem}.png", read_nonzero_mask)
+        key, mask = f"{subset.name}/{stem}", MaskFile(masks / f"{stem}.png", read_nonzero_mask)
         yield Sample(key, key), images / f"{stem}.jpg", mask

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from samref.data.sample import DataError
-from samref.progress import Progress, silent
+from samref.progress import OnProgress, silent
 
 Member = tuple[str, bool, Callable[[], IO[bytes] | None]]
 """A member's name, whether it is a plain file (else a link or a device), and how to read it."""
 
 
-def unpack(archive: Path, folder: Path, places: Mapping[str, str], progress: Progress = silent) -> None:
+def unpack(archive: Path, folder: Path, places: Mapping[str, str], progress: OnProgress = silent) -> None:
     """Write the wanted files of a .zip or a (compressed) .tar; files that are there are replaced.
 
     places: file or folder in the archive, at whatever depth → its place in `folder`. progress: told files written.

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from samref_sweep.cli.commands import main, trial_main
+from samref_sweep.store.folder import FolderStore
 
 SMALL = """
 purpose: a real sweep in seconds
@@ -257,6 +258,16 @@ def rows(table: str) -> list[dict[str, object]]:
 @pytest.mark.slow
 def test_a_sweep_equals_one_trial_after_the_other_and_grows(folder: Path, sweep: Sweep) -> None:
     assert "page:   results/small/dashboard.html" in sweep()
+    page = Path("results/small/dashboard.html")
+    drawn = page.stat().st_mtime_ns
+    sweep()
+    assert page.stat().st_mtime_ns == drawn  # nothing was done, and nothing is another
+    store = FolderStore(Path("runs"))
+    stage = next(name for name in store.done() if name.startswith("train"))
+    store.codes.note(stage, {**(store.summary(stage).code or {}), "losses.py": "other"})
+    sentence = "1 stage was made by other code (losses.py changed since)"
+    assert sweep().count(sentence) == 2  # before it runs, and at its end
+    assert sentence in page.read_text()
     after = list(Path("runs/stages").iterdir())
     assert [row["status"] for row in rows("trials")] == ["done", "done"]
     clicks = rows("clicks")

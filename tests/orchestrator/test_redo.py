@@ -41,11 +41,15 @@ def test_stages_of_other_code_are_told_with_what_changed_and_what_to_do(store: S
         "4 stages were made by other code (refiner/gfr.py changed since); they are reused: `--redo evaluate` makes "
         "them anew"
     )
-    made_by_other_code(store, "profile", "a.py", "b.py", "no/longer.py")
+    made_by_other_code(store, "profile", "profile.py", "clicks.py", "threads.py", "no/longer.py")
     text = said(store)
     assert text is not None
-    assert text.startswith("5 stages were made by other code (a.py, b.py, no/longer.py and 1 more changed since)")
+    assert text.startswith("5 stages were made by other code (clicks.py, profile.py, refiner/gfr.py and 1 more changed")
     assert text.endswith("`--redo changed` makes them anew")
+    # A module that is gone, or never counted, is no reason by itself: who imported it was changed, too.
+    made_by_other_code(store, "evaluate")
+    made_by_other_code(store, "profile", "no/longer.py")
+    assert said(store) is None
 
 
 def test_of_stages_from_before_notes_were_taken_nothing_is_said(store: Store, tmp_path: Path) -> None:

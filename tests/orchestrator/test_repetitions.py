@@ -12,7 +12,7 @@ from toys import NamedContents, run_toys, write_toy_stage
 from samref.stage import Job
 from samref_sweep.driver import read
 from samref_sweep.errors import SpecError
-from samref_sweep.execution.repetitions import Repetitions
+from samref_sweep.execution.seed_by_seed import SeedBySeed
 from samref_sweep.planning.decisions import decided, per_object
 from samref_sweep.record import tables
 from samref_sweep.store.folder import FolderStore
@@ -55,7 +55,7 @@ def runner(noise: float):
     return write
 
 
-def perform_all(growing: Repetitions, store: FolderStore, run) -> int:
+def perform_all(growing: SeedBySeed, store: FolderStore, run) -> int:
     """Do all work as a dispatcher would, and count the seeds that were used."""
     from samref.config import Runtime
     from samref_sweep.execution.unit import perform
@@ -82,7 +82,7 @@ def test_one_key_of_seeds_can_be_set_alone(tmp_path):
 
 def test_a_clear_difference_ends_after_three_seeds_and_the_tables_say_so(tmp_path, store):
     wanted = sweep(tmp_path)
-    growing = Repetitions(wanted, NamedContents(), store)
+    growing = SeedBySeed(wanted, NamedContents(), store)
     assert perform_all(growing, store, runner(0.0)) == 3
     tables.write(growing.plan, store, {}, tmp_path / "results", "")
     about = json.loads(pq.read_schema(tmp_path / "results" / "trials.parquet").metadata[b"samref.sweep"])
@@ -93,15 +93,15 @@ def test_a_clear_difference_ends_after_three_seeds_and_the_tables_say_so(tmp_pat
 
 def test_noise_takes_more_seeds_and_the_next_run_goes_on_from_the_store(tmp_path, store):
     wanted = sweep(tmp_path)
-    used = perform_all(Repetitions(wanted, NamedContents(), store), store, runner(0.6))
+    used = perform_all(SeedBySeed(wanted, NamedContents(), store), store, runner(0.6))
     assert 3 < used <= 8
-    again = Repetitions(wanted, NamedContents(), store)
+    again = SeedBySeed(wanted, NamedContents(), store)
     assert (len(again.plan.trials), again.plan.works) == (2 * used, ())
 
 
 def test_what_is_never_decided_ends_after_all_seeds(tmp_path, store):
     wanted = sweep(tmp_path, ", width: 0.2", "")
-    growing = Repetitions(wanted, NamedContents(), store)
+    growing = SeedBySeed(wanted, NamedContents(), store)
 
     numbers = itertools.count()
 
@@ -122,7 +122,7 @@ def test_what_is_never_decided_ends_after_all_seeds(tmp_path, store):
 
 def test_a_seed_that_repeats_counts_once(tmp_path, store):
     wanted = sweep(tmp_path)
-    growing = Repetitions(wanted, NamedContents(), store)
+    growing = SeedBySeed(wanted, NamedContents(), store)
     perform_all(growing, store, runner(0.0))
     from samref_sweep.planning.decisions import decisions, values_of
 
@@ -136,7 +136,7 @@ def test_a_seed_that_repeats_counts_once(tmp_path, store):
 def test_a_failure_ends_the_looking(tmp_path, store):
     from samref_sweep.failures import Failure
 
-    growing = Repetitions(sweep(tmp_path), NamedContents(), store)
+    growing = SeedBySeed(sweep(tmp_path), NamedContents(), store)
     assert growing.num_left == 5
     growing.settle({growing.plan.works[0].stages[0].id: Failure("no")})
     assert growing.num_left == 0
@@ -155,7 +155,7 @@ def test_a_plan_shows_the_first_seeds(tmp_path, capsys, monkeypatch):
 
 def test_on_ray_seeds_are_added_while_it_runs(tmp_path, store, ray_head):
     wanted = sweep(tmp_path)
-    growing = Repetitions(wanted, NamedContents(), store)
+    growing = SeedBySeed(wanted, NamedContents(), store)
     run_toys(growing.plan, store, runner(0.6), search=growing)
     assert not growing.num_left
     assert 6 < len(growing.plan.trials) <= 16

@@ -262,3 +262,15 @@ def test_a_full_disk_leaves_the_tables_as_they_were(finished: tuple[Plan, Store]
     with pytest.raises(OSError, match=f"No space left on device: '{folder}"):
         results.write(planned, store, {}, folder, "the second time")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_tables_that_say_nothing_new_are_not_written_again(finished: tuple[Plan, Store], tmp_path: Path) -> None:
+    planned, store = finished
+
+    def write(command: str) -> dict[str, int]:
+        results.write(planned, store, {}, tmp_path, command)
+        return {path.name: path.stat().st_ino for path in tmp_path.glob("*.parquet")}
+
+    before, again, other = write("one"), write("one"), write("other")
+    assert again == before
+    assert {name for name in other if other[name] != before[name]} == {"trials.parquet"}

@@ -25,7 +25,7 @@ from samref_sweep.record.schemas import SCHEMAS
 from samref_sweep.record.tables import write
 from samref_sweep.screen.ranking import ranking
 from samref_sweep.screen.tally import Tally
-from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.objective import Objective
 from samref_sweep.spec.sweep import Sweep
 from samref_sweep.store.store import Store
 
@@ -170,9 +170,9 @@ def test_every_metric_can_be_optimised_and_is_in_the_tables() -> None:
     written = {*SCHEMAS["trials"].names, *SCHEMAS["profile"].names}
     for name, measure in MEASURES.items():
         assert name in written
-        assert Metric(name=name, goal="maximize").direction == "maximize"
+        assert Objective(name=name, goal="maximize").direction == "maximize"
         if measure.better:
-            assert Metric(name=name).direction == {"lower": "minimize", "higher": "maximize"}[measure.better]
+            assert Objective(name=name).direction == {"lower": "minimize", "higher": "maximize"}[measure.better]
 
 
 def test_a_search_reads_what_trainings_and_profiles_measured(tmp_path: Path, store: Store) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from samref.data import DataError, Dataset, Split, check, open_dataset
-from samref.data.hqseg import PARTS, PUBLISHED
+from samref.data.hqseg import PUBLISHED, SUBSETS
 
 
 def write_part(root: Path, images: str, masks: str, stems: tuple[str, ...]) -> None:
@@ -27,7 +27,7 @@ def write_part(root: Path, images: str, masks: str, stems: tuple[str, ...]) -> N
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A data root with two images in every part; the stems are the same in all of them."""
-    for parts in PARTS.values():
+    for parts in SUBSETS.values():
         for part in parts:
             write_part(tmp_path / "HQSeg44K", part.images, part.masks, ("b", "a"))
     return tmp_path
@@ -44,7 +44,7 @@ def test_the_parts_sum_to_the_published_sizes() -> None:
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_all_parts_are_read(root: Path, split: Split) -> None:
     dataset = hqseg(root, split)
-    assert [s.key for s in dataset.samples] == [f"{part.name}/{stem}" for part in PARTS[split] for stem in "ab"]
+    assert [s.key for s in dataset.samples] == [f"{part.name}/{stem}" for part in SUBSETS[split] for stem in "ab"]
     check(dataset)
     truth = dataset.truth(dataset.samples[0].key)
     assert truth[5, 8] == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from samref.backbones.packages import module_of
+from samref.backbones.packages import import_alone
 
 
 def test_a_package_runs_when_something_of_it_is_asked_for(tmp_path, monkeypatch):
@@ -12,8 +12,8 @@ def test_a_package_runs_when_something_of_it_is_asked_for(tmp_path, monkeypatch)
     (tmp_path / "dear/__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'x')\nfrom .inner import there\n")
     (tmp_path / "dear/inner/__init__.py").write_text("from .deep import there\n")
     (tmp_path / "dear/inner/deep.py").write_text("there = object()\n")
-    inner = module_of("dear", "inner")
-    assert module_of("dear", "inner.deep").there is inner.there
+    inner = import_alone("dear", "inner")
+    assert import_alone("dear", "inner.deep").there is inner.there
     assert not (tmp_path / "ran").exists()
     import dear
 
@@ -24,6 +24,6 @@ def test_a_package_runs_when_something_of_it_is_asked_for(tmp_path, monkeypatch)
     with pytest.raises(AttributeError):
         _ = dear.nowhere
     with pytest.raises(ModuleNotFoundError, match=r"dear\.outer"):
-        module_of("dear", "outer")
+        import_alone("dear", "outer")
     with pytest.raises(ModuleNotFoundError, match="absent"):
-        module_of("absent", "inner")
+        import_alone("absent", "inner")

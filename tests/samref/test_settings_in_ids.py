@@ -12,14 +12,15 @@ from samref import backbones
 from samref import stage as stage_module
 from samref.config import ModelConfig, ProfileConfig, TrainConfig, TrialConfig
 from samref.part import Added, Part
+from samref.protocol import protocol
 from samref.stage import Stage
 from samref.trial import NamesAsFingerprints, build
 
 BASE = {"steps": 100, "warmup_steps": 10, "modules": ["encoder", "decoder"]}
 
 
-def trial(fingerprints=None, **settings):
-    return build(TrialConfig.model_validate(settings), fingerprints or NamesAsFingerprints())
+def trial(fingerprints=None, shared=None, **settings):
+    return build(TrialConfig.model_validate(settings), fingerprints or NamesAsFingerprints(), shared)
 
 
 # In this trial everything counts; in one with (nearly) the defaults, all but IDLE, each with its reason.
@@ -38,6 +39,16 @@ IDLE = {
 
 # What a number or a list of them may be, where its type does not say.
 CHOSEN = {"evaluate.curve": (1.0, 1.5), "evaluate.click_slice": (0.5, 1.0), "evaluate.click_noise_px": 2.0}
+
+
+# The settings of an evaluation that are no part of its protocol.
+COMPARED = {
+    "evaluate.samples": "`objects` and `contents` say which they are",
+    "evaluate.theta": "it is what is compared",
+    "evaluate.curve": "these are other θ",
+    "evaluate.seed": "means are over seeds",
+    "evaluate.photographs": "they change no number",
+}
 
 
 # Settings that another one must allow.
@@ -104,11 +115,19 @@ class Official(NamesAsFingerprints):
         return model.checkpoint
 
 
-def differing(settings, name, value, fingerprints=None):
-    """Stages of a trial that another value of a setting made, and whether the trial's own id is another."""
+def allowed(settings, name):
+    """The settings, with those that a setting needs to be another."""
     for other, allowing in ALLOWED.get(name, {}).items():
         settings = with_setting(settings, other, allowing)
-    first, second = (trial(fingerprints, **each) for each in (settings, with_setting(settings, name, value)))
+    return settings
+
+
+def differing(settings, name, value, fingerprints=None):
+    """Stages of a trial that another value of a setting made, and whether the trial's own id is another."""
+    settings = allowed(settings, name)
+    shared = {}  # as in a plan: what two trials have in common is made once
+    first, second = (trial(fingerprints, shared, **each) for each in (settings, with_setting(settings, name, value)))
+    assert second == trial(fingerprints, **with_setting(settings, name, value)), f"{name} is forgotten by trial.build"
     return [stage for stage in second.stages if stage not in first.stages], first.id != second.id
 
 
@@ -137,6 +156,20 @@ def test_with_the_defaults_too_but_for_those_that_change_nothing_there():
         stages, other_trial = differing(defaults, name, value, Official())
         assert bool(stages) == (name not in IDLE), name
         assert other_trial, name
+
+
+def test_every_setting_of_an_evaluation_is_in_its_protocol_but_those_that_are_compared():
+    """Else two rows would stand side by side as if they had been made alike."""
+
+    def made(settings):
+        config = TrialConfig.model_validate(settings)
+        return protocol(config.model, config.evaluate, contents="abc", objects=345)
+
+    for name, value in settings(TrialConfig()):
+        if name.startswith("evaluate."):
+            base = allowed({}, name)
+            told = made(base) != made(with_setting(base, name, value))
+            assert told == (name not in COMPARED), f"{name}: see CONTRIBUTING, Settings"
 
 
 def test_a_setting_outside_the_key_cannot_reach_the_code():

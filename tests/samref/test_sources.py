@@ -14,7 +14,7 @@ from web import Web, serving, zipped
 
 from samref import drive
 from samref.data import DataError
-from samref.data.archives import ARCHIVES, Archive, ArchiveSource, Published
+from samref.data.archives import ARCHIVES, Archive, ArchiveSource, PublishedDataset
 from samref.data.fetch import fetch
 from samref.download import ATTEMPTS, DownloadError, Source, download
 
@@ -51,7 +51,7 @@ def fetched(root: Path, *sources: ArchiveSource) -> list[str]:
     """What is said while a dataset with these addresses is fetched."""
     said: list[str] = []
     archive = Archive(sources=sources, places={"data_GT": "data_GT", "boundary_GT": "boundary_GT"})
-    published = Published(folder="GrabCut", page="https://page", licence="none", archives=(archive,))
+    published = PublishedDataset(folder="GrabCut", page="https://page", licence="none", archives=(archive,))
     fetch("grabcut", ["val"], root, said.append, {"grabcut": published})
     return said
 

@@ -56,7 +56,10 @@ def changed(first, second):
 
 
 def test_ids_are_what_they_were():
-    """A change here makes every store's work be done again: raise VERSION instead if only outputs changed."""
+    """A change here makes every store's work be done again: raise VERSION instead if only outputs changed.
+
+    A setting that came later is `Added` (CONTRIBUTING, Settings).
+    """
     found = {name: [trial(**case).id, *(stage.id for stage in trial(**case).stages)] for name, case in CASES.items()}
     assert found == json.loads(GOLDEN.read_text())
 

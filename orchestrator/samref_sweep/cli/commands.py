@@ -11,7 +11,6 @@ import io
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from samref.command_line import BAD_INPUT, INTERRUPTED, command
@@ -95,7 +94,7 @@ def _sweep(options: argparse.Namespace) -> int:
             on_event=display,
             warn=_warn,
             command=shlex.join(["samref-sweep", *sys.argv[1:]]),
-            draw=partial(_draw, planned.complete),
+            draw=_draw,
         )
     ranked = ranking(result.plan, tuple(result.outcomes.values()), store)
     if options.json:
@@ -154,17 +153,18 @@ def _say_plan(planned: SweepPlan, notes: Sequence[str], as_json: bool) -> None:
         show.say(show.plan_text(plan, cost, notes, suggestions_left=planned.suggestions_left))
 
 
-def _draw(nothing_done: bool, folder: Path) -> None:
-    """Draw the page of a results folder, unless it is there and nothing was done."""
+def _draw(folder: Path) -> None:
+    """Draw the page of a results folder, unless it is there and newer than its tables."""
+    page = folder / PAGE
+    if page.exists() and page.stat().st_mtime >= max(path.stat().st_mtime for path in folder.glob("*.parquet")):
+        return
     from samref_dashboards import report  # imports duckdb
 
-    if nothing_done and (folder / PAGE).exists():
-        return
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             report.main([str(folder), "--no-open"])
     except Exception as error:  # the tables are whole, and a page can be drawn again
-        _warn(f"{folder / PAGE} was not drawn ({' '.join(str(error).split())}); samref-dashboard {folder} draws it")
+        _warn(f"{page} was not drawn ({' '.join(str(error).split())}); samref-dashboard {folder} draws it")
 
 
 def _say_end(result: Result, ranked: Ranking, store: Store, uri: str) -> None:

@@ -13,9 +13,9 @@ from samref.trial import build
 from samref.user_paths import absolute
 from samref_sweep.errors import SpecError
 from samref_sweep.execution.allotment import this_machine
-from samref_sweep.execution.repetitions import Repetitions, begin
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
+from samref_sweep.execution.seed_by_seed import SeedBySeed, begin
 from samref_sweep.failures import Failure
 from samref_sweep.planning.cost import Cost, estimate
 from samref_sweep.planning.own_metrics import unmeasured
@@ -41,7 +41,7 @@ class SweepPlan:
     """The opened store; None where there is none yet, which `run` then makes."""
     runtime: Runtime
     contents: Contents
-    search: Search | Repetitions | None = None
+    search: Search | SeedBySeed | None = None
     """What suggests trials of an adaptive sweep; it goes on where it was, so a plan is for one run."""
     other_code: OtherCode = field(default_factory=lambda: OtherCode({}, ()))
     """The finished stages that are reused though other code made them."""
@@ -172,9 +172,9 @@ def plan(
     # Workers have their own working folders: every path is settled here.
     runtime = Runtime(data_root=absolute(str(data_root)), device=device)
     contents = Contents(runtime, opened.node.fingerprints if opened else None)
-    search: Search | Repetitions | None = None
+    search: Search | SeedBySeed | None = None
     if sweep.until:
-        search = Repetitions(sweep, contents, opened) if opened else None
+        search = SeedBySeed(sweep, contents, opened) if opened else None
     if sweep.search:
         for config in sweep.search.probes:
             build(config, contents)  # opens what may be suggested, so that it is checked like all else

@@ -14,9 +14,9 @@ from samref.stage import Kind
 from samref_sweep.errors import StoreError
 from samref_sweep.execution.halving import Halving
 from samref_sweep.execution.queue import Queue
-from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import Request
 from samref_sweep.execution.search import Search
+from samref_sweep.execution.seed_by_seed import SeedBySeed
 from samref_sweep.execution.spending import Clock, sound, spent
 from samref_sweep.failures import REMEMBERED, Failure, FailureKind
 from samref_sweep.planning.plan import Plan
@@ -79,7 +79,7 @@ class Dispatcher:
         on_event: Callable[[Event], None],
         stop: Callable[[int | None], object],
         jobs: int | None = None,
-        search: Search | Repetitions | None = None,
+        search: Search | SeedBySeed | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.failures: dict[str, Failure] = {}

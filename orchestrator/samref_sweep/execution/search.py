@@ -37,7 +37,7 @@ class Search:
         self.plan = plan(sweep, fingerprints, store.done())
         self._store = store
         self._fingerprints = fingerprints
-        self._metrics = sweep.metrics
+        self._objectives = sweep.objectives
         self._own = OwnMetrics(sweep, store)
         self._search = self._name()
         self._journal = store.journal(f"searches/{self._search}.jsonl")
@@ -122,21 +122,21 @@ class Search:
 
     def _values(self, trials: Sequence[Trial]) -> list[float] | None:
         """Each metric's mean over trials; None where one was not measured."""
-        columns: list[list[float]] = [[] for _ in self._metrics]
+        columns: list[list[float]] = [[] for _ in self._objectives]
         for trial in trials:
             try:
                 measured = measured_of(trial, self._summary, self._own)
             except StoreError:
                 return None
-            for metric, column in zip(self._metrics, columns, strict=True):
-                if metric.name not in measured:
+            for objective, column in zip(self._objectives, columns, strict=True):
+                if objective.name not in measured:
                     return None
-                column.append(measured[metric.name])
+                column.append(measured[objective.name])
         return [mean(column) for column in columns]
 
     def _summary(self, stage: Stage) -> Summary | None:
         """The summary of a stage that measures what is looked for; None of any other, or one that is not done."""
-        wanted = any(kind_of(metric.name) == stage.kind for metric in self._metrics)
+        wanted = any(kind_of(each.name) == stage.kind for each in self._objectives)
         return self._store.summary(stage.id) if wanted and self._store.has(stage.id) else None
 
     def _new_study(self, suggested: int) -> Any:
@@ -146,7 +146,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Another seed each time, else a search that goes on would begin with its first random draws again.
         seed = self.wanted.seed + suggested
-        if len(self._metrics) == 1:
+        if len(self._objectives) == 1:
             # Of few trials no more than a third is drawn at random before Optuna looks at what was good.
             startup = min(10, -(-self.wanted.trials // 3))
             self._sampler: Any = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
@@ -155,7 +155,7 @@ class Search:
             population = max(2, min(50, self.wanted.trials // 3))
             self._sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
         self._random = optuna.samplers.RandomSampler(seed=seed)
-        return optuna.create_study(directions=[metric.direction for metric in self._metrics])
+        return optuna.create_study(directions=[each.direction for each in self._objectives])
 
     def _name(self) -> str:
         space = self.wanted.space
@@ -165,7 +165,7 @@ class Search:
                 "trial": space.base,
                 "axes": [dataclasses.asdict(dimension) | {"place": None} for dimension in space.ordered()],
                 "seeds": [row["train.seed"] for row in space.seeds.rows] if space.seeds else None,
-                "metrics": [(metric.name, metric.direction) for metric in self._metrics],
+                "metrics": [(each.name, each.direction) for each in self._objectives],
                 "seed": self.wanted.seed,
             },
         )

@@ -13,7 +13,7 @@ from samref.part import Part
 from samref.repetitions import SEEDS, Repetitions, summarise
 from samref.trial import Trial
 from samref_sweep.planning.plan import Plan
-from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.objective import Objective
 
 HEADLINES = ("noc_at_90", "noc_at_95")
 """Metrics of every table of configurations; those that a sweep names come after them."""
@@ -52,7 +52,7 @@ def configurations(plan: Plan) -> tuple[Configuration, ...]:
 
 
 def best(
-    among: Iterable[Configuration], metric: Metric, measured: Measured
+    among: Iterable[Configuration], metric: Objective, measured: Measured
 ) -> tuple[Configuration, Repetitions] | None:
     """Find the configuration with the best mean; one that lacks a seed, only where all do, and never random weights."""
     ranked = [
@@ -69,13 +69,13 @@ def best(
 
 def headlines(plan: Plan) -> list[str]:
     """The metrics of a table of configurations."""
-    looked_for, own = ([each.name for each in named] for named in (plan.sweep.metrics, plan.sweep.derived))
+    looked_for, own = ([each.name for each in named] for named in (plan.sweep.objectives, plan.sweep.derived))
     return list(dict.fromkeys([*HEADLINES, *looked_for, *own]))
 
 
-def goal(plan: Plan) -> Metric:
+def goal(plan: Plan) -> Objective:
     """What a sweep looks for first; NoC90 where it says nothing."""
-    return next(iter(plan.sweep.metrics), Metric(name="noc_at_90"))
+    return next(iter(plan.sweep.objectives), Objective(name="noc_at_90"))
 
 
 def random_weights(trial: Trial) -> bool:

@@ -46,9 +46,12 @@ def other_code(stages: Iterable[Stage], done: Collection[str], made: Mapping[str
     found: dict[str, Kind] = {}
     modules: set[str] = set()
     for stage in stages if made else ():
-        if stage.id in done and (was := made.get(stage.id)) is not None and was != (now := code_of(stage)):
-            found[stage.id] = stage.kind
-            modules.update(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        if stage.id in done and (was := made.get(stage.id)) is not None:
+            # A module that is there no more was imported by one whose digest is another now.
+            now = code_of(stage)
+            if changed := {name for name in now if was.get(name) != now[name]}:
+                found[stage.id] = stage.kind
+                modules |= changed
     return OtherCode(found, tuple(sorted(modules)))
 
 

@@ -39,8 +39,8 @@ def plan_text(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, suggestions_
     shape = f" ({sweep.shape})" if sweep.shape else ""
     lines = [f"{sweep.name}: {len(plan.trials)} trial{'s' * (len(plan.trials) != 1)}{shape}"]
     if sweep.search:
-        metrics = ", ".join(f"{metric.direction} {metric.name}" for metric in sweep.metrics)
-        lines[0] += f", {suggestions_left} more to suggest: {metrics}"
+        objectives = ", ".join(f"{each.direction} {each.name}" for each in sweep.objectives)
+        lines[0] += f", {suggestions_left} more to suggest: {objectives}"
     if sweep.until:
         lines[0] += f"; from three seeds on, until {sweep.until.until.metric} is decided"
     for kind, count in plan.counts().items():

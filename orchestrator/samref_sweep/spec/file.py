@@ -10,7 +10,7 @@ from samref.part import pydantic_message
 from samref.stage import Kind
 from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.axes import Axis, Parameters
-from samref_sweep.spec.metric import Metrics
+from samref_sweep.spec.objective import Objectives
 from samref_sweep.spec.policy import Budget, Resources, Retry, SchedulerEntry, SeedsUntil
 from samref_sweep.spec.settings import Keys, meant, model_in
 from samref_sweep.spec.yaml_text import parse
@@ -32,7 +32,7 @@ class SweepFile(Keys):
     """How many different combinations `random` draws, or `optuna` suggests; each is repeated for all `seeds`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of `random` and `optuna`."""
-    metric: Metrics = Field([])
+    metric: Objectives = Field([])
     """What `optuna` optimises and the screen calls best: a name, `{name: …, goal: minimize}`, or a list of such.
     Those of `metrics` can be named, too; which way one of your own is better has to be said."""
     metrics: list[str] = Field([])

@@ -19,7 +19,7 @@ from samref_sweep.errors import SpecError, did_you_mean
 from samref_sweep.spec.axes import overlap
 from samref_sweep.spec.file import SweepFile, one_layer, read_layers, validate
 from samref_sweep.spec.layers import ZIP, Layers
-from samref_sweep.spec.metric import Metric
+from samref_sweep.spec.objective import Objective
 from samref_sweep.spec.policy import Budget, Resources, Retry, Scheduler, SeedsUntil
 from samref_sweep.spec.settings import meant, part_of, setting
 from samref_sweep.spec.space import SEEDS, Space
@@ -64,9 +64,10 @@ class Sweep:
     """What `--set` said."""
     shape: str = ""
     """The axes in words: `2 train.gamma × 5 evaluate.theta`."""
-    metrics: tuple[Metric, ...] = ()
+    objectives: tuple[Objective, ...] = ()
+    """What a search looks for, and the screen calls best: the file's `metric`."""
     derived: tuple[Measure, ...] = ()
-    """More metrics of its tables (`samref.derived`)."""
+    """More metrics of its tables (`samref.derived`): those of the file's `metrics`, and objectives."""
     search: Suggestions | None = None
     """What an adaptive method suggests; such a sweep has no points at first."""
     until: SeedsUntil | None = None
@@ -99,7 +100,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     configs = space.expand(points)
     search = spec.method == "optuna"
     axes, shape = space.described(points)
-    metrics = tuple(each.model_copy(update={"name": _beside(each.name, path)}) for each in spec.metric)
+    objectives = tuple(each.model_copy(update={"name": _beside(each.name, path)}) for each in spec.metric)
     return Sweep(
         name=spec.name or _name(path),
         purpose=spec.purpose,
@@ -110,8 +111,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         resources={**_RESOURCES, **spec.resources},
         overrides=tuple(overrides),
         shape=shape if spec.method == "grid" else f"{spec.trials} {spec.method} of {shape}",
-        metrics=metrics,
-        derived=_derived([*spec.metrics, *(each.name for each in metrics)], path),
+        objectives=objectives,
+        derived=_derived([*spec.metrics, *(each.name for each in objectives)], path),
         search=Suggestions(space, min(filter(None, (spec.trials, spec.budget.trials))), spec.seed, configs)
         if search
         else None,

@@ -27,9 +27,9 @@ from samref_sweep.execution.ray.messages import StopSign
 from samref_sweep.execution.ray.presence import Gone
 from samref_sweep.execution.ray.searcher import DrainStopper, NoIdleWorkers, OrderSearcher, StartCallback
 from samref_sweep.execution.ray.worker import reserved, trainable
-from samref_sweep.execution.repetitions import Repetitions
 from samref_sweep.execution.requests import resolve_all
 from samref_sweep.execution.search import Search
+from samref_sweep.execution.seed_by_seed import SeedBySeed
 from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
@@ -57,7 +57,7 @@ def execute(
     runner: Runner = run_watched,
     address: str | None = None,
     jobs: int | None = None,
-    search: Search | Repetitions | None = None,
+    search: Search | SeedBySeed | None = None,
     interrupted: threading.Event | None = None,
 ) -> Ending:
     """Do a plan's work on Ray, as `samref_sweep.driver.run` says; `runner` runs stages in the workers.

@@ -30,7 +30,7 @@ def _seeds(sweep: Sweep) -> list[Any]:
     return list(dict.fromkeys(point[SEED] for point in sweep.points if SEED in point))
 
 
-class Repetitions:
+class SeedBySeed:
     """A plan with the first seeds of a sweep, to which others are added while a difference is not decided.
 
     It remembers nothing: what was found is in the store, so a sweep that was killed goes on from there.

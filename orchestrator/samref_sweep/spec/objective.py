@@ -19,7 +19,7 @@ def _named(names: Iterable[str]) -> dict[str, Any]:
     return {"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": derived.NAMES}]}
 
 
-class Metric(Keys):
+class Objective(Keys):
     """A number that a trial's evaluation, profile or training measures, and whether less or more of it is wanted."""
 
     name: Annotated[str, WithJsonSchema(_named(MEASURES))]
@@ -58,12 +58,12 @@ class Metric(Keys):
         return value < than if self.direction == "minimize" else value > than
 
 
-def _metrics(value: Any) -> Any:
+def _objectives(value: Any) -> Any:
     entries = value if isinstance(value, list) else [value]
     return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
 
 
 _Name = Annotated[str, WithJsonSchema(_named(each.name for each in MEASURES.values() if each.better))]
-Metrics = Annotated[
-    list[Metric], BeforeValidator(_metrics, json_schema_input_type=_Name | Metric | list[_Name | Metric])
+Objectives = Annotated[
+    list[Objective], BeforeValidator(_objectives, json_schema_input_type=_Name | Objective | list[_Name | Objective])
 ]
