@@ -125,7 +125,7 @@ def load(store: str | Path, trial: str, *, device: str = "auto") -> Model:
     if stage.kind != "train" and "weights" in stage.needs:
         trained = root / "stages" / stage.needs["weights"]
     check_code(stage)
-    config, runtime = ModelConfig(**stage.config["model"]), Runtime(device=device)
+    config, runtime = stage.model, Runtime(device=device)
     return Model(weights.build_model(config, runtime, weights=trained), config, runtime)
 
 

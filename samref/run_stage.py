@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from samref import memory, parallel, plugins
-from samref.config import EvaluateConfig, ModelConfig, ProfileConfig, TrainConfig
+from samref.config import ProfileConfig
 from samref.embed import DataSource, embed
 from samref.evaluation import Evaluate
 from samref.profile import profile
@@ -105,13 +105,12 @@ def work_shards(job: Job, report: Report, numbers: Iterable[int], finished: Call
 def _measure(job: Job, report: Report, lead: Lead) -> tuple[list[Metrics], Mapping[str, Any]]:
     """The work itself: for each stage the metrics that it found; and what it took, where its shards tell that."""
     first = job.stages[0]
-    model = ModelConfig(**first.config["model"])
     common: dict[str, Any] = {"runtime": job.runtime, "report": report}
     if first.kind == "train":
-        config = TrainConfig(**first.config["train"])
-        return [train(model, config, inputs=job.inputs, out=job.outs[0], scratch=job.scratch, **common)], {}
+        folders: dict[str, Any] = {"inputs": job.inputs, "out": job.outs[0], "scratch": job.scratch}
+        return [train(first.model, first.train, **folders, **common)], {}
     if first.kind == "profile":
-        return [profile(model, ProfileConfig(**first.config["profile"]), **common)], {}
+        return [profile(first.model, ProfileConfig(**first.config["profile"]), **common)], {}
     return lead_shards(job, _divisible(job), report, lead)
 
 
@@ -137,12 +136,10 @@ def lead_shards(job: Job, stage: Divisible, report: Report, lead: Lead) -> tuple
 
 def _divisible(job: Job) -> Divisible:
     first = job.stages[0]
-    model = ModelConfig(**first.config["model"])
     if first.kind == "evaluate":
-        configs = [EvaluateConfig(**stage.config["evaluate"]) for stage in job.stages]
-        return Evaluate(model, configs, inputs=job.inputs, runtime=job.runtime)
+        return Evaluate(first.model, [each.evaluate for each in job.stages], inputs=job.inputs, runtime=job.runtime)
     source = DataSource(**first.config["data"])
-    return embed(model, source, first.config["embed"]["resize"], inputs=job.inputs, runtime=job.runtime)
+    return embed(first.model, source, first.config["embed"]["resize"], inputs=job.inputs, runtime=job.runtime)
 
 
 def shards_of(job: Job, stage: Divisible, finished: Callable[[Path], None] = lambda folder: None) -> Shards:

@@ -168,10 +168,20 @@ class Stage:
         """Name of the backbone; every kind of stage has one."""
         return str(self.config["model"]["backbone"])
 
-    @property
+    @cached_property
+    def model(self) -> ModelConfig:
+        """The settings of the model; those that cannot change the output have any value."""
+        return ModelConfig(**self.config["model"])
+
+    @cached_property
     def train(self) -> TrainConfig:
         """The settings of a stage that trains."""
         return TrainConfig(**self.config["train"])
+
+    @cached_property
+    def evaluate(self) -> EvaluateConfig:
+        """The settings of a stage that evaluates."""
+        return EvaluateConfig(**self.config["evaluate"])
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, as plain JSON values."""

@@ -261,7 +261,7 @@ def check_code(stage: Stage) -> None:
 
     Raises PluginError: says of which, and what to do.
     """
-    clicker = EvaluateConfig(**stage.config["evaluate"]) if stage.kind == "evaluate" else EvaluateConfig()
+    clicker = stage.evaluate if stage.kind == "evaluate" else EvaluateConfig()
     here = {REVISION: revision(stage.backbone), CLICKER_SOURCE: clicker_source(clicker).get(CLICKER_SOURCE)}
     for entry, name in ((REVISION, stage.backbone), (CLICKER_SOURCE, clicker.clicker)):
         planned = stage.key.get(entry, 1 if entry == REVISION else None)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from toys import NamedContents, toy_plan, toy_sweep
 
+from samref.config import ModelConfig
 from samref_sweep.failures import Failure
 from samref_sweep.planning import cost
 from samref_sweep.planning.configurations import configurations
@@ -70,7 +71,7 @@ def test_the_disk_of_embeddings_is_what_the_backbones_features_take(name: str) -
     with torch.device("cpu" if name.startswith("sam2") else "meta"):
         features = samref.backbones.build(name).feature_channels.values()
     values = sum(channels * side * side for channels, side in features)
-    assert cost.embedding_bytes({"backbone": name, "embedding_precision": "fp16"}, 3) == 3 * 2 * values
+    assert cost.embedding_bytes(ModelConfig(backbone=name), 3) == 3 * 2 * values
 
 
 def test_the_disk_of_a_plug_in_s_embeddings_is_not_known_and_that_is_said(store: Store) -> None:
@@ -91,7 +92,7 @@ def test_every_backbone_has_a_known_size() -> None:
     import samref.backbones
 
     for name in samref.backbones.names():
-        assert cost.embedding_bytes({"backbone": name, "embedding_precision": "fp32"}, 1) > 0
+        assert cost.embedding_bytes(ModelConfig(backbone=name, embedding_precision="fp32"), 1) > 0
 
 
 def test_progress_counts_trials_kinds_rates_and_the_best(finished: tuple[Plan, Store]) -> None:

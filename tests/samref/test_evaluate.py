@@ -13,7 +13,7 @@ from samref import clickloop, kept, path_files, theta_curves
 from samref import evaluation as module
 from samref.clickloop import Trajectory
 from samref.clicks import Click, next_click
-from samref.config import EvaluateConfig, ModelConfig
+from samref.config import EvaluateConfig
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
 from samref.judging import NO_SELECTOR, Record
@@ -61,10 +61,8 @@ def evaluated(runner):
 def plain_loop(runner, planned):
     """The protocol as it is told: one sample, one click at a time; nothing shared, nothing batched."""
     stage = planned.stage("evaluate")
-    config = EvaluateConfig(**stage.config["evaluate"])
-    model = build_model(
-        ModelConfig(**stage.config["model"]), runner.runtime, weights=runner.root / stage.needs["weights"]
-    )
+    config = stage.evaluate
+    model = build_model(stage.model, runner.runtime, weights=runner.root / stage.needs["weights"])
     embeddings = Embeddings(runner.root / stage.needs["embeddings"])
     dataset = open_dataset("shapes", split="val", data_root=None, samples=config.samples)
     rows = []

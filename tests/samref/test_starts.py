@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from samref.clicks import next_click
-from samref.config import EvaluateConfig, ModelConfig, Runtime
+from samref.config import EvaluateConfig, Runtime
 from samref.contents import Contents
 from samref.data import DataError, MissingDataError, open_dataset
 from samref.embeddings import Embeddings
@@ -186,7 +186,7 @@ def test_a_box_is_a_prompt_before_and_with_the_clicks(local, shapes, keys):
     planned = evaluation(local, start="box")
     (out,) = played(local, [planned], "boxed")
     found, stage = clicks_of(out), planned.stage("evaluate")
-    network = build_model(ModelConfig(**stage.config["model"]), local.runtime, weights=None)
+    network = build_model(stage.model, local.runtime, weights=None)
     features = Embeddings(local.root / stage.needs["embeddings"]).read(
         [shapes.samples[0].image_key], local.runtime.device
     )

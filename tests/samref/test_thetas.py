@@ -76,5 +76,5 @@ def test_a_curve_is_another_stage_and_without_a_selector_none():
     plain, curve = stage(), stage(evaluate={"curve": [1, 1.5]})
     assert plain.id != curve.id
     assert curve.config["evaluate"]["curve"] == (1, 1.5)
-    assert EvaluateConfig(**curve.config["evaluate"]).curve == (1, 1.5)
+    assert curve.evaluate.curve == (1, 1.5)
     assert stage(model={"refiner": "none"}).id == stage(model={"refiner": "none"}, evaluate={"curve": [1, 1.5]}).id

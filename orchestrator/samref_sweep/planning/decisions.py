@@ -128,7 +128,7 @@ def values_of(store: Store, metric: str) -> Values:
             ious: list[list[float]] = [[] for _ in range(num_samples)]
             for sample, iou in zip(arrays["sample"].tolist(), arrays["iou"].tolist(), strict=True):
                 ious[sample].append(iou)
-        return per_object(ious, metric, int(stage.config["evaluate"]["max_clicks"]))
+        return per_object(ious, metric, stage.evaluate.max_clicks)
 
     return read
 

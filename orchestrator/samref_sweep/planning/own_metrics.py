@@ -23,7 +23,7 @@ class OwnMetrics:
         """The metrics of a stage, by name."""
         if not self._names or stage.kind != "evaluate":
             return {}
-        config, file = EvaluateConfig(**stage.config["evaluate"]), partial(self._store.file, stage.id)
+        config, file = stage.evaluate, partial(self._store.file, stage.id)
         found = derived.values([name for name in self._names if not plugins.is_plugin(name)], file, config)
         for name in filter(plugins.is_plugin, self._names):
             try:

@@ -103,10 +103,9 @@ def profile_rows(stages: Iterable[Stage], reader: Reader) -> Iterator[dict[str, 
     """The rows of profile.parquet: one for each profile that is done."""
     for stage in stages:
         if stage.kind == "profile" and (summary := reader.summary(stage)):
-            model = stage.config["model"]
-            about = {name: model[name] for name in ("refiner", "precision")}
-            own = {"stage": stage.id, "model": model["backbone"], **about, "device": summary.hardware}
-            yield own | measured(summary)
+            model = stage.model
+            own = {"stage": stage.id, "model": model.backbone, "refiner": model.refiner, "precision": model.precision}
+            yield own | {"device": summary.hardware} | measured(summary)
 
 
 def stage_rows(stages: Iterable[Stage], reader: Reader) -> Iterator[dict[str, Any]]:
