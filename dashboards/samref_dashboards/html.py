@@ -66,8 +66,9 @@ def _cell(cell: Cell, column: Column) -> str:
     return f"<td{attributes}>{text}{'<span class=unseen> (best)</span>' if cell.best else ''}</td>"
 
 
-def _sparkline(curve: Curve, width: int = 108, height: int = 22) -> str:
+def _sparkline(curve: Curve) -> str:
     """A small curve of IoU (0 to 1) over clicks."""
+    width, height = 108, 22
     last = max(x for x, _ in curve)
     scale = (width - 4) / max(1.0, last - 1)
     points = [f"{2 + (x - 1) * scale:.1f},{height - 2 - y * (height - 4):.1f}" for x, y in curve]

@@ -29,15 +29,15 @@ class Interval:
     """Two-sided: how often resampled means lie on the other side of 0, doubled."""
 
 
-def paired_bootstrap(differences_NK: NDArray[np.float64], seed: int = 0) -> list[Interval]:
+def paired_bootstrap(differences_NK: NDArray[np.float64]) -> list[Interval]:
     """Bootstrap (percentiles, over objects) the mean of K paired differences.
 
     differences_NK: one row per object, one column per comparison. All columns see the same resamples, so that
-    they can be compared with each other. The same seed gives the same intervals. p is never below what drawing the
+    they can be compared with each other; each call's resamples are the same. p is never below what drawing the
     signs of the differences that are not 0 could give: with one object, or with three, nothing is sure.
     """
     differences_NK = np.where(np.abs(differences_NK) < 1e-12, 0.0, differences_NK)  # thirds that cancel
-    means_RK = _resampled_means(differences_NK, RESAMPLES, seed)
+    means_RK = _resampled_means(differences_NK, RESAMPLES)
     means_RK[np.abs(means_RK) < 1e-12] = 0.0
     low, high = np.percentile(means_RK, [2.5, 97.5], axis=0)
     below, above = (means_RK <= 0).sum(axis=0), (means_RK >= 0).sum(axis=0)
@@ -47,18 +47,18 @@ def paired_bootstrap(differences_NK: NDArray[np.float64], seed: int = 0) -> list
     return [Interval(*map(float, row)) for row in zip(mean, low, high, p, strict=True)]
 
 
-def bootstrap_band(values_NK: NDArray[np.float64], seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def bootstrap_band(values_NK: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bootstrap (percentiles, over objects) the ends of the 95 % interval of the mean of K columns, such as clicks."""
-    low_K, high_K = np.percentile(_resampled_means(values_NK, BAND_RESAMPLES, seed), [2.5, 97.5], axis=0)
+    low_K, high_K = np.percentile(_resampled_means(values_NK, BAND_RESAMPLES), [2.5, 97.5], axis=0)
     return low_K, high_K
 
 
-def _resampled_means(values_NK: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def _resampled_means(values_NK: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
     """The means R×K of as many resamples of the rows."""
     count, columns = values_NK.shape
     if count == 0:
         raise ValueError("no objects to resample")
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     means_RK = np.empty((resamples, columns))
     for first in range(0, resamples, _CHUNK):
         # How often each object is drawn, then one product for all columns.
