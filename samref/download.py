@@ -6,7 +6,6 @@ from there. Proxies are those of the environment, as urllib reads them. Knows no
 
 import contextlib
 import fcntl
-import hashlib
 import http.client
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from samref import drive
 from samref.errors import UserError
 from samref.progress import OnProgress, readable_size, silent
+from samref.sha256 import sha256_of
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
@@ -81,7 +81,7 @@ def download(source: Source, target: Path, progress: OnProgress = silent) -> str
         with alone(part, waiting) as file:
             try:
                 if target.exists():
-                    return sha256(target)
+                    return sha256_of(target)
                 _gather(source, file, tag, progress)
                 os.fsync(file.fileno())
                 digest = _check(source, part)
@@ -127,12 +127,6 @@ def _lock(file: BinaryIO) -> bool:
     except OSError:  # a file system without locks: the hash still tells two that wrote at once
         pass
     return True
-
-
-def sha256(path: Path) -> str:
-    """Compute a file's SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _gather(source: Source, file: BinaryIO, tag: Path, progress: OnProgress) -> None:
@@ -293,7 +287,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 def _check(source: Source, part: Path) -> str:
     """The file's hash; one that is not what it should be is removed."""
-    size, digest = part.stat().st_size, sha256(part)
+    size, digest = part.stat().st_size, sha256_of(part)
     if source.size in (None, size) and source.sha256 in (None, digest):
         return digest
     part.unlink()

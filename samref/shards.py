@@ -6,7 +6,6 @@ that is started again goes on from those that are there, with as many processes 
 same shard, because one was cut off and given up, do no harm: each writes aside, and the first to finish counts.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from samref.sha256 import sha256_of
 from samref.stage import Report
 
 FILE = "shard.json"
@@ -157,4 +157,4 @@ def _on_disk(path: Path) -> dict[str, Any]:
     """Bring a file to the disk; its size and hash."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -9,10 +9,11 @@ from typing import Any
 
 from samref.backbones.official import OFFICIAL, Official
 from samref.config import ModelConfig
-from samref.download import DownloadError, download, sha256
+from samref.download import DownloadError, download
 from samref.errors import UserError
 from samref.plugins import is_hugging_face, is_plugin
 from samref.progress import OnProgress, silent
+from samref.sha256 import sha256_of
 from samref.user_paths import absolute, home
 
 # Weights that come with this package, made by this project (sweeps/tiny.yaml, pack_tiny.py).
@@ -151,7 +152,7 @@ def file_digest(path: Path) -> str:
     if key not in known:
         if damaged := _damaged_entry(path):
             raise CheckpointError(f"{path} is damaged: the checksum of its entry {damaged} is wrong; fetch it again")
-        known[key] = sha256(path)
+        known[key] = sha256_of(path)
         _write(_cache(), json.dumps(known))
     return str(known[key])
 

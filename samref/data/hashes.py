@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from samref.sha256 import sha256_of
+
 RACE_SECONDS = 2.0
 """A file changed this recently may change again within one tick of its time stamp (FAT: 2 s): not remembered."""
 
@@ -35,12 +37,7 @@ class FileHashes:
 
     def of(self, path: Path) -> str:
         """The file's sha256 (hex)."""
-
-        def hashed() -> str:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-
-        return self.remembered(path, "", hashed)
+        return self.remembered(path, "", lambda: sha256_of(path))
 
     def remembered(self, path: Path, what: str, compute: Callable[[], str]) -> str:
         """What `compute` makes of a file's content, computed once a content; `what` names it, with its version."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from samref.data.archives import ARCHIVES
 from samref.data.sample import DataError
-from samref.download import sha256
+from samref.sha256 import sha256_of
 
 DIGITS = 16
 """Digits kept of each file's hash: they tell which file differs, the list's own hash that none does."""
@@ -92,6 +92,6 @@ def hashes_below(folder: Path, inside: Iterable[str]) -> dict[str, str]:
         ]
         with ThreadPoolExecutor(2, thread_name_prefix="hashes") as pool:
             names = (path.relative_to(folder).as_posix() for path in found)
-            return dict(zip(names, pool.map(sha256, found), strict=True))
+            return dict(zip(names, pool.map(sha256_of, found), strict=True))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); restore it") from None

@@ -9,7 +9,6 @@ bundle.json         the hash of every other file; protocols, versions, ids, lice
 ro-crate-metadata.json  the same for programs that read RO-Crates (https://www.researchobject.org/ro-crate)
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from samref.backbones.official import OFFICIAL
 from samref.data.archives import ARCHIVES
+from samref.sha256 import sha256_of
 from samref.weights import FILE as WEIGHTS
 from samref_sweep.errors import SpecError
 from samref_sweep.record import tables
@@ -54,7 +54,7 @@ def write(results: Path, made: Path, out: Path, *, claims: Sequence[Path] = (), 
     if store is not None:
         stages = sorted({row["stage_train"] for row in rows if row["status"] == "done" and row["stage_train"]})
         files |= {f"weights/{stage}.safetensors": _weights(store, stage) for stage in stages}
-    manifest = _manifest(about, rows, {name: _sha256(file) for name, file in files.items()})
+    manifest = _manifest(about, rows, {name: sha256_of(file) for name, file in files.items()})
     texts = {MANIFEST: manifest, CRATE: _crate(manifest, {name: file.stat().st_size for name, file in files.items()})}
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.partial")
@@ -98,11 +98,6 @@ def _weights(store: Store, stage: str) -> Path:
         raise SpecError(
             f"{store.where}: has no weights of {stage}, which these results name; name their store with --store"
         ) from None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _manifest(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], hashes: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The manifest of a finished stage: its files, their sizes and hashes, and the commit of the code that wrote them."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +7,8 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from samref.sha256 import sha256_of
 
 FILE = "manifest.json"
 KNOWN = "hashes.json"
@@ -43,7 +44,7 @@ def difference(folder: Path, elsewhere: Collection[str] = ()) -> str | None:
             if size != entry["bytes"]:
                 return f"{folder / name} has {size} bytes, its manifest says {entry['bytes']}"
             left -= size
-            if left >= 0 and _sha256(folder / name) != entry["sha256"]:
+            if left >= 0 and sha256_of(folder / name) != entry["sha256"]:
                 return f"{folder / name} has other bytes than those that were written"
     except FileNotFoundError as error:
         return f"{error.filename} is missing"
@@ -54,7 +55,7 @@ def difference(folder: Path, elsewhere: Collection[str] = ()) -> str | None:
 
 def is_file(path: Path, entry: dict[str, Any]) -> bool:
     """Tell whether a file is there, and is the one of which a manifest has this entry."""
-    return path.is_file() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
+    return path.is_file() and path.stat().st_size == entry["bytes"] and sha256_of(path) == entry["sha256"]
 
 
 def write(folder: Path) -> None:
@@ -68,7 +69,7 @@ def write(folder: Path) -> None:
     known.unlink(missing_ok=True)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if (name := path.relative_to(folder).as_posix()) not in files:
-            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             sync(path)
     path = folder / FILE
     path.write_text(json.dumps({"version": VERSION, "commit": commit(), "files": files}, indent=1) + "\n")
@@ -87,11 +88,6 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.strip() or None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
