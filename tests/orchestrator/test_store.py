@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from samref_sweep.failures import Failure
 from samref_sweep.store import manifest
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.journal import Journal
+from samref_sweep.store.node import caches
 from samref_sweep.store.opening import existing_store, open_store
 
 
@@ -101,10 +106,29 @@ def test_the_home_folder_is_meant_where_no_shell_says_so(tmp_path: Path, monkeyp
     assert existing_store("~/runs") is not None
 
 
+def test_a_nodes_caches_are_in_the_home_folder_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SAMREF_CACHE", "~/named")
+    assert caches() == tmp_path / "named"
+    monkeypatch.delenv("SAMREF_CACHE")
+    assert caches() == tmp_path / ".cache" / "samref"
+
+
+@pytest.mark.root
+def test_a_node_whose_user_has_no_home_has_caches() -> None:
+    """As in a container under a bare user number."""
+    code = "import os; from samref_sweep.store.node import caches; os.setuid(54321); print(caches())"
+    bare = {name: value for name, value in os.environ.items() if name not in ("HOME", "SAMREF_CACHE")}
+    said = subprocess.check_output([sys.executable, "-c", code], env=bare, text=True)
+    assert said.strip() == f"{tempfile.gettempdir()}/.cache/samref"
+
+
 def test_a_trials_leaf_is_noted_where_the_library_looks_for_it(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for _ in range(2):
-        store.codes.note_trials({"trial-1": "evaluate-1", "trial-2": "evaluate-1"})
+        store.leaves.note({"trial-1": "evaluate-1", "trial-2": "evaluate-1"})
     (file,) = (tmp_path / "trials").iterdir()
     assert json.loads(file.read_text()) == {"trial-1": "evaluate-1", "trial-2": "evaluate-1"}
 

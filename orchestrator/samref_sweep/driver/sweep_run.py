@@ -122,7 +122,7 @@ def run(
             if ending.interrupted or done <= store.done():
                 break
             planned = again(planned, store)  # what the tables found damaged is made anew
-        note_trials(final, store)
+        note_leaves(final, store)
         draw(folder)
         # A batch system kills seconds after its signal; what is not logged by then is by the next run, or by --sync.
         patience = GIVE_UP_SECONDS if interrupted.is_set() else CLOSE_SECONDS
@@ -153,9 +153,9 @@ def _ready(planned: SweepPlan, store: Store) -> SweepPlan:
     return planned
 
 
-def note_trials(plan: Plan, store: Store) -> None:
+def note_leaves(plan: Plan, store: Store) -> None:
     """Note in the store which evaluation is each trial's, so that `samref.load` finds it by the trial's id."""
-    store.codes.note_trials({trial.id: leaf.id for trial in plan.trials if (leaf := trial.stage("evaluate"))})
+    store.leaves.note({trial.id: leaf.id for trial in plan.trials if (leaf := trial.stage("evaluate"))})
 
 
 def default_results(planned: SweepPlan) -> Path:
@@ -254,5 +254,5 @@ def run_here(planned: SweepPlan, *, on_event: Callable[[Event], None] = lambda e
 
             perform(work, store, runtime=planned.runtime, report=report)
             on_event(Event("done", work))
-    note_trials(planned.plan, store)
+    note_leaves(planned.plan, store)
     return store

@@ -32,7 +32,7 @@ from samref_sweep.store import manifest
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.locks import held, is_held
 from samref_sweep.store.node import NodeFolder
-from samref_sweep.store.notes import Codes, Failures, Files
+from samref_sweep.store.notes import Codes, Failures, Files, Leaves
 from samref_sweep.store.shards import SeenByAll, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
@@ -55,7 +55,7 @@ class FolderStore:
         self._scratches = self.root / "scratch"
         self._replaced = self.root / "replaced"
         files = Files(self.root)
-        self.failures, self.codes = Failures(files, self.done), Codes(files)
+        self.failures, self.codes, self.leaves = Failures(files, self.done), Codes(files), Leaves(files)
         try:
             self.node = NodeFolder(self.root)
             self.stages.mkdir(exist_ok=True)

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from samref.user_paths import absolute, home
 from samref_sweep.store.locks import held, is_held
 
 
 def caches() -> Path:
     """This node's folder for what can be made or fetched again: `$SAMREF_CACHE`, or ~/.cache/samref."""
-    return Path(os.environ.get("SAMREF_CACHE") or Path.home() / ".cache" / "samref")
+    named = os.environ.get("SAMREF_CACHE")
+    return absolute(named) if named else home() / ".cache" / "samref"
 
 
 class NodeFolder:

@@ -1,4 +1,4 @@
-"""What a store notes beside its stages: why some failed, and which code made them.
+"""What a store notes beside its stages: why some failed, which code made them, and which is whose leaf.
 
     failures/<stage id>.json         why a stage failed
     code/<digest>.json               the modules of one state of the code, each with its digest
@@ -131,8 +131,15 @@ class Codes:
                 notes += [(when, stage_id, code) for stage_id, when in made.items()]
         return {stage_id: code for _, stage_id, code in sorted(notes, key=lambda note: note[0])}
 
-    def note_trials(self, leaves: Mapping[str, str]) -> None:
-        """Write down which evaluation (stage id) is the leaf of each trial, for `samref.load`."""
+
+class Leaves:
+    """Which evaluation is the leaf of which trial, for `samref.load`, which knows a trial by its id."""
+
+    def __init__(self, place: Bucket | Files) -> None:
+        self._place = place
+
+    def note(self, leaves: Mapping[str, str]) -> None:
+        """Write down the evaluation (stage id) of each trial of a sweep."""
         name = f"trials/{digest('trials', leaves)}.json"
         if not self._place.has(name):
             self._place.write(name, json.dumps(leaves).encode())

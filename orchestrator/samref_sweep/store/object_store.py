@@ -36,7 +36,7 @@ from samref_sweep.store.checkpoints import mirrored
 from samref_sweep.store.folder import MARKER, VERSION, FolderStore, check_version
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import caches
-from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.notes import Codes, Failures, Leaves
 from samref_sweep.store.ranges import Ranges, disown, done
 from samref_sweep.store.shards import OnObjects, ShardPlace
 from samref_sweep.store.store import DAY_SECONDS, Claim
@@ -64,7 +64,8 @@ class ObjectStore:
         self.cache = FolderStore(caches() / "stores" / _identity(self._bucket if patient else Bucket(uri, QUICK)))
         self.node = self.cache.node
         self.far: Far | None = Ranges(uri, self.node.root)
-        self.failures, self.codes = Failures(self._bucket, self.done), Codes(self._bucket)
+        self.failures = Failures(self._bucket, self.done)
+        self.codes, self.leaves = Codes(self._bucket), Leaves(self._bucket)
         self._known = self.node.root / "done"
         self._files = self.node.root / "files"
 

@@ -13,7 +13,7 @@ from samref.config import Far
 from samref.summary import Summary
 from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import NodeFolder
-from samref_sweep.store.notes import Codes, Failures
+from samref_sweep.store.notes import Codes, Failures, Leaves
 from samref_sweep.store.shards import ShardPlace
 
 DAY_SECONDS = 86_400
@@ -51,6 +51,7 @@ class Store(Protocol):
     """Reads parts of what is not in the folder that `open` gave; None where all is."""
     failures: Failures
     codes: Codes
+    leaves: Leaves
 
     def has(self, stage_id: str) -> bool:
         """Tell whether a stage is done."""
