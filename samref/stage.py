@@ -18,6 +18,8 @@ Kind = Literal["embed", "train", "evaluate", "profile"]
 
 TELEMETRY_FILE = "system.jsonl"
 """What a training did to its machine, one JSON object a reading; no other stage writes it."""
+WEIGHTS_FILE = "weights.safetensors"
+"""What a training changed, under its names in the model."""
 
 Report = Callable[[int, Mapping[str, float]], None]
 

@@ -10,8 +10,7 @@ from samref.backbones import build
 from samref.backbones.checkpoints import locate
 from samref.config import ModelConfig, Module, Precision, Runtime
 from samref.refiner import SamRef
-
-FILE = "weights.safetensors"
+from samref.stage import WEIGHTS_FILE
 
 
 def build_model(
@@ -39,12 +38,12 @@ def build_model(
         torch.manual_seed(refiner_seed)
         model = SamRef(backbone, config)
     if weights is not None:
-        trained = load_file(weights / FILE)
+        trained = load_file(weights / WEIGHTS_FILE)
         # A baseline's decoder may come from a training that also had a refiner, and the other way round.
         unexpected = model.load_state_dict(trained, strict=False).unexpected_keys
         unknown = [name for name in unexpected if not name.startswith(("gfr.", "lfr."))]
         if unknown:
-            raise ValueError(f"{weights / FILE} is of another model: {unknown[0]} is not in {config.backbone}")
+            raise ValueError(f"{weights / WEIGHTS_FILE} is of another model: {unknown[0]} is not in {config.backbone}")
     if not encoder:
         backbone.drop_encoder()
     model = model.to(runtime.resolve_device()).eval()
@@ -69,9 +68,9 @@ def parts(model: SamRef, names: tuple[Module, ...]) -> dict[str, nn.Parameter]:
 
 def save(tensors: dict[str, Tensor], folder: Path) -> None:
     """Write what a training changed (its own modules and its init's)."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / FILE)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE)
 
 
 def inherited(weights: Path | None) -> dict[str, Tensor]:
     """The tensors that a training starts from beyond the checkpoint's."""
-    return load_file(weights / FILE) if weights is not None else {}
+    return load_file(weights / WEIGHTS_FILE) if weights is not None else {}

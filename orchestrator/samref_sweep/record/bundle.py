@@ -20,7 +20,7 @@ from typing import Any
 from samref.backbones.official import OFFICIAL
 from samref.data.archives import ARCHIVES
 from samref.sha256 import sha256_of
-from samref.weights import FILE as WEIGHTS
+from samref.stage import WEIGHTS_FILE
 from samref_sweep.errors import SpecError
 from samref_sweep.record import tables
 from samref_sweep.spec.file import read_layers
@@ -93,7 +93,7 @@ def _present(files: Iterable[Path]) -> Iterable[Path]:
 
 def _weights(store: Store, stage: str) -> Path:
     try:
-        return store.file(stage, WEIGHTS)
+        return store.file(stage, WEIGHTS_FILE)
     except FileNotFoundError:
         raise SpecError(
             f"{store.where}: has no weights of {stage}, which these results name; name their store with --store"
