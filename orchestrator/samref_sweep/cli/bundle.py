@@ -7,13 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import shtab
-
 from samref.command_line import Parser
 from samref.progress import readable_size
 from samref.user_paths import expanded
 from samref_sweep import driver
-from samref_sweep.cli.options import add_data_root, add_version
+from samref_sweep.cli.options import add_data_root, add_version_and_completion
 from samref_sweep.errors import SpecError, StoreError
 from samref_sweep.store.opening import existing_store
 
@@ -28,8 +26,7 @@ def bundle_parser() -> argparse.ArgumentParser:
     parser.add_argument("--claims", metavar="FILE", type=expanded, action="append", default=[], help="claims to put in")
     parser.add_argument("--weights", action="store_true", help="put the trained weights in, from the store")
     parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages (runs)")
-    add_version(parser)
-    shtab.add_argument_to(parser, help="print a shell's completion script")
+    add_version_and_completion(parser)
     return parser
 
 
@@ -46,8 +43,7 @@ def prune_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--yes", action="store_true", help="remove them; without it they are shown, and nothing is done"
     )
-    add_version(parser)
-    shtab.add_argument_to(parser, help="print a shell's completion script")
+    add_version_and_completion(parser)
     return parser
 
 

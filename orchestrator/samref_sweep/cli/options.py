@@ -22,8 +22,7 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     override = "override a setting, e.g. evaluate.theta=1.2; VALUE is YAML. It replaces the axis of that name; "
     override += "a list for a setting with one value is an axis. May be repeated."
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=override)
-    add_version(parser)
-    shtab.add_argument_to(parser, help="print a shell's completion script")
+    add_version_and_completion(parser)
     add_data_root(parser)
     anew = "make finished stages anew, and what reads them: embed, train, evaluate, profile, or changed (those that "
     anew += "other code made). May be repeated."
@@ -31,9 +30,10 @@ def _common(program: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_version(parser: argparse.ArgumentParser) -> None:
-    """`--version`"""
+def add_version_and_completion(parser: argparse.ArgumentParser) -> None:
+    """`--version` and `--print-completion`"""
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('samref-sweep')}")
+    shtab.add_argument_to(parser, help="print a shell's completion script")
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
