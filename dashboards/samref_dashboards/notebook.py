@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["marimo", "duckdb", "pyarrow", "altair"]
 # ///
-"""The tables of one or several sweeps, to ask one's own questions: SQL on all five files.
+"""The tables of one or several sweeps, to ask one's own questions: SQL on all their files.
 
 `samref-dashboard RESULTS… --explore` opens a copy. It needs none of samref's packages.
 """
@@ -31,7 +31,7 @@ def _(Path, duckdb, ds, sys):
     named = [Path(text) for text in sys.argv[1:] if Path(text).is_dir()] or [Path(__file__).parent]
     folders = [f for p in named for f in ([p] if (p / "trials.parquet").is_file() else sorted(p.glob("*/")))]
     db = duckdb.connect()
-    for kind in ("trials", "clicks", "training", "profile", "stages"):
+    for kind in sorted({file.stem for folder in folders for file in folder.glob("*.parquet")}):
         files = [folder / f"{kind}.parquet" for folder in folders if (folder / f"{kind}.parquet").is_file()]
         for index, file in enumerate(files):
             db.register(f"{kind}_{index}", ds.dataset(file))
