@@ -25,9 +25,6 @@ from samref_sweep.spec.settings import meant, part_of, setting
 from samref_sweep.spec.space import SEEDS, Space
 from samref_sweep.spec.yaml_text import parse
 
-__all__ = ["Resources", "SpecError", "Sweep", "SweepFile", "read"]
-
-
 _LAYERED = {"extends", "trial", "parameters", "exclude", "seeds"}
 """Keys that `Layers` holds; the others are merged."""
 MAX_NAME_BYTES = 200
