@@ -106,6 +106,17 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+def takes_best_of_three(multimask: Multimask, previous: Tensor | None) -> bool:
+    """Whether a `decode` makes three masks, of which `best_of` takes one, instead of a single one."""
+    return multimask == "always" or (multimask == "first" and previous is None)
+
+
+def best_of(masks_BNMM: Tensor, quality_BN: Tensor) -> Tensor:
+    """Of each object's N masks the one of highest predicted quality: B×1×M×M."""
+    best_B1MM = quality_BN.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks_BNMM.shape[2:])
+    return masks_BNMM.gather(1, best_B1MM)
+
+
 def resize_image(image_3HW: Tensor, size: int, resize: Resize, *, antialias: bool = True) -> Tensor:
     """An image as the network sees it: 3×S×S of the image's type (uint8 is rounded), bilinear.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 from transformers.utils import logging
 
-from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.backbone import Backbone, Multimask, best_of, takes_best_of_three
 from samref.backbones.checkpoints import CheckpointError
 from samref.backbones.hugging_face_files import folder_of
 
@@ -83,11 +83,9 @@ class HuggingFaceBackbone(Backbone):
             given |= {"input_points": points_BN2[:, None], "input_labels": labels_BN[:, None]}
         if boxes_B4 is not None:
             given["input_boxes"] = boxes_B4[:, None]
-        best_of_three = multimask == "always" or (multimask == "first" and previous is None)
+        best_of_three = takes_best_of_three(multimask, previous)
         made = self.model(**given, input_masks=previous, multimask_output=best_of_three)
-        best = made.iou_scores[:, 0].argmax(1)  # 0 where there is one mask
-        masks: Tensor = made.pred_masks[:, 0]
-        return masks.gather(1, best.view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+        return best_of(made.pred_masks[:, 0], made.iou_scores[:, 0])  # where there is one mask, that one
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
         """The prompt encoder belongs to neither (SAM-REF's supplement)."""

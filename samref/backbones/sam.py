@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.backbone import Backbone, Multimask, best_of, takes_best_of_three
 from samref.backbones.decoder import upscaled_masks, use_decoder_attention, with_corners
 from samref.backbones.packages import import_alone
 
@@ -93,7 +93,7 @@ class SamBackbone(Backbone):
         prompt, decoder = self.prompt_encoder, self.mask_decoder
         sparse = self._embed_points(points_BN2, labels_BN, boxes_B4)
         dense = prompt.no_mask_embed.weight[..., None, None] if previous is None else prompt.mask_downscaling(previous)
-        best_of_three = multimask == "always" or (multimask == "first" and previous is None)
+        best_of_three = takes_best_of_three(multimask, previous)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
@@ -116,8 +116,7 @@ class SamBackbone(Backbone):
             masks = torch.einsum("btc,bchw->bthw", weights_BTC, upscaled)
         if not best_of_three:
             return masks
-        quality = decoder.iou_prediction_head(decoded[:, 0])[:, 1:]
-        return masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+        return best_of(masks, decoder.iou_prediction_head(decoded[:, 0])[:, 1:])
 
     def _embed_points(self, points_BN2: Tensor, labels_BN: Tensor, boxes_B4: Tensor | None) -> Tensor:
         """Embed points as the package's prompt encoder does, but without indices that the host waits for.

@@ -15,7 +15,7 @@ import torch
 from sam2.build_sam import build_sam2
 from torch import Tensor, nn
 
-from samref.backbones.backbone import Backbone, Multimask
+from samref.backbones.backbone import Backbone, Multimask, best_of, takes_best_of_three
 from samref.backbones.decoder import use_decoder_attention, with_corners
 
 # What SAM2ImagePredictor clamps its low-resolution logits to, before a user feeds them back.
@@ -104,7 +104,7 @@ class Sam2Backbone(Backbone):
         if boxes_B4 is not None:
             points_BN2, labels_BN = with_corners(points_BN2, labels_BN, boxes_B4)
         sparse, dense = prompt(points=(points_BN2, labels_BN), boxes=None, masks=previous)
-        best_of_three = multimask == "always" or (multimask == "first" and previous is None)
+        best_of_three = takes_best_of_three(multimask, previous)
         masks, quality, _, _ = self.sam_mask_decoder(
             image_embeddings=features["embedding"],
             image_pe=prompt.get_dense_pe(),
@@ -115,7 +115,7 @@ class Sam2Backbone(Backbone):
             high_res_features=[features["high_res_0"], features["high_res_1"]],
         )
         if best_of_three:
-            masks = masks.gather(1, quality.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:]))
+            masks = best_of(masks, quality)
         return torch.clamp(masks, -_LARGEST_LOGIT, _LARGEST_LOGIT)
 
     def modules_of(self, name: Literal["encoder", "decoder"]) -> nn.ModuleList:
