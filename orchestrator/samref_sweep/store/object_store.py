@@ -38,7 +38,7 @@ from samref_sweep.store.journal import Journal
 from samref_sweep.store.node import caches
 from samref_sweep.store.notes import Codes, Failures, Leaves
 from samref_sweep.store.ranges import Ranges, disown, done
-from samref_sweep.store.shards import OnObjects, ShardPlace
+from samref_sweep.store.shards import OnObjects
 from samref_sweep.store.store import DAY_SECONDS, Claim
 
 _LOG = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ class ObjectStore:
         """Upload a stage that is finished on this node; last of all, that it is done. Returns whether it is."""
         if self.has(stage_id):
             return True
-        there = self._shards(stage_id).objects() if self.cache.has(stage_id) else {}
+        there = self.shards(stage_id).objects() if self.cache.has(stage_id) else {}
         if not self._is_here(stage_id, there):
             return False
         folder, random = self.cache.folder(stage_id), secrets.token_hex(6)
@@ -276,14 +276,11 @@ class ObjectStore:
         with (
             self.cache.scratch(stage_id) as folder,
             mirrored(folder, self._bucket, f"checkpoints/{stage_id}", self.node.temporary),
-            self._shards(stage_id).mirrored(),
+            self.shards(stage_id).mirrored(),
         ):
             yield folder
 
-    def shards(self, stage_id: str) -> ShardPlace:
-        return self._shards(stage_id)
-
-    def _shards(self, stage_id: str) -> OnObjects:
+    def shards(self, stage_id: str) -> OnObjects:
         leave = _FEATURES if stage_id.startswith("embed-") else None
         scratch, name = self.cache.shards(stage_id).scratch, f"shards/{stage_id}"
         return OnObjects(scratch, self._bucket, name, self.node.temporary, leave)
@@ -329,7 +326,3 @@ def _identity(bucket: Bucket) -> str:
         raise StoreError(f"{bucket.where}/{MARKER}: cannot be read; choose another with --store") from None
     check_version(version, bucket.where)
     return identity
-
-
-def _done(stage_id: str) -> str:
-    return f"done/{stage_id}.json"
