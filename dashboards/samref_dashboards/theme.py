@@ -15,7 +15,6 @@ _COLOURS = {
     "line": ("#d9d9d3", "#33373b"),
     "accent": ("#0b5c8a", "#6db9e8"),
     "bar": ("#b9d3e2", "#2b4a5e"),
-    "good": ("#2f7d4f", "#6fc08d"),
     "warn": ("#9a5b00", "#e0a44a"),
     "bad": ("#b3261e", "#f08a80"),
     "on-ramp": ("#04090a", "#ffffff"),
