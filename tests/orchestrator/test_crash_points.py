@@ -38,8 +38,9 @@ def test_a_process_may_end_at_any_change_of_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_may_end_at_any_request_to_object_storage(bucket: str, tmp_path: Path) -> None:
+def test_a_process_may_end_at_any_change_of_object_storage(bucket: str, tmp_path: Path) -> None:
     found = cut_everywhere("objects", tmp_path, bucket)
+    assert {"bucket.write", "bucket.put", "bucket.remove", "os.rename"} <= set(found["steps"])
     assert len(found["steps"]) > 30
     outcome = found["wanted"][1]["outcome"]
     assert len(outcome["stages"]) == len(outcome["uploads"]) == 2

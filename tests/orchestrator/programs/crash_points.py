@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from samref_sweep.store.store import Store
 
 KILLED = 77
 ON_DISK = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.fsync", "write")
+IN_A_BUCKET = ("write", "put", "_copied", "remove", "remove_below")
+"""What changes a bucket: a process that ends before it reads leaves what one does that ends before its next change."""
 Step = Callable[[str], None]
 
 
@@ -55,16 +57,17 @@ def count_steps(step: Step, kinds: tuple[str, ...]) -> None:
             step(event)
 
     sys.addaudithook(audit)
-    told = Bucket._told
-
-    @contextmanager
-    def counted_request(bucket: Bucket, name: str) -> Any:
-        sys.audit("request")
-        with told(bucket, name):
-            yield
-
-    Bucket._told = counted_request
+    for name in IN_A_BUCKET:
+        setattr(Bucket, name, _audited(f"bucket.{name}", getattr(Bucket, name)))
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "commit", lambda connection: sys.audit("commit"))
+
+
+def _audited(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*given: Any, **named: Any) -> Any:
+        sys.audit(name)
+        return change(*given, **named)
+
+    return counted
 
 
 def fork(work: Callable[[Callable[[Any], None]], None]) -> tuple[int, Any]:
@@ -168,7 +171,7 @@ class InAFolder(Scenario):
 
 
 class OnObjectStorage(Scenario):
-    kinds = ("request",)
+    kinds = (*(f"bucket.{name}" for name in IN_A_BUCKET), "os.rename")
 
     @cached_property
     def store(self) -> ObjectStore:
