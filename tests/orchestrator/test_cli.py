@@ -330,15 +330,15 @@ def test_a_real_search_suggests_what_it_can_and_goes_on(folder: Path, sweep: Swe
 
 @pytest.mark.slow
 def test_a_real_training_that_falls_behind_is_stopped_and_goes_on_without_the_scheduler(sweep: Sweep) -> None:
-    rates = "{train.learning_rate: [1e-3, 1e-6], train.steps: [30]}"
-    asha = f"scheduler: {{name: asha, grace_steps: 10, reduction: 3}}\nparameters: {rates}\n"
+    rates = "{train.learning_rate: [1e-3, 1e-6], train.steps: [12]}"
+    asha = f"scheduler: {{name: asha, grace_steps: 4, reduction: 3}}\nparameters: {rates}\n"
     said = sweep("--jobs", "1", parameters=asha)
     assert "stopped train-" in said
     by_rate = {row["train.learning_rate"]: row for row in rows("trials")}
     statuses = [by_rate[rate]["status"] for rate in (1e-3, 1e-6)]
     assert sorted(map(str, statuses)) == ["done", "stopped"]
     (stopped,) = [row for row in by_rate.values() if row["status"] == "stopped"]
-    assert str(stopped["reason"]).startswith("train: stopped by asha at step 10: its loss, ")
+    assert str(stopped["reason"]).startswith("train: stopped by asha at step 4: its loss, ")
     kept = list(Path(f"runs/scratch/{stopped['stage_train']}").iterdir())
     assert kept, "a stopped training keeps its checkpoint"
 

@@ -59,7 +59,7 @@ def test_a_failure_takes_only_what_needs_it_and_a_rerun_does_only_what_is_missin
 
     again = toy_plan(store)
     assert sorted((work.kind, len(work.stages)) for work in again.works) == [("evaluate", 2), ("train", 1)]
-    result, events = run_toys(again, store, write_toy_stage)
+    result, events = run_toys(again, store, write_toy_stage, jobs=1)
     assert [event.work.kind for event in events if event.kind == "done"] == ["train", "evaluate"]
     assert result.failures == {}
     assert toy_plan(store).works == ()
@@ -162,13 +162,13 @@ def test_a_disk_that_fills_up_under_tunes_own_files_loses_no_stage(
             report(step, {"total": 3})
         write_toy_stage(job, report)
 
-    result, _ = run_toys(toy_plan(store), store, fill)
+    result, _ = run_toys(toy_plan(store), store, fill, jobs=1)
     assert not result.failures
     assert not store.failures.all()
     if result.interrupted:  # as Tune's version has it; what ran is kept
         assert "a disk is full or broken; make room" in result.reason
         (small_disk / "ballast").unlink()
-        result, _ = run_toys(toy_plan(store), store, write_toy_stage)
+        result, _ = run_toys(toy_plan(store), store, write_toy_stage, jobs=1)
     assert not result.interrupted
     assert not toy_plan(store).works
 
