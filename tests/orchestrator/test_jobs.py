@@ -21,6 +21,7 @@ ENVIRONMENT = os.environ | {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "a" * 64,
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "NUMBA_DISABLE_JIT": "1",  # compiling takes longer than two clicks, and what comes with a job is not compiled yet
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
 }
 SWEEP = """
