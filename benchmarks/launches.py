@@ -81,11 +81,11 @@ def counting() -> Iterator[Counts]:
     """Counts everything inside of it."""
     counts = Counts()
 
-    def arriving(self: transfers.Arriving, *tensors: Tensor) -> None:
-        counts.waits += 1
+    def arriving(self: transfers.Arriving, *tensors: Tensor, **options: Any) -> None:
+        counts.waits += bool(tensors)
         counts.operators += len(tensors)
         counts.bytes_to_host += sum(tensor.nbytes for tensor in tensors)
-        begin(self, *tensors)
+        begin(self, *tensors, **options)
 
     def cpu(tensor: Tensor) -> Tensor:
         counts.waits += 1

@@ -6,14 +6,11 @@ pure and thread-safe.
 Distances are compared as what they are, whole numbers squared. `cv2.distanceTransform`, by which the published line
 takes them, gives their float32 roots, and x86 builds of OpenCV take Intel's IPP for it where the map is small or
 `cv2.getNumThreads()` is 1: its roots are at times one last bit off, differently at equal distances (OpenCV 5.0). There
-ties, and with them clicks, depend on the number of threads (4 of 522 clicks on DAVIS). What is drawn here, from many
-pixels, is found by that transform all the same, and its roots compared with those of numbers between two squares (which
-up to distances of 1448 px are farther apart than one last bit).
+ties, and with them clicks, depend on the number of threads (4 of 522 clicks on DAVIS).
 """
 
 import operator
 from collections.abc import Sequence
-from math import sqrt
 from typing import Any, NamedTuple
 
 import cv2
@@ -71,10 +68,7 @@ def next_click(
 
 def errors(truth_HW: Truth, mask_HW: Mask) -> Errors:
     """Where a mask is wrong; shapes as in `next_click`. ValueError above HIGHEST_IMAGE rows."""
-    if len(truth_HW) > HIGHEST_IMAGE:
-        raise ValueError(f"truth is {len(truth_HW)} px high; distances are kept for at most {HIGHEST_IMAGE}")
-    mask = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
-    kind_HW = pixel_loops.kinds(np.ascontiguousarray(truth_HW, np.int8), np.ascontiguousarray(mask))
+    kind_HW = pixel_loops.kinds(*_as_compiled(truth_HW, mask_HW))
     num_wrong = cv2.countNonZero(kind_HW)
     num_extra = round(cv2.norm(kind_HW, cv2.NORM_L1)) - num_wrong  # MISSING counts 1 there, EXTRA 2
     return Errors(kind_HW, num_wrong - num_extra, num_extra)
@@ -85,14 +79,14 @@ def click_on(wrong: Errors, clicks: Sequence[Click], *, clicker: str = "ritm", r
     if clicker not in ("ritm", "interformer"):
         raise ValueError(f"clicker is {clicker!r}; there are: ritm, interformer")
     if clicker == "ritm":
-        kind, peak, place = _deepest(wrong, clicks)
+        kind, peak, place = pixel_loops.deepest(wrong.kind_HW, _clicked(clicks))
         y, x = divmod(place, wrong.kind_HW.shape[1])
         return Click(x, y, kind == MISSING) if peak else None
     if rng is None:
         raise ValueError("clicker interformer draws among equals: pass rng, a seeded numpy Generator")
-    _cut_out(wrong, clicks)
-    kind, peak, _ = _deepest(wrong)
-    return _drawn(wrong, kind, peak - 1, rng) if peak else None
+    for click in clicks:
+        wrong.kind_HW[click.y, click.x] = RIGHT
+    return _drawn(*pixel_loops.inner(wrong.kind_HW, 1, 1, 1), wrong.kind_HW.shape[1], rng)
 
 
 def check(clicker: str) -> None:
@@ -146,11 +140,10 @@ def simulate_click(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click], rng:
     if not clicks:
         return next_click(truth_HW, np.zeros(truth_HW.shape, bool), ())
     _check(truth_HW, mask_HW, clicks)
-    wrong = errors(truth_HW, mask_HW)
-    _cut_out(wrong, clicks)
-    kind, peak, _ = _deepest(wrong)
+    # Compiled as one, as threads that place the clicks of a batch wait for each other wherever Python is asked.
+    given = *_as_compiled(truth_HW, mask_HW), _clicked(clicks)
     # Squared distances are whole: d² > peak · 100/289 is d² > floor(peak · 100/289).
-    return _drawn(wrong, kind, peak * INNER_SQUARED[0] // INNER_SQUARED[1], rng) if peak else None
+    return _drawn(*pixel_loops.inner_error(*given, *INNER_SQUARED, 0), truth_HW.shape[1], rng)
 
 
 def num_rounds(gamma: float, max_clicks: int, rng: Rng) -> int:
@@ -168,24 +161,21 @@ def _check(truth_HW: Truth, mask_HW: Mask, clicks: Sequence[Click]) -> None:
             raise ValueError(f"{click} lies outside the truth of {width}×{height} px")
 
 
-def _cut_out(wrong: Errors, clicks: Sequence[Click]) -> None:
-    for click in clicks:
-        wrong.kind_HW[click.y, click.x] = RIGHT
+def _as_compiled(truth_HW: Truth, mask_HW: Mask) -> tuple[Truth, NDArray[np.bool_]]:
+    """Both as the compiled loops take them."""
+    if len(truth_HW) > HIGHEST_IMAGE:
+        raise ValueError(f"truth is {len(truth_HW)} px high; distances are kept for at most {HIGHEST_IMAGE}")
+    mask = mask_HW if mask_HW.dtype == np.bool_ else mask_HW != 0
+    return np.ascontiguousarray(truth_HW, np.int8), np.ascontiguousarray(mask)
 
 
-def _deepest(wrong: Errors, clicks: Sequence[Click] = ()) -> tuple[int, int, int]:
-    """Kind, squared depth and place of the deepest error that was not clicked; depth 0: nothing is left to click."""
-    clicked = np.array([(click.x, click.y) for click in clicks], np.int64).reshape(-1, 2)
-    return pixel_loops.deepest(wrong.kind_HW, clicked)
+def _clicked(clicks: Sequence[Click]) -> NDArray[np.int64]:
+    return np.array([(click.x, click.y) for click in clicks], np.int64).reshape(-1, 2)
 
 
-def _drawn(wrong: Errors, kind: int, above: int, rng: Rng) -> Click:
-    """One of the pixels of a kind whose squared depth is above that, in px²."""
-    own_HW = (wrong.kind_HW == kind).view(np.uint8)
-    x0, y0, width, height = cv2.boundingRect(own_HW)
-    # Within a ring of zeros, as what is cut off and what is outside counts as right.
-    ringed = cv2.copyMakeBorder(own_HW[y0 : y0 + height, x0 : x0 + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    distance_hw = cv2.distanceTransform(ringed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    # Half-way between two squares: a root that is one bit off cannot cross it.
-    y, x = divmod(int(rng.choice(np.flatnonzero(distance_hw > np.float32(sqrt(above + 0.5))))), width)
-    return Click(x0 + x, y0 + y, kind == MISSING)
+def _drawn(kind: int, places: NDArray[np.int64], width: int, rng: Rng) -> Click | None:
+    """One of the places of an error, if there are any."""
+    if not len(places):
+        return None
+    y, x = divmod(int(rng.choice(places)), width)
+    return Click(x, y, kind == MISSING)

@@ -42,7 +42,7 @@ from samref.embeddings import Embeddings
 from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
 from samref.path_files import PathTable
 from samref.precision import autocast, products
-from samref.refiner import SamRef
+from samref.refiner import SamRef, windows
 from samref.shards import Shards
 from samref.stage import Report
 from samref.starts import NOTHING, Starts
@@ -140,6 +140,7 @@ def per_click(seconds: float, clicked: Sequence[Sequence[Sequence[Record]]]) -> 
 
 def _load_compiled(device: str) -> None:
     pixel_loops.load()
+    windows.load()
     if device != "cpu":
         from samref import device_clicks  # Triton comes with torch's builds for GPUs
 

@@ -286,9 +286,10 @@ class Together:
                 click = _next_click(config, truth, mask, node.clicks, rng)
             return _verdict(wave, node, config, ious[i], click, mask)
 
-        # Threads where there is something to measure: else they take longer to be told of it.
-        each = self._each if all_masks else map
-        return list(each(verdict, range(len(nodes))))
+        if not all_masks:  # nothing to measure: threads would take longer to be told of it
+            return list(map(verdict, range(len(nodes))))
+        measured: list[Verdict] = yield Arriving(then=lambda: list(self._each(verdict, range(len(nodes)))))
+        return measured
 
 
 def above(logits: NDArray[np.float32], frame: tuple[int, int], threshold: float) -> NDArray[np.bool_]:

@@ -36,7 +36,8 @@ Clicks = NDArray[np.int64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function) -> Function:
+def compiled(function: Function) -> Function:
+    """Compile a function, when it is first called or for good."""
     try:
         return cast(Function, njit(nogil=True, cache=True)(function))
     except RuntimeError:  # neither the installation nor the user's home can be written
@@ -45,13 +46,14 @@ def _compiled(function: Function) -> Function:
 
 def load() -> None:
     """Compile everything, or read what was compiled: before time is measured."""
-    kind_11 = kinds(np.ones((1, 1), np.int8), np.zeros((1, 1), np.bool_))
-    deepest(kind_11, np.zeros((0, 2), np.int64))
+    truth_11, mask_11, none = np.ones((1, 1), np.int8), np.zeros((1, 1), np.bool_), np.zeros((0, 2), np.int64)
+    kind_11 = kinds(truth_11, mask_11)
+    deepest(kind_11, none)
     above(np.zeros((1, 1), np.float32), 1, 1, 0.0)
-    largest_component(kind_11)
+    inner_error(truth_11, mask_11, none, 1, 1, 1)
 
 
-@_compiled
+@compiled
 def kinds(truth_HW: NDArray[np.int8], mask_HW: NDArray[np.bool_]) -> Kinds:
     """What is wrong at each pixel. truth_HW: 1 object, 0 background, -1 ignored, which is never wrong."""
     kind_HW = np.empty(truth_HW.shape, np.uint8)
@@ -60,7 +62,7 @@ def kinds(truth_HW: NDArray[np.int8], mask_HW: NDArray[np.bool_]) -> Kinds:
     return kind_HW
 
 
-@_compiled
+@compiled
 def _kinds_of_row(truth: NDArray[np.int8], mask: NDArray[np.bool_], kind: Kinds) -> None:
     for x in range(truth.shape[0]):
         missing = (truth[x] == 1) & (not mask[x])
@@ -68,7 +70,7 @@ def _kinds_of_row(truth: NDArray[np.int8], mask: NDArray[np.bool_], kind: Kinds)
         kind[x] = np.uint8(missing) | (np.uint8(extra) << np.uint8(1))
 
 
-@_compiled
+@compiled
 def _wrong_rows(kind_HW: Kinds) -> tuple[int, Kinds]:
     """The first row where something is wrong, and those from it to the last. Others are like rows outside the image."""
     first, end = 0, kind_HW.shape[0]
@@ -79,7 +81,7 @@ def _wrong_rows(kind_HW: Kinds) -> tuple[int, Kinds]:
     return first, kind_HW[first:end]
 
 
-@_compiled
+@compiled
 def _any(kind: Kinds) -> bool:
     every = np.uint8(0)
     for x in range(kind.shape[0]):
@@ -87,8 +89,8 @@ def _any(kind: Kinds) -> bool:
     return bool(every != 0)
 
 
-@_compiled
-def _columns(kind_HW: Kinds) -> Steps:
+@compiled
+def columns(kind_HW: Kinds) -> Steps:
     """For each pixel the steps along its column to one of another kind or outside, 0 where nothing is wrong. At most
     HIGHEST_IMAGE rows."""
     height, width = kind_HW.shape
@@ -102,21 +104,21 @@ def _columns(kind_HW: Kinds) -> Steps:
     return column_HW
 
 
-@_compiled
+@compiled
 def _steps(kind: Kinds, kind_before: Kinds, before: Steps, column: Steps) -> None:
     for x in range(kind.shape[0]):
         steps = np.uint16((before[x] if kind[x] == kind_before[x] else np.uint16(0)) + np.uint16(1))
         column[x] = steps if kind[x] != RIGHT else np.uint16(0)
 
 
-@_compiled
+@compiled
 def _fewer_steps(kind: Kinds, kind_before: Kinds, before: Steps, column: Steps) -> None:
     for x in range(kind.shape[0]):
         steps = np.uint16((before[x] if kind[x] == kind_before[x] else np.uint16(0)) + np.uint16(1))
         column[x] = steps if steps < column[x] else column[x]
 
 
-@_compiled
+@compiled
 def _squared_depth(kind: Kinds, column: Steps, x: int, above: int) -> int:
     """The squared depth of a wrong pixel of a row; where that is at most `above`, a number between it and `above`."""
     own, width = kind[x], kind.shape[0]
@@ -131,7 +133,7 @@ def _squared_depth(kind: Kinds, column: Steps, x: int, above: int) -> int:
     return int(squared)
 
 
-@_compiled
+@compiled
 def deepest(kind_HW: Kinds, clicked_N2: Clicks) -> tuple[int, int, int]:
     """The kind of the deepest pixel that was not clicked (EXTRA, if both are as deep), its squared depth in px², and
     its place, y·W + x: the first of equals. Depth 0: there is none.
@@ -139,20 +141,103 @@ def deepest(kind_HW: Kinds, clicked_N2: Clicks) -> tuple[int, int, int]:
     clicked_N2: x and y of each click.
     """
     first, wrong_HW = _wrong_rows(kind_HW)
-    column_HW = _columns(wrong_HW)
     clicked = clicked_N2.copy()
     clicked[:, 1] -= first
+    kind, squared, place = _deepest(wrong_HW, columns(wrong_HW), clicked)
+    return kind, squared, first * kind_HW.shape[1] + place
+
+
+@compiled
+def _deepest(wrong_HW: Kinds, column_HW: Steps, clicked: Clicks) -> tuple[int, int, int]:
     # A few rows tell what is worth looking at in the others.
     missing, _, extra, _ = _look(wrong_HW, column_HW, clicked, _STRIDE // 2, _STRIDE, 0, 0)
     missing, extra = max(0, missing - 1), max(0, extra - 1)
     missing, place_missing, extra, place_extra = _look(wrong_HW, column_HW, clicked, 0, 1, missing, extra)
-    before = first * kind_HW.shape[1]
-    if missing > extra:
-        return MISSING, missing, before + place_missing
-    return EXTRA, extra, before + place_extra
+    return (MISSING, missing, place_missing) if missing > extra else (EXTRA, extra, place_extra)
 
 
-@_compiled
+@compiled
+def inner(kind_HW: Kinds, numerator: int, denominator: int, less: int) -> tuple[int, Clicks]:
+    """The kind of the deepest pixel, and the places y·W + x, in rising order, of all of that kind that are deep enough.
+
+    Those are deeper, squared and in px², than the deepest one's numerator / denominator, rounded down, less `less`.
+    """
+    first, wrong_HW = _wrong_rows(kind_HW)
+    column_HW = columns(wrong_HW)
+    kind, peak, _ = _deepest(wrong_HW, column_HW, np.zeros((0, 2), np.int64))
+    places = deeper(wrong_HW, column_HW, kind, peak * numerator // denominator - less)
+    return kind, first * kind_HW.shape[1] + places
+
+
+@compiled
+def inner_error(
+    truth_HW: NDArray[np.int8],
+    mask_HW: NDArray[np.bool_],
+    clicked_N2: Clicks,
+    numerator: int,
+    denominator: int,
+    less: int,
+) -> tuple[int, Clicks]:
+    """What `inner` gives for the errors of a mask, of which the clicked pixels are cut out."""
+    kind_HW = kinds(truth_HW, mask_HW)
+    for i in range(len(clicked_N2)):
+        kind_HW[clicked_N2[i, 1], clicked_N2[i, 0]] = RIGHT
+    return inner(kind_HW, numerator, denominator, less)
+
+
+@compiled
+def deeper(wrong_HW: Kinds, column_HW: Steps, own: int, above: int) -> Clicks:
+    """The places y·W + x, in rising order, of the pixels of a kind whose squared depth is more than `above`, in px².
+
+    Each pixel of a row keeps from it those that are as near as its own distance along its column leaves room for.
+    """
+    height, width = wrong_HW.shape
+    above = max(above, 0)
+    root = int(np.sqrt(above))
+    reach = np.empty(root + 1, np.int32)
+    for away in range(root + 1):
+        reach[away] = int(np.sqrt(above - away * away))
+    places = np.empty(wrong_HW.size, np.int64)
+    steps, near = np.empty(width, np.int32), np.empty(width, np.bool_)
+    count = 0
+    for y in range(height):
+        if _steps_of(wrong_HW[y], column_HW[y], own, steps) <= root:
+            continue
+        _near(steps, reach, near)
+        for x in range(width):
+            if not near[x]:
+                places[count] = y * width + x
+                count += 1
+    return places[:count].copy()
+
+
+@compiled
+def _steps_of(kind: Kinds, column: Steps, own: int, steps: Places) -> int:
+    """The steps along the column, 0 for other kinds; gives the most."""
+    most = np.int32(0)
+    for x in range(kind.shape[0]):
+        steps[x] = np.int32(column[x]) if kind[x] == own else np.int32(0)
+        most = max(most, steps[x])
+    return int(most)
+
+
+@compiled
+def _near(steps: Places, reach: Places, near: NDArray[np.bool_]) -> None:
+    """Say which pixels of a row are as near to another, or to one outside, as `reach` tells for that one's steps."""
+    width, last = steps.shape[0], reach.shape[0] - 1
+    end = last - 1
+    for x in range(width):
+        if steps[x] <= last:
+            end = max(end, x + reach[steps[x]])
+        near[x] = x <= end
+    start = width - last
+    for x in range(width - 1, -1, -1):
+        if steps[x] <= last:
+            start = min(start, x - reach[steps[x]])
+        near[x] |= x >= start
+
+
+@compiled
 def _look(
     kind_HW: Kinds, column_HW: Steps, clicked_N2: Clicks, row: int, stride: int, missing: int, extra: int
 ) -> tuple[int, int, int, int]:
@@ -194,7 +279,7 @@ def _look(
     return missing, place_missing, extra, place_extra
 
 
-@_compiled
+@compiled
 def _largest(values: Steps) -> int:
     largest = np.uint16(0)
     for x in range(values.shape[0]):
@@ -202,7 +287,7 @@ def _largest(values: Steps) -> int:
     return int(largest)
 
 
-@_compiled
+@compiled
 def _is_clicked(clicked_N2: Clicks, x: int, y: int) -> bool:
     for i in range(clicked_N2.shape[0]):  # noqa: SIM110 (numba has no any())
         if clicked_N2[i, 0] == x and clicked_N2[i, 1] == y:
@@ -210,7 +295,7 @@ def _is_clicked(clicked_N2: Clicks, x: int, y: int) -> bool:
     return False
 
 
-@_compiled
+@compiled
 def above(logits_MM: Logits, height: int, width: int, threshold: float) -> NDArray[np.bool_]:
     """Where logits, resized to height×width (bilinear, as torch's without aligned corners), exceed the threshold.
 
@@ -227,7 +312,7 @@ def above(logits_MM: Logits, height: int, width: int, threshold: float) -> NDArr
     return mask_HW
 
 
-@_compiled
+@compiled
 def _neighbours(source: int, target: int) -> tuple[Places, Places, Logits]:
     """For each of `target` places along a side of `source` pixels, the two beside it and the share of the second."""
     first, second = np.empty(target, np.int32), np.empty(target, np.int32)
@@ -241,78 +326,16 @@ def _neighbours(source: int, target: int) -> tuple[Places, Places, Logits]:
     return first, second, share
 
 
-@_compiled
+@compiled
 def _resize_row(row: Logits, left: Places, right: Places, share: Logits, wide: Logits) -> None:
     for x in range(wide.shape[0]):
         wide[x] = row[left[x]] * (np.float32(1) - share[x]) + row[right[x]] * share[x]
 
 
-@_compiled
+@compiled
 def _above_between(
     upper: Logits, lower: Logits, share: np.float32, threshold: np.float32, mask: NDArray[np.bool_]
 ) -> None:
     rest = np.float32(1) - share
     for x in range(mask.shape[0]):
         mask[x] = upper[x] * rest + lower[x] * share > threshold
-
-
-@_compiled
-def largest_component(set_HW: Kinds) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom (exclusive) of the 8-connected component of most non-zero pixels; 0 where none is.
-
-    Among equals it is the one whose first 2×2 block of pixels comes first, in row-major order, as OpenCV counts
-    components. A row's runs are joined with those that they touch in the row before.
-    """
-    height, width = set_HW.shape
-    most = height * ((width + 1) // 2)
-    parent, ends = np.empty(most, np.int32), np.empty((most, 2), np.int32)
-    # Of each component, at its root: pixels, first block, and box.
-    area, first, box = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, 4), np.int32)
-    runs = above_from = 0
-    for y in range(height):
-        row_from, candidate, x = runs, above_from, 0
-        while x < width:
-            if not set_HW[y, x]:
-                x += 1
-                continue
-            start = x
-            while x < width and set_HW[y, x]:
-                x += 1
-            parent[runs], ends[runs, 0], ends[runs, 1] = runs, start, x
-            area[runs], first[runs] = x - start, (y // 2) * ((width + 1) // 2) + start // 2
-            box[runs, 0], box[runs, 1], box[runs, 2], box[runs, 3] = start, y, x, y + 1
-            while candidate < row_from and ends[candidate, 1] < start:
-                candidate += 1
-            touching = candidate
-            while touching < row_from and ends[touching, 0] <= x:
-                _join(parent, area, first, box, _root(parent, touching), _root(parent, runs))
-                touching += 1
-            runs += 1
-        above_from = row_from
-    best = -1
-    for run in range(runs):
-        if parent[run] == run and (
-            best < 0 or area[run] > area[best] or (area[run] == area[best] and first[run] < first[best])
-        ):
-            best = run
-    return (box[best, 0], box[best, 1], box[best, 2], box[best, 3]) if best >= 0 else (0, 0, 0, 0)
-
-
-@_compiled
-def _root(parent: Places, run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
-
-
-@_compiled
-def _join(parent: Places, area: Clicks, first: Clicks, box: Places, root: int, other: int) -> None:
-    if root == other:
-        return
-    parent[other] = root
-    area[root] += area[other]
-    first[root] = min(first[root], first[other])
-    for side in range(2):
-        box[root, side] = min(box[root, side], box[other, side])
-        box[root, 2 + side] = max(box[root, 2 + side], box[other, 2 + side])

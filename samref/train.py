@@ -35,7 +35,7 @@ from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
 from samref.refiner import SamRef
-from samref.refiner.recorded import EVERY_CLICK, forget, record
+from samref.refiner.recorded import TRAINING, forget, record
 from samref.schedule import learning_rate
 from samref.stage import Report, Stopped
 from samref.step import training_step
@@ -91,7 +91,7 @@ def train(
     embeddings = Embeddings(inputs["embeddings"], runtime.far) if "embeddings" in inputs else None
     network = _network(model, config, inputs.get("init"), runtime, encoder=embeddings is None)
     if device.startswith("cuda"):
-        record(network, EVERY_CLICK, after=1)
+        record(network, TRAINING)
     state = _first_state(network, config)
     checkpoint.restore(scratch, state, device)
     if not group.same(state.progress.step):
@@ -173,12 +173,6 @@ def _steps(
     for batch in batches.iterate(first, config.steps):
         step = state.progress.step
         losses = work.gradients(batch, state)
-        if not math.isfinite(losses["loss"]):
-            raise TrainingError(
-                f"the loss is {losses['loss']} at step {step}, learning rate {learning_rate(config, step):.2e}, "
-                f"samples {', '.join(batches.keys(step))}; a lower train.learning_rate or train.gradient_clip often "
-                "helps"
-            )
         for settings in state.optimizer.param_groups:
             settings["lr"] = learning_rate(config, step)
         if config.gradient_clip is not None:
@@ -186,7 +180,7 @@ def _steps(
         state.optimizer.step()
         if config.ema is not None:
             state.average(config.ema)
-        state.progress.add(losses)
+        state.progress.add(_finite(losses, step, config, batches))  # the host waits here for the device, once a step
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
         metrics = {**state.progress.record(), "recorded": state.progress.step} if recorded else metrics
         if step == first and config.steps > first + 1:
@@ -206,6 +200,18 @@ def _steps(
     return config.steps - counted, time.perf_counter() - clock
 
 
+def _finite(losses: Mapping[str, Tensor], step: int, config: TrainConfig, batches: Batches) -> dict[str, float]:
+    """A step's losses by name, and their sum."""
+    named = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    total = sum(named.values())
+    if not math.isfinite(total):
+        raise TrainingError(
+            f"the loss is {total} at step {step}, learning rate {learning_rate(config, step):.2e}, samples "
+            f"{', '.join(batches.keys(step))}; a lower train.learning_rate or train.gradient_clip often helps"
+        )
+    return {"loss": total, **named}
+
+
 @dataclass(frozen=True)
 class _Work:
     """What a step needs besides the state that it changes."""
@@ -216,7 +222,7 @@ class _Work:
     group: parallel.Group
     pool: Executor
 
-    def gradients(self, batch: Batch, state: State) -> dict[str, float]:
+    def gradients(self, batch: Batch, state: State) -> dict[str, Tensor]:
         """Fill in the gradients of a step's whole batch, and give its mean losses.
 
         Where CUDA's memory runs out, on any process, all start the step again with parts half as large: until the
@@ -238,8 +244,7 @@ class _Work:
         gradients = [parameter.grad for parameter in state.parameters.values() if parameter.grad is not None]
         means = torch.stack(list(losses.values()))
         self.group.sum_([*gradients, means])
-        named = dict(zip(losses, means.tolist(), strict=True))
-        return {"loss": sum(named.values()), **named}
+        return dict(zip(losses, means, strict=True))
 
     def _accumulate(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Add up the gradients of this process's parts; each counts by its share of the whole batch."""

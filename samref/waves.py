@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from typing import NamedTuple
@@ -43,9 +43,6 @@ Paths = list[list[Trajectory]]
 """For each sample its trajectories, by seed and rising θ."""
 
 _IN_PLAY = 2
-_OFTEN = 24
-"""Calls of a shape after which it is recorded: more than a wave of twenty clicks has, as what is recorded takes memory,
-and images of many sizes make waves of shapes that do not come back."""
 LARGEST = 64
 """Samples of a wave at most: with fewer, Python launches a click's operations more slowly than a GPU does them."""
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
@@ -209,13 +206,13 @@ def play(
         starts: what the samples begin with.
     """
     if device != "cpu":
-        record(network, EVERY_CLICK, after=_OFTEN)
+        record(network, EVERY_CLICK)
     players = _Players(network, configs, device)
     with ExitStack() as stack_:
         readers = stack_.enter_context(_threads(threads, "samples"))
         measuring = stack_.enter_context(_threads(threads, "masks"))
         preparing = stack_.enter_context(_threads(1, "waves"))
-        players.each = measuring.map
+        players.each, players.pool = measuring.map, stack_.enter_context(_threads(_IN_PLAY, "arrivals"))
 
         share = -(-len(dataset.samples) // _IN_PLAY)  # of few samples there are two waves nevertheless
         waiting = ((part, position) for part in parts for position in part)
@@ -294,6 +291,7 @@ class _Players:
         self._thetas = Thetas.of(configs)
         self._device = device
         self.each: Map = map
+        self.pool: Executor | None = None
         self._seeds = sorted({config.seed for config in configs})
         self.num_paths = min(len(self._thetas.listed or ()) or _MOST_PATHS, _MOST_PATHS) * len(self._seeds)
         self.largest = LARGEST
@@ -304,7 +302,7 @@ class _Players:
     def played(self, waves: OneAhead[_Prepared]) -> Generator[tuple[Paths, int]]:
         """What `play` gives of each wave, in order."""
         works = (self.play(wave.first, wave.reads, wave.stacked, wave.batch) for wave in waves)
-        played = interleaved(works, _IN_PLAY, waves.ready)
+        played = interleaved(works, _IN_PLAY, waves.ready, self.pool)
         while True:  # no mode outlasts a wave, for whoever takes what is played has modes of its own
             with torch.inference_mode(), autocast(self._device, self._config.precision):
                 found = next(played, None)

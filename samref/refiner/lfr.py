@@ -9,81 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from samref.click_disks import click_disks
-from samref.clicks import Click
-from samref.pixel_loops import largest_component
 from samref.refiner.fusion import Fusion
 from samref.refiner.resample import Box, Images, crop
 from samref.transfers import to_device
 
 Window = Box
-
-# The constants of FocalClick's focus crop (Chen et al., CVPR 2022), taken over here.
-_EXPANSION = 1.4
-_SMALLEST_SHARE = 1 / 3
-_CLICK_SHARE = 0.2
-_SMALLEST_AREA = 10
-
-
-def _box(mask: NDArray[np.uint8]) -> Window:
-    if cv2.countNonZero(mask) < _SMALLEST_AREA:
-        return 0, 0, mask.shape[1], mask.shape[0]
-    left, top, width, height = cv2.boundingRect(mask)
-    return left, top, left + width, top + height
-
-
-def focus_window(global_mask: NDArray[np.uint8], previous_mask: NDArray[np.uint8], click: Click) -> Window:
-    """The window to refine: the connected change that holds the newest click, else the largest one.
-
-    An empty previous mask, or no change at all, gives the object's box; a change smaller than a third of the object's
-    height or width gives a square around the click. Expanded by 1.4 about its centre and clipped.
-
-    Args:
-        global_mask: H×W, non-zero inside G_t.
-        previous_mask: H×W, non-zero inside M_{t-1}.
-        click: the newest one, in the masks' frame.
-    """
-    height, width = global_mask.shape
-    left, top, right, bottom = _box(global_mask)
-    object_size = (right - left, bottom - top)
-    if cv2.countNonZero(previous_mask):
-        changed = (cv2.bitwise_xor(global_mask, previous_mask) != 0).astype(np.uint8)
-        if cv2.countNonZero(changed):
-            left, top, right, bottom = _component(changed, min(click.x, width - 1), min(click.y, height - 1))
-            if right - left < object_size[0] * _SMALLEST_SHARE or bottom - top < object_size[1] * _SMALLEST_SHARE:
-                half = _CLICK_SHARE * max(object_size)
-                left, right = int(click.x - half), int(click.x + half) + 1
-                top, bottom = int(click.y - half), int(click.y + half) + 1
-    center_x, center_y = (left + right) / 2, (top + bottom) / 2
-    half_x, half_y = (right - left) * _EXPANSION / 2, (bottom - top) * _EXPANSION / 2
-    left, right = max(0, int(center_x - half_x)), min(width, int(np.ceil(center_x + half_x)))
-    top, bottom = max(0, int(center_y - half_y)), min(height, int(np.ceil(center_y + half_y)))
-    (left, right), (top, bottom) = _at_least(left, right, width), _at_least(top, bottom, height)
-    return left, top, right, bottom
-
-
-def _component(changed: NDArray[np.uint8], x: int, y: int) -> Window:
-    """The box of a pixel's 8-connected component; where it did not change, of the largest one."""
-    if changed[y, x]:  # the others need not be found
-        left, top, width, height = cv2.floodFill(changed, None, (x, y), 2, flags=8)[3]
-        return left, top, left + width, top + height
-    return largest_component(changed)  # a fifth of the time of OpenCV's
-
-
-def _at_least(start: int, end: int, limit: int, smallest: int = 8) -> tuple[int, int]:
-    # A window of fewer pixels would be stretched into noise.
-    smallest = min(smallest, limit)
-    if end - start < smallest:
-        start = max(0, min((start + end - smallest) // 2, limit - smallest))
-        end = start + smallest
-    return start, end
 
 
 @dataclass(frozen=True)
@@ -152,26 +88,24 @@ class LocalFusionRefiner(nn.Module):
         windows_B4, on_images_B4, shares_B4 = to_device(boxes_3B4, global_B1MM.device)
         maps = features, global_B1MM, shares_B4, points_BN2, labels_BN
         if isinstance(images, Images):
-            refined = self.refine(images.pixels_B3hw, on_images_B4, *maps)
+            patches_B3PP = crop(images.pixels_B3hw, on_images_B4, self.patch_size)
         else:
-            refined = self.refine(_crop_images(images, on_images, self.patch_size), None, *maps)
-        return Patch(windows, windows_B4, *refined)
+            patches_B3PP = _crop_images(images, on_images, self.patch_size)
+        return Patch(windows, windows_B4, *self.refine(patches_B3PP, *maps))
 
     def refine(
         self,
-        pixels_B3hw: Tensor,
-        on_images_B4: Tensor | None,
+        patches_B3PP: Tensor,
         features: Mapping[str, Tensor],
         global_B1MM: Tensor,
         boxes_B4: Tensor,
         points_BN2: Tensor,
         labels_BN: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What of `forward` the device does, of one shape whatever the windows: change, error and refined of a Patch.
+        """What of `forward` is of one shape whatever images and windows: change, error and refined of a Patch.
 
         Args:
-            pixels_B3hw: the images.
-            on_images_B4: the windows in px of the images; None where the images are the windows' pixels already.
+            patches_B3PP: the windows' pixels.
             features: of the images.
             global_B1MM: logits of the GFR.
             boxes_B4: the windows as shares of the frames' sides.
@@ -179,7 +113,6 @@ class LocalFusionRefiner(nn.Module):
             labels_BN: 1, 0 or -1.
         """
         size = self.patch_size
-        patches_B3PP = pixels_B3hw if on_images_B4 is None else crop(pixels_B3hw, on_images_B4, size)
         logits = sample_boxes(global_B1MM, boxes_B4, size)
         # A quarter of the working grid's side in embedding cells is what the four-fold upsampler brings to the grid;
         # high-resolution features keep their ratio to the embedding.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,9 +24,10 @@ from samref.config import ModelConfig
 from samref.refiner import lfr, resample
 from samref.refiner.fusion import Lateral
 from samref.refiner.gfr import GlobalFusionRefiner
-from samref.refiner.lfr import LocalFusionRefiner, Patch, Window, focus_window
+from samref.refiner.lfr import LocalFusionRefiner, Patch, Window
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_area
+from samref.refiner.windows import focus_windows
 from samref.transfers import Arriving, Waiting, finish, to_device
 
 _ROOM = 32
@@ -161,8 +164,8 @@ class SamRef(nn.Module):
         if self.lfr is None:
             (area,) = yield Arriving(area_B)
             return Interaction(coarse, refined, error, torch.from_numpy(area), None)
-        area, *masks = yield Arriving(area_B, mask_BMM, *self._on_grid(results, frames))
-        windows = self._windows(masks, clicks, sizes)
+        found = partial(_windows, clicks, sizes)
+        area, windows = yield Arriving(area_B, mask_BMM, *self._on_grid(results, frames), then=found)
         patch = self.lfr(context.images, context.features, refined.detach(), windows, sizes, points, labels)
         return Interaction(coarse, refined, error, torch.from_numpy(area), patch)
 
@@ -248,32 +251,6 @@ class SamRef(nn.Module):
             previous = torch.stack([_on_grid(result, side) for result in results]) > self.backbone.threshold
         return [previous.to(torch.uint8)]
 
-    def _windows(
-        self,
-        masks: Sequence[NDArray[np.uint8]],
-        clicks: Sequence[Sequence[Click]],
-        frames: Sequence[tuple[int, int]],
-    ) -> list[Window]:
-        # Found on the grid of the logits, where the change is known, and cheap; then scaled to the frame. One after the
-        # other, 34 µs each: in threads they take twice as long, as each step of it gives the interpreter away.
-        side = self.backbone.mask_size
-        refined_BMM, *previous_BMM = masks
-
-        def window(i: int) -> Window:
-            previous = previous_BMM[0][i] if previous_BMM else np.zeros_like(refined_BMM[i])
-            newest, (height, width) = clicks[i][-1], frames[i]
-            scale_x, scale_y = width / side, height / side
-            on_grid = Click(int(newest.x / scale_x), int(newest.y / scale_y), newest.positive)
-            left, top, right, bottom = focus_window(refined_BMM[i], previous, on_grid)
-            return (
-                int(left * scale_x),
-                int(top * scale_y),
-                min(width, int(np.ceil(right * scale_x))),
-                min(height, int(np.ceil(bottom * scale_y))),
-            )
-
-        return list(map(window, range(len(frames))))
-
     def paste(self, interaction: Interaction, i: int, previous_HW: Tensor | None, frame: tuple[int, int]) -> Tensor:
         """M_t of object i as H×W logits: the patch on G_t, or on M_{t-1} if that is given."""
         refined = upscale(interaction.result_B1MM[i, 0], frame)
@@ -315,6 +292,20 @@ class SamRef(nn.Module):
         """G_t with its patch as masks in the frames, and where the windows are; both B×H×W bool."""
         pasted, inside = resample.paste(resample.upscale(global_BMM, down_BHM, across_BWM), change_BPP, windows_B4)
         return pasted > self.backbone.threshold, inside
+
+
+def _windows(
+    clicks: Sequence[Sequence[Click]],
+    frames: Sequence[tuple[int, int]],
+    area_B: NDArray[Any],
+    refined_BMM: NDArray[np.uint8],
+    previous_BMM: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[Any], list[Window]]:
+    """The areas, as they are; and what to refine, found on the grid of the logits, where the change is known."""
+    newest_B2 = np.array([each[-1][:2] for each in clicks], np.int64)
+    previous_BMM = np.zeros_like(refined_BMM) if previous_BMM is None else previous_BMM
+    windows_B4 = focus_windows(refined_BMM, previous_BMM, newest_B2, np.array(frames, np.int64))
+    return area_B, [tuple(window) for window in windows_B4.tolist()]
 
 
 def upscale(logits_MM: Tensor, frame: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks without gradient, replayed as CUDA graphs: one launch where Python makes a hundred.
+"""Networks replayed as CUDA graphs: one launch where Python makes a hundred.
 
 A GPU is done with one click sooner than Python has launched its operations. For work whose shapes come again and again:
 one click's, or the rounds of a training, whose batches are alike but for the number of clicks.
@@ -8,40 +8,47 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from samref.refiner import recorded_gradients
 from samref.refiner.model import SamRef
+from samref.refiner.recorded_gradients import capturing, compare
 
 _LOG = logging.getLogger(__name__)
-_WARM_UP = 2  # calls before recording: cuDNN chooses, Triton compiles
-_MOST = 32  # recordings of one stage; a training's decoder has one for each number of clicks
-_TOLERANCE = 1e-2  # between a replay and a plain call, as a share of the largest value; equal on an H100
+_ROWS = 16  # of a recording, or a multiple, where there are as many: a wave's nodes are of any number
 
-REFINER = "lateral", "global_stage", "refine", "paste_stage"
-"""What the refiners compute for one click on one image."""
-EVERY_CLICK = "coarse_stage", "global_stage", "refine", "paste_stage"
-"""What is computed anew at every click."""
+REFINER = {"lateral": 16, "global_stage": 16, "refine": 16, "paste_stage": 4}
+"""What the refiners compute for one click on one image, and how many recordings each has at most."""
+EVERY_CLICK = {"coarse_stage": 96, "global_stage": 16, "refine": 16, "paste_stage": 4}
+"""What is computed anew at every click. The decoder has a shape for each number of clicks, times a few of rows; what is
+pasted has one for every size of images, and of many sizes few come back."""
+TRAINING = {"lateral": 4, "coarse_stage": 32, "global_stage": 4, "refine": 4, "paste_stage": 4}
+"""What a training's step computes, in its rounds of clicks and with gradient."""
 
 
-def record(network: SamRef, stages: Sequence[str], *, after: int = 0) -> None:
-    """From here on, on CUDA and without gradient, replay what the network computes; on a CPU nothing changes.
+def record(network: SamRef, stages: Mapping[str, int], *, after: int = 1) -> None:
+    """From here on, on CUDA, replay what the network computes, and its gradient; on a CPU nothing changes.
 
-    What was recorded takes memory until `forget`. Where recording fails, the log says why in a line, and the network
-    goes on without it.
+    What was recorded takes memory until `forget`: of each shape the results, and of all together, while one follows the
+    other, what one takes. Where recording fails, the log says why in a line, and the network goes on without it.
 
     Args:
         network: whose stages are replayed.
-        stages: `REFINER` or `EVERY_CLICK`.
-        after: calls of one shape before it is recorded.
+        stages: `REFINER`, `EVERY_CLICK` or `TRAINING`.
+        after: calls of one shape before it is recorded, which takes as long as two calls.
     """
     for part, name in _parts(network):
         if name in stages and not isinstance(getattr(part, name), _Recorded):
-            setattr(part, name, _Recorded(getattr(part, name), after))
+            owners = {"coarse_stage": network.backbone, "global_stage": network.gfr, "paste_stage": None}
+            owner = owners.get(name, part)
+            weights = list(owner.parameters()) if owner is not None else []
+            setattr(part, name, _Recorded(getattr(part, name), weights, after, stages[name]))
 
 
 def forget(network: SamRef) -> None:
@@ -57,49 +64,59 @@ def _parts(network: SamRef) -> list[tuple[Any, str]]:
     return [(part, name) for part, name in parts if part is not None]
 
 
+class _Recording(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    outputs: Any
+    """Of tensors; the next replay of any recording may write over them."""
+
+
 class _Recorded:
     """A function of tensors, recorded once tensors of the same shapes have come, and replayed from then on."""
 
-    def __init__(self, function: Callable[..., Any], after: int) -> None:
+    def __init__(self, function: Callable[..., Any], weights: Sequence[Tensor], after: int, most: int) -> None:
         self._function = function
+        self._weights = weights
         self._after = after
+        self._most = most
         self._calls: Counter[Any] = Counter()
-        self._recordings: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
+        self._recordings: dict[Any, _Recording] = {}
         # Replays follow each other, and what they give is copied before the next: so all share their memory.
-        self._inputs: dict[Any, Tensor] = {}
-        self._pool: Any = None
+        self._inputs: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()
+        self._gradients: dict[Any, recorded_gradients.Recording] = {}
+        self._pools: dict[bool, tuple[Any, torch.cuda.Stream]] = {}
         self._failed = False
 
     def __call__(self, *arguments: Any) -> Any:
         leaves, _ = tree_flatten(arguments)
         tensors = [each for each in leaves if isinstance(each, Tensor)]
-        if self._failed or torch.is_grad_enabled() or not tensors[0].is_cuda:
+        if self._failed or not tensors[0].is_cuda:
             return self._function(*arguments)
-        precision = torch.is_autocast_enabled("cuda"), torch.backends.cudnn.allow_tf32
-        key = (*precision, *map(_layout, leaves))
+        if torch.is_grad_enabled() and any(each.requires_grad for each in (*tensors, *self._weights)):
+            return self._with_gradient(arguments, tensors)
+        rows = len(tensors[0])
+        # Rows beyond those that are given hold what came before.
+        even = all(len(each) == rows and each.stride(0) == max(each.stride()) for each in tensors)
+        spare = -rows % _ROWS if even and rows >= _ROWS else 0
+        key = (*(len(each) + spare for each in tensors), *_precision(), *map(_layout, leaves))
         # In inference mode: what was recorded in it may be written to nowhere else.
         with torch.cuda.device(tensors[0].device):
             if key not in self._recordings:
-                self._calls[key] += 1
-                if self._calls[key] <= self._after or len(self._recordings) == _MOST:
+                if not self._is_time(key, self._recordings):
                     return self._function(*arguments)
                 try:
                     with torch.inference_mode():
-                        self._recordings[key] = self._record(arguments)
-                except Exception as error:  # whatever; the plain call below raises again what is no fault of recording
-                    self._failed = True
-                    self._recordings.clear()
-                    self._inputs.clear()
-                    reason = str(error).partition("\n")[0]
-                    _LOG.warning("CUDA graphs cannot be used (%s); clicks are slower without them", reason)
-                    return self._function(*arguments)
+                        self._recordings[key] = self._record(arguments, spare)
+                except Exception as error:
+                    return self._give_up(error, arguments)
             graph, inputs, outputs = self._recordings[key]
             with torch.inference_mode():
-                torch._foreach_copy_(inputs, tensors)
+                torch._foreach_copy_([own[: len(each)] for own, each in zip(inputs, tensors, strict=True)], tensors)
             graph.replay()
-            return tree_map(torch.clone, outputs)  # the next replay writes over them
+            # Copied, as the next replay of any recording may write over them.
+            return tree_map(lambda each: (each[:rows] if spare else each).clone(), outputs)
 
-    def _own(self, arguments: Any) -> Any:
+    def _own(self, arguments: Any, spare: int) -> Any:
         """The arguments in memory of ours, one for all recordings in which they have the same place and shape."""
         places = iter(range(1000))
 
@@ -107,41 +124,69 @@ class _Recorded:
             place = next(places)
             if not isinstance(value, Tensor):
                 return value
-            key = place, _layout(value)
-            if key not in self._inputs:
-                self._inputs[key] = torch.clone(value)
-            return self._inputs[key].copy_(value)
+            key = place, len(value) + spare, _layout(value)
+            if (found := self._inputs.get(key)) is None:
+                found = torch.empty_like(value)  # in the same order
+                shape = len(value) + spare, *value.shape[1:]
+                found = torch.empty_strided(shape, found.stride(), dtype=value.dtype, device=value.device)
+                found[len(value) :] = value[:1]
+                self._inputs[key] = found
+            found[: len(value)] = value
+            return found
 
         return tree_map(own, arguments)
 
-    def _record(self, arguments: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
-        own = self._own(arguments)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                plain = self._function(*own)
-        torch.cuda.current_stream().wait_stream(stream)
-        # The weights that autocast keeps must be neither read from outside a recording nor outlive it.
-        torch.clear_autocast_cache()
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+    def _record(self, arguments: Any, spare: int) -> _Recording:
+        own = self._own(arguments, spare)
+        plain = self._function(*own)  # cuDNN chooses, Triton compiles: not while it is recorded
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                outputs = self._function(*own)
-        finally:
-            torch.clear_autocast_cache()
+        with capturing(graph, *self._room(gradient=False)):
+            outputs = self._function(*own)
         graph.replay()
-        for expected, found in zip(tree_flatten(plain)[0], tree_flatten(outputs)[0], strict=True):
-            far = (expected.float() - found.float()).abs().max()
-            if expected.is_floating_point() and not far <= _TOLERANCE * expected.float().abs().max():
-                plain_nan, replayed_nan = (int(each.isnan().sum()) for each in (expected, found))
-                raise RuntimeError(
-                    f"a replay is {far.item():.1e} away from the plain call, of {expected.numel()} values "
-                    f"{plain_nan} are no number there and {replayed_nan} here"
-                )
-        return graph, [each for each in tree_flatten(own)[0] if isinstance(each, Tensor)], outputs
+        compare(tree_flatten(plain)[0], tree_flatten(outputs)[0])
+        return _Recording(graph, [each for each in tree_flatten(own)[0] if isinstance(each, Tensor)], outputs)
+
+    def _with_gradient(self, arguments: Any, tensors: list[Tensor]) -> Any:
+        weights = [each for each in self._weights if each.requires_grad]
+        leaves, _ = tree_flatten(arguments)
+        key = *((len(each), each.requires_grad) for each in tensors), *_precision(), *map(_layout, leaves)
+        with torch.cuda.device(tensors[0].device):
+            if key not in self._gradients:
+                if not self._is_time(key, self._gradients):
+                    return self._function(*arguments)
+                try:
+                    found = recorded_gradients.record(self._function, arguments, weights, *self._room(gradient=True))
+                except Exception as error:
+                    return self._give_up(error, arguments)
+                self._gradients[key] = found
+            return recorded_gradients.replay(self._gradients[key], tensors, weights)
+
+    def _is_time(self, key: Any, recordings: Sized) -> bool:
+        self._calls[key] += 1
+        return self._calls[key] > self._after and len(recordings) < self._most
+
+    def _room(self, *, gradient: bool) -> tuple[Any, torch.cuda.Stream]:
+        """Memory of recordings with or without gradient, and the stream of their making.
+
+        In two pools: what a forward pass leaves to its backward pass lies in memory that others may not write to.
+        """
+        if gradient not in self._pools:
+            self._pools[gradient] = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return self._pools[gradient]
+
+    def _give_up(self, error: Exception, arguments: Any) -> Any:
+        """Call plainly from here on; that raises again what is no fault of recording."""
+        self._failed = True
+        self._recordings.clear()
+        self._gradients.clear()
+        reason = str(error).partition("\n")[0]
+        _LOG.warning("CUDA graphs cannot be used (%s); clicks are slower without them", reason)
+        return self._function(*arguments)
+
+
+def _precision() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cuda"), torch.backends.cudnn.allow_tf32
 
 
 def _layout(value: Any) -> Any:
-    return (value.dtype, value.shape, value.stride()) if isinstance(value, Tensor) else value
+    return (value.dtype, value.shape[1:], value.stride()) if isinstance(value, Tensor) else value

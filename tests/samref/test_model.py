@@ -12,8 +12,8 @@ from samref.config import ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.metrics import iou
 from samref.refiner import SamRef
-from samref.refiner.lfr import focus_window, paste, sample_boxes
-from samref.refiner.recorded import EVERY_CLICK, REFINER, forget, record
+from samref.refiner.lfr import paste, sample_boxes
+from samref.refiner.recorded import EVERY_CLICK, REFINER, TRAINING, forget, record
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.weights import build_model
@@ -122,7 +122,7 @@ def test_recorded_clicks_are_the_plain_ones(shapes, device):
         return found
 
     plain = clicked()
-    record(model, REFINER)
+    record(model, REFINER, after=0)
     for _ in range(2):  # recorded, and replayed
         assert all(torch.equal(own, other) for own, other in zip(clicked(), plain, strict=True))
 
@@ -149,7 +149,7 @@ def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
 
     def compare():
         plain = clicked()
-        record(model, EVERY_CLICK, after=1)
+        record(model, EVERY_CLICK)
         for _ in range(3):  # plain, recorded, and replayed
             for own, other in zip(clicked(), plain, strict=True):
                 torch.testing.assert_close(own, other)
@@ -167,6 +167,50 @@ def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
     assert not torch.equal(before[0], after[0])
 
 
+def test_recorded_gradients_of_a_batch_are_those_that_are_not(shapes, device):
+    images, _ = shapes
+    model = build_model(TINY, Runtime(device=device), weights=None)
+    shake(model)
+    stacked, size = Images.stack([image.to(device) for image in images[:2]]), model.backbone.image_size
+    frames = Frames.of([(size, size)] * 2, model.result_size, torch.device(device))
+    images_B3SS = torch.stack(images[:2]).to(device)
+    with torch.no_grad():
+        features = model.backbone.encode(images_B3SS.float())
+
+    def gradients():
+        model.zero_grad()
+        context = model.prepare(features, images_B3SS, stacked)
+        interaction = model(context, [[Click(100, 100, True)]] * 2, None, None, frames)
+        outputs = (
+            interaction.coarse_B1MM,
+            interaction.error_B1MM,
+            interaction.result_B1MM,
+            interaction.patch.change_B1PP,
+        )
+        sum(each.float().square().mean() for each in outputs).backward()
+        return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+
+    def compare(plain):
+        record(model, TRAINING)
+        for _ in range(3):  # plain, recorded, and replayed
+            found = gradients()
+            assert found.keys() == plain.keys()
+            largest = max(each.abs().max().item() for each in plain.values())
+            for name, each in found.items():
+                torch.testing.assert_close(each, plain[name], rtol=1e-3, atol=1e-4 * largest, msg=name)
+
+    plain = gradients()
+    compare(plain)
+    with torch.no_grad():  # a step of an optimiser
+        model.gfr.fusion.heads[-1].bias += 3
+    followed = gradients()
+    forget(model)
+    moved = gradients()
+    head = "gfr.fusion.heads.2.bias"
+    assert not torch.allclose(moved[head], plain[head], rtol=1e-2)
+    torch.testing.assert_close(followed[head], moved[head], rtol=1e-3, atol=1e-5)
+
+
 def test_click_disks_are_binary_and_separate():
     disks = click_disks(torch.tensor([[[10.0, 20.0], [0.0, 0.0], [5.0, 5.0]]]), torch.tensor([[1, 0, -1]]), 32, 5)
     assert set(disks.unique().tolist()) == {0.0, 1.0}
@@ -181,41 +225,6 @@ def test_sample_boxes_of_the_whole_map_is_the_map():
     maps = torch.rand(2, 3, 16, 16)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
     torch.testing.assert_close(sample_boxes(maps, whole, 16), maps, atol=1e-5, rtol=0)
-
-
-def square(size, left, top, right, bottom):
-    mask = np.zeros((size, size), np.uint8)
-    mask[top:bottom, left:right] = 1
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("refined", "previous", "click", "window"),
-    [
-        # First click: the object's box, 20 px expanded by 1.4 to 28.
-        (square(100, 40, 40, 60, 60), square(100, 0, 0, 0, 0), Click(50, 50, True), (36, 36, 64, 64)),
-        # The change that holds the click, though another one is larger.
-        (
-            square(100, 0, 0, 40, 40) | square(100, 50, 50, 100, 100),
-            square(100, 60, 60, 61, 61),
-            Click(10, 10, True),
-            (0, 0, 48, 48),
-        ),
-        # No change: the object's box.
-        (square(100, 40, 40, 60, 60), square(100, 40, 40, 60, 60), Click(5, 5, False), (36, 36, 64, 64)),
-        # A small change: a square of 2·0.2·60 + 1 px around the click, expanded.
-        (
-            square(100, 20, 20, 80, 80),
-            square(100, 20, 20, 80, 80) - square(100, 50, 50, 52, 52),
-            Click(50, 50, True),
-            (33, 33, 68, 68),
-        ),
-        # Under 10 px there is no object to frame: the whole image.
-        (square(100, 0, 0, 3, 3), square(100, 0, 0, 0, 0), Click(1, 1, True), (0, 0, 100, 100)),
-    ],
-)
-def test_focus_window(refined, previous, click, window):
-    assert focus_window(refined, previous, click) == window
 
 
 def test_paste_changes_the_window_alone():

@@ -29,7 +29,7 @@ def test_what_cannot_be_kept_is_compiled_all_the_same() -> None:
     exec("def twice(x):\n    return 2 * x", scope)
     twice = scope["twice"]
     assert callable(twice)
-    compiled = pixel_loops._compiled(twice)
+    compiled = pixel_loops.compiled(twice)
     assert compiled(21) == 42
     assert compiled.nopython_signatures  # type: ignore[attr-defined]
 
@@ -61,15 +61,16 @@ def test_arrays_of_other_types_and_orders_are_taken() -> None:
     assert expected.num_extra == int((~(truth == 1) & mask).sum())
 
 
-def test_the_largest_component_is_opencvs_among_equals_too() -> None:
+def test_what_is_deeper_than_asked_for_is_what_opencvs_distances_say() -> None:
     rng = np.random.default_rng(0)
-    assert pixel_loops.largest_component(np.zeros((3, 4), np.uint8)) == (0, 0, 0, 0)
-    for trial in range(600):
-        height, width = rng.integers(1, 70, 2)
-        image = (rng.random((height, width)) < rng.choice([0.003, 0.02, 0.1, 0.3, 0.5, 0.7])).astype(np.uint8)
-        if trial % 3 == 0:
-            image = cv2.resize(image, (int(3 * width), int(3 * height)), interpolation=cv2.INTER_NEAREST)
-        if image.any():
-            stats = cv2.connectedComponentsWithStats(image, connectivity=8)[2]
-            left, top, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()]
-            assert pixel_loops.largest_component(image) == (left, top, left + width, top + height)
+    for _ in range(300):
+        height, width = rng.integers(1, 60, 2)
+        cells = rng.integers(0, 3, (-(-height // 6), -(-width // 6)), np.uint8)
+        kind = np.ascontiguousarray(np.kron(cells, np.ones((6, 6), np.uint8))[:height, :width])
+        kind[rng.random((height, width)) < rng.choice([0, 0.01, 0.2])] = 0
+        own = int(rng.integers(1, 3))
+        ringed = np.pad((kind == own).astype(np.uint8), 1)
+        squared = np.rint(cv2.distanceTransform(ringed, cv2.DIST_L2, 0)[1:-1, 1:-1].astype(np.float64) ** 2)
+        columns = pixel_loops.columns(kind)
+        for above in (0, 1, 2, int(rng.integers(0, 40)), int(squared.max()), max(0, int(squared.max()) - 1)):
+            assert pixel_loops.deeper(kind, columns, own, above).tolist() == np.flatnonzero(squared > above).tolist()
