@@ -147,6 +147,7 @@ def correcting(network, wave):
     return replace(wave, context=context, starts=[Start(mask_HW=mask) for mask in masks])
 
 
+@pytest.mark.cpu_only("its wave lies on the CPU, where Triton interprets its kernels")
 @pytest.mark.parametrize("refiner", [True, False])
 @pytest.mark.parametrize("begin", [None, correcting])
 def test_together_makes_the_clicks_of_one_by_one(undecided, bare, refiner, begin):

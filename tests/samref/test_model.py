@@ -13,7 +13,7 @@ from samref.data import open_dataset
 from samref.metrics import iou
 from samref.refiner import SamRef
 from samref.refiner.lfr import paste, sample_boxes
-from samref.refiner.recorded import EVERY_CLICK, REFINER, TRAINING, forget, record
+from samref.refiner.recorded import EVERY_CLICK, REFINER, forget, record
 from samref.refiner.resample import Frames, Images
 from samref.refiner.selector import error_ratio, paste_on_global
 from samref.weights import build_model
@@ -165,50 +165,6 @@ def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
     for own, other in zip(followed, after, strict=True):
         torch.testing.assert_close(own, other)
     assert not torch.equal(before[0], after[0])
-
-
-def test_recorded_gradients_of_a_batch_are_those_that_are_not(shapes, device):
-    images, _ = shapes
-    model = build_model(TINY, Runtime(device=device), weights=None)
-    shake(model)
-    stacked, size = Images.stack([image.to(device) for image in images[:2]]), model.backbone.image_size
-    frames = Frames.of([(size, size)] * 2, model.result_size, torch.device(device))
-    images_B3SS = torch.stack(images[:2]).to(device)
-    with torch.no_grad():
-        features = model.backbone.encode(images_B3SS.float())
-
-    def gradients():
-        model.zero_grad()
-        context = model.prepare(features, images_B3SS, stacked)
-        interaction = model(context, [[Click(100, 100, True)]] * 2, None, None, frames)
-        outputs = (
-            interaction.coarse_B1MM,
-            interaction.error_B1MM,
-            interaction.result_B1MM,
-            interaction.patch.change_B1PP,
-        )
-        sum(each.float().square().mean() for each in outputs).backward()
-        return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-
-    def compare(plain):
-        record(model, TRAINING)
-        for _ in range(3):  # plain, recorded, and replayed
-            found = gradients()
-            assert found.keys() == plain.keys()
-            largest = max(each.abs().max().item() for each in plain.values())
-            for name, each in found.items():
-                torch.testing.assert_close(each, plain[name], rtol=1e-3, atol=1e-4 * largest, msg=name)
-
-    plain = gradients()
-    compare(plain)
-    with torch.no_grad():  # a step of an optimiser
-        model.gfr.fusion.heads[-1].bias += 3
-    followed = gradients()
-    forget(model)
-    moved = gradients()
-    head = "gfr.fusion.heads.2.bias"
-    assert not torch.allclose(moved[head], plain[head], rtol=1e-2)
-    torch.testing.assert_close(followed[head], moved[head], rtol=1e-3, atol=1e-5)
 
 
 def test_click_disks_are_binary_and_separate():
