@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from samref.batches import CLICKS, Batch
@@ -73,8 +74,7 @@ def training_step(
         features = features or network.backbone.encode(images_B3SS.float())
         context = network.prepare(features, images_B3SS, images)
     with autocast(device, config.precision):
-        work = network, context, batch, truth_BSS, frames, config, step, rounds, pool
-        clicks, coarse, results = simulate_rounds(*work)
+        clicks, coarse, results = simulate_rounds(network, context, batch, frames, config, step, rounds, pool)
     with autocast(device, config.precision):
         interaction = network(context, clicks, coarse, results, frames)
     return interaction_losses(network, interaction, truth_BSS, config)
@@ -85,7 +85,6 @@ def simulate_rounds(
     network: SamRef,
     context: Context,
     batch: Batch,
-    truth_BSS: Tensor,
     frames: Frames | list[tuple[int, int]],
     config: TrainConfig,
     step: int,
@@ -111,13 +110,8 @@ def simulate_rounds(
             areas = interaction.error_area_B
         results, masks_BSS = _paste(network, interaction, frames, results, on_global)
         coarse = interaction.coarse_B1MM
-        if isinstance(frames, Frames):
-            made = _on_device(clicks, truth_BSS, masks_BSS, rngs)
-        else:
-            made = list(pool.map(simulate_click, batch.truth_BSS, to_host(masks_BSS)[0], clicks, rngs))
-        for own, click in zip(clicks, made, strict=True):
-            if click is not None:
-                own.append(click)
+        (masks,) = to_host(masks_BSS)
+        _add_clicks(clicks, batch, masks, rngs, pool)
     return clicks, coarse, results
 
 
@@ -140,18 +134,17 @@ def _paste(
     return results, torch.stack(results) > network.backbone.threshold
 
 
-def _on_device(
-    clicks: list[list[Click]], truth_BSS: Tensor, masks_BSS: Tensor, rngs: Sequence[np.random.Generator]
-) -> list[Click | None]:
-    """What `simulate_click` gives for each sample: the same pixels, by the same draws."""
-    from samref import device_clicks  # Triton comes with torch's builds for GPUs
-
-    found = to_host(*device_clicks.inner(truth_BSS, masks_BSS, clicks))
-    # Without a first click there is no object, and nothing to click.
-    return [
-        device_clicks.draw(int(leader), rows, deep, rng) if own else None
-        for own, (leader,), rows, deep, rng in zip(clicks, *found, rngs, strict=True)
-    ]
+def _add_clicks(
+    clicks: list[list[Click]],
+    batch: Batch,
+    masks_BSS: NDArray[np.bool_],
+    rngs: Sequence[np.random.Generator],
+    pool: Executor,
+) -> None:
+    made = pool.map(simulate_click, batch.truth_BSS, masks_BSS, clicks, rngs)
+    for own, click in zip(clicks, made, strict=True):
+        if click is not None:
+            own.append(click)
 
 
 def interaction_losses(

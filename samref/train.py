@@ -35,7 +35,7 @@ from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
 from samref.refiner import SamRef
-from samref.refiner.recorded import TRAINING, forget, record
+from samref.refiner.recorded import EVERY_CLICK, forget, record
 from samref.schedule import learning_rate
 from samref.stage import Report, Stopped
 from samref.step import training_step
@@ -91,7 +91,7 @@ def train(
     embeddings = Embeddings(inputs["embeddings"], runtime.far) if "embeddings" in inputs else None
     network = _network(model, config, inputs.get("init"), runtime, encoder=embeddings is None)
     if device.startswith("cuda"):
-        record(network, TRAINING)
+        record(network, EVERY_CLICK)
     state = _first_state(network, config)
     checkpoint.restore(scratch, state, device)
     if not group.same(state.progress.step):

@@ -1,4 +1,4 @@
-"""Networks replayed as CUDA graphs: one launch where Python makes a hundred.
+"""Networks without gradient, replayed as CUDA graphs: one launch where Python makes a hundred.
 
 A GPU is done with one click sooner than Python has launched its operations. For work whose shapes come again and again:
 one click's, or the rounds of a training, whose batches are alike but for the number of clicks.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -16,11 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from samref.refiner import recorded_gradients
 from samref.refiner.model import SamRef
-from samref.refiner.recorded_gradients import capturing, compare
 
 _LOG = logging.getLogger(__name__)
+_TOLERANCE = 1e-2  # between a replay and a plain call, as a share of the largest value; equal on an H100
 _ROWS = 16  # of a recording, or a multiple, where there are as many: a wave's nodes are of any number
 
 REFINER = {"lateral": 16, "global_stage": 16, "refine": 16, "paste_stage": 4}
@@ -28,27 +28,22 @@ REFINER = {"lateral": 16, "global_stage": 16, "refine": 16, "paste_stage": 4}
 EVERY_CLICK = {"coarse_stage": 96, "global_stage": 16, "refine": 16, "paste_stage": 4}
 """What is computed anew at every click. The decoder has a shape for each number of clicks, times a few of rows; what is
 pasted has one for every size of images, and of many sizes few come back."""
-TRAINING = {"lateral": 4, "coarse_stage": 32, "global_stage": 4, "refine": 4, "paste_stage": 4}
-"""What a training's step computes, in its rounds of clicks and with gradient."""
 
 
 def record(network: SamRef, stages: Mapping[str, int], *, after: int = 1) -> None:
-    """From here on, on CUDA, replay what the network computes, and its gradient; on a CPU nothing changes.
+    """From here on, on CUDA and without gradient, replay what the network computes; on a CPU nothing changes.
 
     What was recorded takes memory until `forget`: of each shape the results, and of all together, while one follows the
     other, what one takes. Where recording fails, the log says why in a line, and the network goes on without it.
 
     Args:
         network: whose stages are replayed.
-        stages: `REFINER`, `EVERY_CLICK` or `TRAINING`.
+        stages: `REFINER` or `EVERY_CLICK`.
         after: calls of one shape before it is recorded, which takes as long as two calls.
     """
     for part, name in _parts(network):
         if name in stages and not isinstance(getattr(part, name), _Recorded):
-            owners = {"coarse_stage": network.backbone, "global_stage": network.gfr, "paste_stage": None}
-            owner = owners.get(name, part)
-            weights = list(owner.parameters()) if owner is not None else []
-            setattr(part, name, _Recorded(getattr(part, name), weights, after, stages[name]))
+            setattr(part, name, _Recorded(getattr(part, name), after, stages[name]))
 
 
 def forget(network: SamRef) -> None:
@@ -74,26 +69,22 @@ class _Recording(NamedTuple):
 class _Recorded:
     """A function of tensors, recorded once tensors of the same shapes have come, and replayed from then on."""
 
-    def __init__(self, function: Callable[..., Any], weights: Sequence[Tensor], after: int, most: int) -> None:
+    def __init__(self, function: Callable[..., Any], after: int, most: int) -> None:
         self._function = function
-        self._weights = weights
         self._after = after
         self._most = most
         self._calls: Counter[Any] = Counter()
         self._recordings: dict[Any, _Recording] = {}
         # Replays follow each other, and what they give is copied before the next: so all share their memory.
         self._inputs: WeakValueDictionary[Any, Tensor] = WeakValueDictionary()
-        self._gradients: dict[Any, recorded_gradients.Recording] = {}
-        self._pools: dict[bool, tuple[Any, torch.cuda.Stream]] = {}
+        self._room: tuple[Any, torch.cuda.Stream] | None = None
         self._failed = False
 
     def __call__(self, *arguments: Any) -> Any:
         leaves, _ = tree_flatten(arguments)
         tensors = [each for each in leaves if isinstance(each, Tensor)]
-        if self._failed or not tensors[0].is_cuda:
+        if self._failed or torch.is_grad_enabled() or not tensors[0].is_cuda:
             return self._function(*arguments)
-        if torch.is_grad_enabled() and any(each.requires_grad for each in (*tensors, *self._weights)):
-            return self._with_gradient(arguments, tensors)
         rows = len(tensors[0])
         # Rows beyond those that are given hold what came before.
         even = all(len(each) == rows and each.stride(0) == max(each.stride()) for each in tensors)
@@ -102,7 +93,8 @@ class _Recorded:
         # In inference mode: what was recorded in it may be written to nowhere else.
         with torch.cuda.device(tensors[0].device):
             if key not in self._recordings:
-                if not self._is_time(key, self._recordings):
+                self._calls[key] += 1
+                if self._calls[key] <= self._after or len(self._recordings) == self._most:
                     return self._function(*arguments)
                 try:
                     with torch.inference_mode():
@@ -140,45 +132,17 @@ class _Recorded:
         own = self._own(arguments, spare)
         plain = self._function(*own)  # cuDNN chooses, Triton compiles: not while it is recorded
         graph = torch.cuda.CUDAGraph()
-        with capturing(graph, *self._room(gradient=False)):
+        self._room = self._room or (torch.cuda.graph_pool_handle(), torch.cuda.Stream())  # type: ignore[no-untyped-call]
+        with _capturing(graph, *self._room):
             outputs = self._function(*own)
         graph.replay()
-        compare(tree_flatten(plain)[0], tree_flatten(outputs)[0])
+        _compare(tree_flatten(plain)[0], tree_flatten(outputs)[0])
         return _Recording(graph, [each for each in tree_flatten(own)[0] if isinstance(each, Tensor)], outputs)
-
-    def _with_gradient(self, arguments: Any, tensors: list[Tensor]) -> Any:
-        weights = [each for each in self._weights if each.requires_grad]
-        leaves, _ = tree_flatten(arguments)
-        key = *((len(each), each.requires_grad) for each in tensors), *_precision(), *map(_layout, leaves)
-        with torch.cuda.device(tensors[0].device):
-            if key not in self._gradients:
-                if not self._is_time(key, self._gradients):
-                    return self._function(*arguments)
-                try:
-                    found = recorded_gradients.record(self._function, arguments, weights, *self._room(gradient=True))
-                except Exception as error:
-                    return self._give_up(error, arguments)
-                self._gradients[key] = found
-            return recorded_gradients.replay(self._gradients[key], tensors, weights)
-
-    def _is_time(self, key: Any, recordings: Sized) -> bool:
-        self._calls[key] += 1
-        return self._calls[key] > self._after and len(recordings) < self._most
-
-    def _room(self, *, gradient: bool) -> tuple[Any, torch.cuda.Stream]:
-        """Memory of recordings with or without gradient, and the stream of their making.
-
-        In two pools: what a forward pass leaves to its backward pass lies in memory that others may not write to.
-        """
-        if gradient not in self._pools:
-            self._pools[gradient] = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        return self._pools[gradient]
 
     def _give_up(self, error: Exception, arguments: Any) -> Any:
         """Call plainly from here on; that raises again what is no fault of recording."""
         self._failed = True
         self._recordings.clear()
-        self._gradients.clear()
         reason = str(error).partition("\n")[0]
         _LOG.warning("CUDA graphs cannot be used (%s); clicks are slower without them", reason)
         return self._function(*arguments)
@@ -186,6 +150,39 @@ class _Recorded:
 
 def _precision() -> tuple[bool, bool]:
     return torch.is_autocast_enabled("cuda"), torch.backends.cudnn.allow_tf32
+
+
+@contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
+    """Record what is launched in the block, on a stream of its own, into memory of a pool.
+
+    Not by `torch.cuda.graph`, which before that gives all free memory back, the host's pinned memory too. The weights
+    that autocast keeps must be neither read from outside a recording nor outlive it.
+    """
+    torch.clear_autocast_cache()
+    stream.wait_stream(torch.cuda.current_stream())
+    try:
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                yield
+            finally:
+                graph.capture_end()
+    finally:
+        torch.clear_autocast_cache()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def _compare(plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> None:
+    """RuntimeError where a replay is not what a plain call gave."""
+    for expected, found in zip(plain, replayed, strict=True):
+        far = (expected.float() - found.float()).abs().max()
+        if expected.is_floating_point() and not far <= _TOLERANCE * expected.float().abs().max():
+            plain_nan, replayed_nan = (int(each.isnan().sum()) for each in (expected, found))
+            raise RuntimeError(
+                f"a replay is {far.item():.1e} away from the plain call, of {expected.numel()} values "
+                f"{plain_nan} are no number there and {replayed_nan} here"
+            )
 
 
 def _layout(value: Any) -> Any:
