@@ -1,8 +1,8 @@
 """Backbones by name: an image encoder with a promptable mask decoder, behind one protocol (backbone.py).
 
-Each is what the `build` of some module returns: of those below, or of a plug-in (`mylab.nets:build`); `hf:NAME` is one
-of Hugging Face's (hugging_face.py). Adding one to
-those below is one file and one line in `_BUILTIN`. Importing this package does not import torch.
+Each is what the `build` of some module returns: of one in `_BUILTIN`, or of a plug-in (`mylab.nets:build`); `hf:NAME`
+is one of Hugging Face's (hugging_face.py). One more is a file with a `build`, and a line in `_BUILTIN`; where official
+weights are published, a line in official.py, too. Importing this package does not import torch.
 """
 
 from __future__ import annotations
