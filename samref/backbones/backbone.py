@@ -112,7 +112,7 @@ def takes_best_of_three(multimask: Multimask, previous: Tensor | None) -> bool:
 
 
 def best_of(masks_BNMM: Tensor, quality_BN: Tensor) -> Tensor:
-    """Of each object's N masks the one of highest predicted quality: B×1×M×M."""
+    """Take the one of each object's N masks whose predicted quality is highest: B×1×M×M."""
     best_B1MM = quality_BN.argmax(1).view(-1, 1, 1, 1).expand(-1, 1, *masks_BNMM.shape[2:])
     return masks_BNMM.gather(1, best_B1MM)
 

@@ -187,7 +187,7 @@ def test_resize():
 
 
 def test_an_unknown_backbone_names_those_that_exist():
-    with pytest.raises(ValueError, match="there is no backbone 'sam_vit_x'; there are tiny, .*sam_vit_b"):
+    with pytest.raises(ValueError, match=r"there is no backbone 'sam_vit_x'; there are tiny, .*sam_vit_b"):
         backbones.build("sam_vit_x")
 
 
