@@ -1,7 +1,8 @@
 """Where the time of work goes on a GPU and beside it: its kernels, and what the calling thread does meanwhile.
 
 Twice: once by torch's profiler, whose kernels' sum is what the work would take if the host never kept the device
-waiting; and once with a look at the calling thread's stack every few milliseconds, which tells launching from waiting.
+waiting, and which tells before what the device waits; and once with a look at the calling thread's stack every few
+milliseconds, which tells launching from waiting.
 """
 
 from __future__ import annotations
@@ -45,6 +46,19 @@ def _kernels(name: str, work: Callable[[], object]) -> None:
     print(f"\n{name}: {seconds:.2f} s, profiled; {count} kernels and copies took {taken:.2f} s, of which")
     for row in rows[:_ROWS]:
         print(f"  {row.self_device_time_total / 1e3:9.2f} ms {row.count:7d} ×  {row.key[:110]}")
+    waits, times = Counter[str](), Counter[str]()
+    end = 0
+    events = profiled.profiler.kineto_results.events() if profiled.profiler else []
+    for begin, took, key in sorted(
+        (each.start_ns(), each.duration_ns(), each.name()) for each in events if "CUDA" in str(each.device_type())
+    ):
+        if end and begin > end:
+            waits[key] += begin - end
+            times[key] += 1
+        end = max(end, begin + took)
+    print(f"it waited for {sum(waits.values()) / 1e9:.2f} s, of which before")
+    for key, nanoseconds in waits.most_common(_ROWS // 2):
+        print(f"  {nanoseconds / 1e6:9.2f} ms {times[key]:7d} ×  {key[:110]}")
 
 
 def _looks(work: Callable[[], object]) -> tuple[Counter[str], float]:
