@@ -89,7 +89,7 @@ def swept(
     """One sweep in which all of it happens; γ → what became of its trial."""
     store = FolderStore(tmp_path_factory.mktemp("faults") / "store")
     planned = toy_plan(store, gammas=GAMMAS, thetas=(1.1,))
-    requests = planned.sweep.resources | {"train": Resources(cpu=1, gpu=0, time_limit=6.0)}
+    requests = planned.sweep.resources | {"train": Resources(cpu=1, gpu=0, time_limit=12.0)}
     sweep = replace(planned.sweep, retry=Retry(node_lost=1), resources=requests)
     planned = replace(planned, sweep=sweep)
 
@@ -127,7 +127,7 @@ def attempts_of(planned: Plan, store: Store, gamma: float, kind: str = "train") 
         (0.2, "done", 2, None),
         (0.3, "done", 2, None),
         (0.4, "failed", 2, "train: its worker process was lost"),
-        (0.5, "failed", 1, "train: not done within resources.train.time_limit, 6 s"),
+        (0.5, "failed", 1, "train: not done within resources.train.time_limit, 12 s"),
         (0.6, "failed", 1, "train: OSError: [Errno 28] No space left on device"),
         (0.7, "done", 2, None),
     ],
