@@ -1,6 +1,7 @@
 """One small trial, trained and evaluated once a session, for the tests that look at its outputs.
 
-SAMREF_TEST_DEVICE=cuda runs them there. What holds on a CPU alone has the marker `cpu_only`, with its reason.
+SAMREF_TEST_DEVICE=cuda runs them there. What holds on a CPU alone has the marker `cpu_only`, and what has nothing to
+test there `gpu_only`, with its reason.
 """
 
 import os
@@ -81,6 +82,8 @@ class Runner:
 
 
 def pytest_collection_modifyitems(items):
+    if DEVICE == "cpu":
+        items[:] = [item for item in items if item.get_closest_marker("gpu_only") is None]
     for item in items:
         marker = item.get_closest_marker("cpu_only")
         if marker and DEVICE != "cpu":

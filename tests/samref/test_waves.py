@@ -12,6 +12,7 @@ from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embed import DataSource, embed
 from samref.embeddings import Embeddings
+from samref.refiner.recorded import forget
 from samref.shards import whole
 from samref.weights import build_model
 
@@ -85,6 +86,43 @@ def test_a_wave_that_does_not_fit_is_played_in_halves(small, monkeypatch, caplog
     monkeypatch.setattr(network.backbone, "decode", lambda *a, **k: with_room_for_one({"embedding": [0, 0]}))
     with pytest.raises(torch.OutOfMemoryError):
         play(small)
+
+
+@pytest.mark.gpu_only("a CPU records nothing")
+def test_waves_that_are_replayed_make_the_clicks_of_those_that_are_not(tmp_path, monkeypatch):
+    """Of several θ, so that calls have any number of nodes; up to roundings, by which a click may move."""
+    num_samples = 70
+    model = MODEL.model_copy(update={"refiner": "gfr+lfr"})
+    runtime = Runtime(device=DEVICE)
+    source = DataSource(name="shapes", split="val", samples=num_samples)
+    (tmp_path / "embeddings").mkdir()
+    whole(embed(model, source, "stretch", inputs={}, runtime=runtime), (tmp_path / "embeddings",), tmp_path / "shards")
+    dataset = open_dataset("shapes", split="val", data_root=None, samples=num_samples)
+    network, configs = (
+        build_model(model, runtime, weights=None),
+        [EvaluateConfig(data="shapes", max_clicks=5, theta=theta) for theta in (0.9, 1.05, 1.2)],
+    )
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    for refiner in network.refiner_modules():  # it works, suspects errors, and disagrees over θ
+        torch.nn.init.normal_(refiner.fusion.heads[-1].weight, std=0.3, generator=generator)
+    monkeypatch.setattr(waves, "LARGEST", 20)
+
+    def clicks():
+        parts = [range(num_samples)]
+        played = waves.play(network, configs, dataset, Embeddings(tmp_path / "embeddings"), DEVICE, 2, parts)
+        return [
+            (i, path.above, [record.click for record in path.records])
+            for i, paths in enumerate(sample for found, _ in played for sample in found)
+            for path in paths
+        ]
+
+    replayed = clicks()
+    forget(network)
+    monkeypatch.setattr(waves, "record", lambda network, stages: None)
+    plain = clicks()
+    assert len(plain) > num_samples  # some θ part
+    same = sum(each in plain for each in replayed)
+    assert same > 0.9 * max(len(plain), len(replayed))
 
 
 def test_waves_follow_images_and_thetas():
