@@ -63,7 +63,7 @@ class _Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
     outputs: Any
-    """Of tensors; the next replay of any recording may write over them."""
+    """A tree of tensors; the next replay of any recording may write over them."""
 
 
 class _Recorded:
