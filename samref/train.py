@@ -172,7 +172,7 @@ def _steps(
     metrics: Mapping[str, float] = {}
     for batch in batches.iterate(first, config.steps):
         step = state.progress.step
-        losses = work.gradients(batch, state)
+        names, means = work.gradients(batch, state)
         for settings in state.optimizer.param_groups:
             settings["lr"] = learning_rate(config, step)
         if config.gradient_clip is not None:
@@ -180,7 +180,8 @@ def _steps(
         state.optimizer.step()
         if config.ema is not None:
             state.average(config.ema)
-        state.progress.add(_finite(losses, step, config, batches))  # the host waits here for the device, once a step
+        losses = dict(zip(names, means.tolist(), strict=True))  # the host waits here for the device, once a step
+        state.progress.add(_finite(losses, step, config, batches))
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
         metrics = {**state.progress.record(), "recorded": state.progress.step} if recorded else metrics
         if step == first and config.steps > first + 1:
@@ -200,16 +201,15 @@ def _steps(
     return config.steps - counted, time.perf_counter() - clock
 
 
-def _finite(losses: Mapping[str, Tensor], step: int, config: TrainConfig, batches: Batches) -> dict[str, float]:
-    """A step's losses by name, and their sum."""
-    named = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    total = sum(named.values())
+def _finite(losses: Mapping[str, float], step: int, config: TrainConfig, batches: Batches) -> dict[str, float]:
+    """A step's losses by name, with their sum."""
+    total = sum(losses.values())
     if not math.isfinite(total):
         raise TrainingError(
             f"the loss is {total} at step {step}, learning rate {learning_rate(config, step):.2e}, samples "
             f"{', '.join(batches.keys(step))}; a lower train.learning_rate or train.gradient_clip often helps"
         )
-    return {"loss": total, **named}
+    return {"loss": total, **losses}
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ class _Work:
     group: parallel.Group
     pool: Executor
 
-    def gradients(self, batch: Batch, state: State) -> dict[str, Tensor]:
-        """Fill in the gradients of a step's whole batch, and give its mean losses.
+    def gradients(self, batch: Batch, state: State) -> tuple[list[str], Tensor]:
+        """Fill in the gradients of a step's whole batch, and give its losses' names and means.
 
         Where CUDA's memory runs out, on any process, all start the step again with parts half as large: until the
         optimiser's step nothing but gradients has changed. (That step takes the same memory whatever the parts, so
@@ -244,7 +244,7 @@ class _Work:
         gradients = [parameter.grad for parameter in state.parameters.values() if parameter.grad is not None]
         means = torch.stack(list(losses.values()))
         self.group.sum_([*gradients, means])
-        return dict(zip(losses, means, strict=True))
+        return list(losses), means
 
     def _accumulate(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Add up the gradients of this process's parts; each counts by its share of the whole batch."""
