@@ -180,22 +180,21 @@ class CutOff(SharedToys):
 
     def help(self, job: Job, *how: Any) -> None:
         """Work shards of a job that another process runs."""
-        try:
-            (job.scratch.parent / "cut").mkdir()
-        except FileExistsError:
-            super().help(job, *how)
-        else:
-            raise ActorUnavailableError("its link is cut", None)
+        waited_for = job.scratch.parent / "killed"  # by who leads, before its second shard
+        if not waited_for.exists():
+            return super().help(job, *how)
+        waited_for.unlink()
+        raise ActorUnavailableError("its link is cut", None)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_head")
 def test_a_worker_that_does_not_reach_the_board_is_lost_and_no_failure_of_the_stage(store: FolderStore) -> None:
     planned = sharing_plan(store, 2, gammas=(0.6,))
-    ending, _ = run_toys(planned, store, CutOff(seconds=1.0))
+    ending, _ = run_toys(planned, store, CutOff(kill=True))
     assert ending.failures == {}
     assert rows(store, planned) == {ALL}
-    assert (store.root / "scratch" / "cut").exists()
+    assert not (store.root / "scratch" / "killed").exists()  # the second worker came, and was cut off
 
 
 @pytest.mark.slow
