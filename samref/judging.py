@@ -288,7 +288,16 @@ class Together:
 
         if not all_masks:  # nothing to measure: threads would take longer to be told of it
             return list(map(verdict, range(len(nodes))))
-        measured: list[Verdict] = yield Arriving(then=lambda: list(self._each(verdict, range(len(nodes)))))
+
+        def measure() -> list[Verdict] | str:
+            try:
+                return list(self._each(verdict, range(len(nodes))))
+            except torch.OutOfMemoryError as error:  # of a clicker of one's own
+                return str(error)
+
+        measured: list[Verdict] | str = yield Arriving(then=measure)
+        if isinstance(measured, str):  # here, where the wave's own work can be done again in halves
+            raise torch.OutOfMemoryError(measured)
         return measured
 
 

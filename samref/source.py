@@ -33,15 +33,14 @@ def code_of(stage: Stage) -> Mapping[str, str]:
 @cache
 def _code(kind: Kind, backbone: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
-    own = "evaluation.py" if kind == "evaluate" else f"{kind}.py"
+    own, unused = "evaluation.py" if kind == "evaluate" else f"{kind}.py", _UNUSED.get(kind)
     open_modules = [own, *filter(None, [_file(module_of(backbone))])]
     while open_modules:
         name = open_modules.pop()
-        if name not in found and name not in _IN_IDS:
+        if name not in found and name not in _IN_IDS and not (unused and name.startswith(unused)):
             found[name], imported = _module(name)
             open_modules += imported
-    unused = _UNUSED.get(kind)
-    return {name: found[name] for name in sorted(found) if not (unused and name.startswith(unused))}
+    return dict(sorted(found.items()))
 
 
 @cache

@@ -7,7 +7,7 @@ trackers or the store: it calls `report(step, metrics)` and writes into the fold
                           train.ema is set, the averages of what this one changed
     training.jsonl        {"step", "metric", "value"}, averaged over the steps since the line before
 
-In `scratch` it keeps a checkpoint, from which a killed training goes on, to the same weights bit by bit.
+In `scratch` it keeps a checkpoint, from which a killed training goes on, on a CPU to the same weights bit by bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samref import checkpoint, parallel, weights
+from samref import checkpoint, parallel, pixel_loops, weights
 from samref.batches import ROUNDS, Batch, Batches
 from samref.checkpoint import Progress, State
 from samref.clicks import num_rounds
@@ -34,7 +34,7 @@ from samref.data import open_dataset
 from samref.embeddings import Embeddings
 from samref.errors import UserError
 from samref.precision import products
-from samref.refiner import SamRef
+from samref.refiner import SamRef, windows
 from samref.refiner.recorded import EVERY_CLICK, forget, record
 from samref.schedule import learning_rate
 from samref.stage import Report, Stopped
@@ -103,6 +103,9 @@ def train(
         ThreadPoolExecutor(batches.threads, thread_name_prefix="clicks") as pool,
         on_threads(1 if batches.pinned else None),  # beside a GPU each CPU takes a sample, alone
     ):
+        pixel_loops.load()  # compiled before the clock runs
+        if network.lfr is not None:
+            windows.load()
         work = _Work(network, config, device, group, pool)
         steps, seconds = _steps(work, state, batches, scratch, runtime, report)
     if group.rank == 0:
@@ -180,7 +183,7 @@ def _steps(
         state.optimizer.step()
         if config.ema is not None:
             state.average(config.ema)
-        losses = dict(zip(names, means.tolist(), strict=True))  # the host waits here for the device, once a step
+        losses = dict(zip(names, means.tolist(), strict=True))  # the host waits for the device
         state.progress.add(_finite(losses, step, config, batches))
         recorded = state.progress.step % every == 0 or state.progress.step == config.steps
         metrics = {**state.progress.record(), "recorded": state.progress.step} if recorded else metrics

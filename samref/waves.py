@@ -48,6 +48,7 @@ LARGEST = 64
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
+_SHARE = 0.7  # of the free memory is for samples; CUDA graphs keep their inputs for each number of rows
 _MOST_PATHS = 16  # on average; where one sample has more, the wave is played in halves
 
 
@@ -297,7 +298,8 @@ class _Players:
         self.largest = LARGEST
         self.free_bytes = float("inf")
         if device != "cpu":
-            self.free_bytes = torch.cuda.mem_get_info(device)[0] / _IN_PLAY
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, and free
+            self.free_bytes = _SHARE * (torch.cuda.mem_get_info(device)[0] + kept) / _IN_PLAY
 
     def played(self, waves: OneAhead[_Prepared]) -> Generator[tuple[Paths, int]]:
         """What `play` gives of each wave, in order."""

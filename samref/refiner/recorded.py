@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -33,8 +33,9 @@ pasted has one for every size of images, and of many sizes few come back."""
 def record(network: SamRef, stages: Mapping[str, int], *, after: int = 1) -> None:
     """From here on, on CUDA and without gradient, replay what the network computes; on a CPU nothing changes.
 
-    What was recorded takes memory until `forget`: of each shape the results, and of all together, while one follows the
-    other, what one takes. Where recording fails, the log says why in a line, and the network goes on without it.
+    What was recorded takes memory until `forget`: of each shape the results, of each number of rows the inputs, and of
+    all together, while one follows the other, what one takes. Where recording fails, the log says why in a line, and
+    the network goes on without it; where memory ends, with what is recorded by then.
 
     Args:
         network: whose stages are replayed.
@@ -94,13 +95,9 @@ class _Recorded:
         with torch.cuda.device(tensors[0].device):
             if key not in self._recordings:
                 self._calls[key] += 1
-                if self._calls[key] <= self._after or len(self._recordings) == self._most:
+                wanted = self._calls[key] > self._after and len(self._recordings) < self._most
+                if not (wanted and self._try(key, arguments, spare)):
                     return self._function(*arguments)
-                try:
-                    with torch.inference_mode():
-                        self._recordings[key] = self._record(arguments, spare)
-                except Exception as error:
-                    return self._give_up(error, arguments)
             graph, inputs, outputs = self._recordings[key]
             with torch.inference_mode():
                 torch._foreach_copy_([own[: len(each)] for own, each in zip(inputs, tensors, strict=True)], tensors)
@@ -118,9 +115,9 @@ class _Recorded:
                 return value
             key = place, len(value) + spare, _layout(value)
             if (found := self._inputs.get(key)) is None:
-                found = torch.empty_like(value)  # in the same order
+                strides = torch.empty_like(value, device="meta").stride()  # in the same order
                 shape = len(value) + spare, *value.shape[1:]
-                found = torch.empty_strided(shape, found.stride(), dtype=value.dtype, device=value.device)
+                found = torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device)
                 found[len(value) :] = value[:1]
                 self._inputs[key] = found
             found[: len(value)] = value
@@ -139,13 +136,26 @@ class _Recorded:
         _compare(tree_flatten(plain)[0], tree_flatten(outputs)[0])
         return _Recording(graph, [each for each in tree_flatten(own)[0] if isinstance(each, Tensor)], outputs)
 
-    def _give_up(self, error: Exception, arguments: Any) -> Any:
-        """Call plainly from here on; that raises again what is no fault of recording."""
-        self._failed = True
-        self._recordings.clear()
-        reason = str(error).partition("\n")[0]
-        _LOG.warning("CUDA graphs cannot be used (%s); clicks are slower without them", reason)
-        return self._function(*arguments)
+    def _try(self, key: Any, arguments: Any, spare: int) -> bool:
+        """Whether it could be recorded; where memory is short, after what is free was given back."""
+        for _ in range(2):
+            try:
+                with torch.inference_mode():
+                    self._recordings[key] = self._record(arguments, spare)
+                return True
+            except torch.OutOfMemoryError:
+                pass
+            except Exception as error:  # a fault of the network's own is raised again by the plain call
+                self._failed = True
+                self._recordings.clear()
+                reason = str(error).partition("\n")[0]
+                _LOG.warning("CUDA graphs cannot be used (%s); clicks are slower without them", reason)
+                return False
+            # Out of the except block, so that no traceback holds the failed recording's tensors any more.
+            torch.cuda.empty_cache()
+        self._most = len(self._recordings)
+        _LOG.warning("no memory for more CUDA graphs than %d of this stage", self._most)
+        return False
 
 
 def _precision() -> tuple[bool, bool]:
@@ -166,8 +176,11 @@ def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 yield
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(Exception):  # which would tell that something failed before, and not what
+                    graph.capture_end()
+                raise
+            graph.capture_end()
     finally:
         torch.clear_autocast_cache()
     torch.cuda.current_stream().wait_stream(stream)
@@ -176,6 +189,12 @@ def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
 def _compare(plain: Sequence[Tensor], replayed: Sequence[Tensor]) -> None:
     """RuntimeError where a replay is not what a plain call gave."""
     for expected, found in zip(plain, replayed, strict=True):
+        if expected.dtype in (torch.bool, torch.uint8):  # masks
+            if (others := (expected != found).sum().item()) > _TOLERANCE * expected.numel():
+                raise RuntimeError(
+                    f"a replay has other masks than the plain call: {others} of {expected.numel()} pixels"
+                )
+            continue
         far = (expected.float() - found.float()).abs().max()
         if expected.is_floating_point() and not far <= _TOLERANCE * expected.float().abs().max():
             plain_nan, replayed_nan = (int(each.isnan().sum()) for each in (expected, found))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samref.pixel_loops import Clicks, Kinds, Places, compiled
+from samref.refiner.resample import Box
 
 _EXPANSION = 1.4
 _SMALLEST_SHARE = 1 / 3
@@ -24,8 +25,6 @@ _SMALLEST_SIDE = 8
 _THREADS = 4
 _AT_ONCE = 8
 """Objects that are worth a thread: each takes 0.1 ms where masks are smooth, and 0.5 where they are noise."""
-
-Box = tuple[int, int, int, int]
 
 
 @cache

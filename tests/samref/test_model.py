@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from replays import replayed
 
 from samref import backbones
 from samref.backbones.backbone import parameter_counts
@@ -125,6 +126,7 @@ def test_recorded_clicks_are_the_plain_ones(shapes, device):
     record(model, REFINER, after=0)
     for _ in range(2):  # recorded, and replayed
         assert all(torch.equal(own, other) for own, other in zip(clicked(), plain, strict=True))
+    assert replayed(model) == ({"lateral", "global_stage", "refine"} if device != "cpu" else set())
 
 
 def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
@@ -160,6 +162,7 @@ def test_recorded_rounds_of_a_batch_are_those_that_are_not(shapes, device):
     with torch.no_grad():  # a step of an optimiser
         model.gfr.fusion.heads[-1].bias += 3
     followed = clicked()
+    assert replayed(model) == (EVERY_CLICK.keys() if device != "cpu" else set())
     forget(model)
     after = compare()
     for own, other in zip(followed, after, strict=True):

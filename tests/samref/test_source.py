@@ -37,7 +37,9 @@ def test_a_stage_is_made_by_what_its_kind_and_its_backbone_import():
     assert "evaluation.py" not in profile
     assert "backbones/sam2.py" in code_of(stages("sam2_hiera_t")["embed"])
     # Who works on the refiner keeps the embeddings.
-    assert not [name for name in code_of(stages()["embed"]) if name.startswith("refiner/")]
+    embed = code_of(stages()["embed"])
+    assert not [name for name in embed if name.startswith("refiner/")]
+    assert not {"pixel_loops.py", "click_disks.py"} & embed.keys()  # which the refiner alone imports
 
 
 @pytest.fixture

@@ -1,21 +1,24 @@
 """samref.waves: a dataset in waves, in whatever memory there is. Without a GPU, Triton interprets its kernels."""
 
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from replays import replayed
 
-from samref import waves
+from samref import judging, plugins, waves
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import open_dataset
 from samref.embed import DataSource, embed
 from samref.embeddings import Embeddings
-from samref.refiner.recorded import forget
+from samref.refiner.recorded import EVERY_CLICK, forget
 from samref.shards import whole
 from samref.weights import build_model
 
+CLICKER = plugins.beside("./clicker.py:anywhere", Path(__file__).parents[2] / "docs" / "examples")
 MODEL = ModelConfig(backbone="tiny", checkpoint="none", refiner_width=16, refiner_blocks=1, patch_size_px=32)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -40,9 +43,9 @@ def small(tmp_path_factory):
     return build_model(model, runtime, weights=None), dataset, Embeddings(root / "embeddings")
 
 
-def play(small, clicks=2, parts=(range(5),)):
+def play(small, clicks=2, parts=(range(5),), **settings):
     network, dataset, embeddings = small
-    config = EvaluateConfig(data="davis", max_clicks=clicks)
+    config = EvaluateConfig(data="davis", max_clicks=clicks, **settings)
     played = list(waves.play(network, [config], dataset, embeddings, DEVICE, 2, parts))
     return [sample for paths, _ in played for (sample,) in paths], [calls for _, calls in played]
 
@@ -88,6 +91,27 @@ def test_a_wave_that_does_not_fit_is_played_in_halves(small, monkeypatch, caplog
         play(small)
 
 
+@pytest.mark.slow
+def test_a_clicker_that_is_out_of_memory_once_clicks_in_halves(small, monkeypatch, caplog):
+    """Of one's own, a network on the same GPU perhaps; it is asked in other threads than the wave's."""
+    clicker, asked = judging.own_click, []
+
+    def short_of_memory(*arguments):
+        asked.append(arguments)
+        if len(asked) == 6:  # five first clicks are there
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return clicker(*arguments)
+
+    monkeypatch.setattr(waves, "_IN_PLAY", 1)
+    expected, _ = play(small, clicker=CLICKER)
+    monkeypatch.setattr(judging, "own_click", short_of_memory)
+    paths, calls = play(small, clicker=CLICKER)
+    assert caplog.messages == ["out of memory; 2 samples at once from here on"]
+    assert calls == [10]
+    own, others = ([[record.click for record in path.records] for path in each] for each in (paths, expected))
+    assert own == others
+
+
 @pytest.mark.gpu_only("a CPU records nothing")
 def test_waves_that_are_replayed_make_the_clicks_of_those_that_are_not(tmp_path, monkeypatch):
     """Of several θ, so that calls have any number of nodes; up to roundings, by which a click may move."""
@@ -116,13 +140,14 @@ def test_waves_that_are_replayed_make_the_clicks_of_those_that_are_not(tmp_path,
             for path in paths
         ]
 
-    replayed = clicks()
+    recorded = clicks()
+    assert replayed(network) == EVERY_CLICK.keys()
     forget(network)
     monkeypatch.setattr(waves, "record", lambda network, stages: None)
     plain = clicks()
     assert len(plain) > num_samples  # some θ part
-    same = sum(each in plain for each in replayed)
-    assert same > 0.9 * max(len(plain), len(replayed))
+    same = sum(each in plain for each in recorded)
+    assert same > 0.9 * max(len(plain), len(recorded))
 
 
 def test_waves_follow_images_and_thetas():
