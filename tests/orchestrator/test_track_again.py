@@ -12,6 +12,7 @@ from samref.config import Runtime
 from samref_sweep.execution.unit import perform
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event, Work
+from samref_sweep.record import tracker as tracking
 from samref_sweep.record.tracker import Tracker
 from samref_sweep.store.folder import FolderStore
 from samref_sweep.store.store import Store
@@ -63,7 +64,10 @@ def test_runs_are_there_when_the_sweep_starts_and_follow_what_runs(store: Folder
     assert len(steps) == len(set(steps)) > 100, "what was logged while it ran is not logged once more"
 
 
-def test_an_interrupted_sweep_leaves_nothing_that_seems_to_run(store: FolderStore) -> None:
+def test_an_interrupted_sweep_leaves_nothing_that_seems_to_run(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "TICK_SECONDS", 0)  # what runs is looked at between any two tasks
     planned = toy_plan(store)
     work = next(work for work in planned.works if work.kind == "train")
     tracker = Tracker(planned, store, store.node.mlflow, pytest.fail, live=True)

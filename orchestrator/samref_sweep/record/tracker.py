@@ -58,7 +58,8 @@ class Tracker:
         self._ended: dict[str, float] = {}
         self._by_leaf: defaultdict[str, list[Trial]] = defaultdict(list)
         self._index(plan.trials)
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._last: Task | None = None
         self._closing = threading.Event()
         self._token = secrets.token_hex(8)
         self._complete_log = False
@@ -132,8 +133,8 @@ class Tracker:
         return self._complete_log
 
     def _end(self, status: RunStatus, results: Path | None, patience_seconds: float | None) -> None:
-        self._tasks.put(partial(SweepRuns.end, status=status, folder=results))
-        self._tasks.put(None)
+        self._last = partial(SweepRuns.end, status=status, folder=results)
+        self._tasks.put(self._last)
         self._closing.set()
         self._thread.join(patience_seconds)
         if self._thread.is_alive():
@@ -156,17 +157,18 @@ class Tracker:
 
     def _work(self) -> None:
         """Do all tasks in order, and between them once a second what is live."""
-        ticked = time.monotonic()
-        while True:
+        ticked, over = time.monotonic(), False
+        while not over:
             task: Task | None = None
             with contextlib.suppress(queue.Empty):
-                left = ticked + TICK_SECONDS - time.monotonic()
-                if left > 0 and (task := self._tasks.get(timeout=left)) is None:
-                    break
-            if task is None:
-                task, ticked = self._tick, time.monotonic()
-            if not self._do(task):
+                task = self._tasks.get(timeout=max(0.0, ticked + TICK_SECONDS - time.monotonic()))
+            if task and not self._do(task):
                 return
+            over = task is not None and task is self._last  # after which no run is to seem to go on
+            if not over and time.monotonic() - ticked >= TICK_SECONDS:
+                if not self._do(self._tick):
+                    return
+                ticked = time.monotonic()
         self._complete_log = not self._refused
 
     def _tick(self, runs: SweepRuns) -> None:
