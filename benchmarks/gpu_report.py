@@ -84,7 +84,8 @@ def table(found: Mapping[str, Any]) -> list[str]:
 
 def write_results(path: Path, claim: str, heading: str, lines: list[str]) -> None:
     """Put a claim's newest report into a file of many: the section of that name is replaced, or added at the end."""
-    before = path.read_text() if path.exists() else "# Results\n\nThe newest measurement of each claim.\n"
+    head = "# Results\n\nThe newest run of `benchmarks/gpu.py`; what it did not measure stands in LOG.md.\n"
+    before = path.read_text() if path.exists() else head
     sections = before.split("\n## ")
     text = "\n".join([claim, "", heading, "", *lines, ""])
     names = [section.partition("\n")[0] for section in sections]

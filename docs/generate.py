@@ -49,7 +49,8 @@ What bf16 changes in NoC90, measured with `tiny` on a CPU (100 objects of each s
 | with GFR+LFR, `model.precision: bf16`, also in its training of 150 steps | 12.04 +0.28 | 18.69 -0.10 |
 
 Neither better nor worse, but not the same clicks: compare rows of one precision. `tf32`, whose rounding is eight times
-finer, was not measured by itself. The paper's sweeps take `tf32` for encoder and clicks and `bf16` for training."""
+finer, was not measured by itself. The sweeps of the paper's tables and of γ take `tf32` for encoder and clicks and
+`bf16` for training; `compute.yaml` is fp32."""
 
 
 def page() -> str:

@@ -20,7 +20,7 @@ def open_notebook(folders: Sequence[Path]) -> int:
     """Copy the notebook to the first folder, unless one is there, and open it; marimo's exit code."""
     load(folders)  # says in one line what is wrong with them
     if importlib.util.find_spec("marimo") is None:
-        raise ResultsError("--explore needs marimo, which is not installed: pip install 'samref-sweep[explore]'")
+        raise ResultsError("--explore needs marimo, which is not installed: pip install 'marimo>=0.25'")
     own = folders[0] / "explore.py"
     if not own.exists():
         shutil.copyfile(NOTEBOOK, own)

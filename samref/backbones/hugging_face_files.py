@@ -19,7 +19,7 @@ _READ = (
     "*.safetensors",
     "*.safetensors.index.json",
 )
-_INSTALL = "pip install 'samref-sweep[hf]'"
+_INSTALL = "pip install 'transformers>=5.22' timm"
 
 
 def folder_of(name: str) -> Path:

@@ -5,8 +5,9 @@ The images are in FOLDER/train2017/ and FOLDER/val2017/. One sample is one annot
 one mask) are left out, and so are tiny objects.
 
 COCO+LVIS is here LVIS v1's objects on COCO's images. RITM, whose name it is, merges both files and adds the COCO masks
-that no LVIS mask covers; which ones only its published pickle tells, so they are left out. LVIS's val split has images
-of both folders, most of them in train2017/: never evaluate on it what was trained on all of `coco`.
+that no LVIS mask covers; which ones only its published pickles tell (`coco_lvis_ritm`), so here they are left out.
+LVIS's val split has images of both folders, most of them in train2017/: never evaluate on it what was trained on all of
+`coco`.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         (verify, FAMILIES, "read every image and mask of datasets", "only this split (default: all it has)"),
         (
             download,
-            (*ARCHIVES, *OFFICIAL),
+            (*ARCHIVES, *(name for name, official in OFFICIAL.items() if official.source)),
             "fetch and unpack datasets, fetch checkpoints",
             "only what this split needs (default: all)",
         ),

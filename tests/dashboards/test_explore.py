@@ -30,7 +30,7 @@ def test_explore_without_marimo_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "marimo" else find(name))
     assert main([str(tmp_path), "--explore"]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'samref-sweep[explore]'" in error
+    assert "pip install 'marimo>=0.25'" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "explore.py").exists()
 

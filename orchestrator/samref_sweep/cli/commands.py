@@ -200,7 +200,7 @@ def _short(path: Path) -> str:
 
 def _trial(options: argparse.Namespace) -> int:
     sweep = driver.read(options.sweep, options.overrides)
-    every = driver.plan(sweep, store=options.out, data_root=options.data_root, device=options.device)
+    every = driver.plan(sweep, store=options.store, data_root=options.data_root, device=options.device)
     trials, points = every.plan.trials, every.plan.points
     start = "trial-" + (options.trial or "").removeprefix("trial-")
     chosen = [number for number, trial in enumerate(trials) if trial.id.startswith(start)]
@@ -214,7 +214,7 @@ def _trial(options: argparse.Namespace) -> int:
         out = sys.stderr if asked else sys.stdout
         print(f"{'error: ' * asked}{options.sweep}: {what}; choose one with --trial ID:", *lines, sep="\n", file=out)
         return BAD_INPUT if asked else DONE
-    store = open_store(options.out)
+    store = open_store(options.store)
     planned = driver.plan_trial(every, chosen[0], store, options.redo)
     planned.check()
     planned = driver.set_aside(planned)

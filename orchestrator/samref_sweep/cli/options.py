@@ -46,7 +46,7 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 def sweep_parser() -> argparse.ArgumentParser:
     """The options of `samref-sweep`; the documentation is tested against it."""
     parser = _common("samref-sweep", "Run a sweep: plan it, do what is missing, write its tables.")
-    parser.epilog = EXIT_CODES
+    parser.epilog = f"Also: samref-sweep bundle RESULTS, samref-sweep prune SWEEP.yaml …; each has --help. {EXIT_CODES}"
     parser.add_argument("sweep", metavar="SWEEP.yaml", type=expanded, help="the sweep file")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
     parser.add_argument("--store", metavar="DIR|URI", default="runs", help="finished stages, here or at s3://… (runs)")
@@ -80,7 +80,7 @@ def trial_parser() -> argparse.ArgumentParser:
         "sweep", metavar="SWEEP.yaml|TRIAL.json", type=expanded, help="a sweep file, or a trial's settings"
     )
     parser.add_argument("--trial", metavar="ID", help="which trial of the sweep; the start of its id is enough")
-    parser.add_argument("--out", metavar="DIR|URI", default="runs", help="the store (runs)")
+    parser.add_argument("--store", "--out", metavar="DIR|URI", default="runs", help="the store (runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     return parser
 
