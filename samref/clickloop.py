@@ -18,18 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from samref.config import EvaluateConfig
-from samref.judging import (
-    GLOBAL,
-    NO_SELECTOR,
-    PREVIOUS,
-    Node,
-    OneByOne,
-    Place,
-    Record,
-    Together,
-    Verdict,
-    Wave,
-)
+from samref.judging import OneByOne, Place, Together
+from samref.nodes import GLOBAL, NO_SELECTOR, PREVIOUS, Node, Record, Verdict, Wave
 from samref.refiner import SamRef
 from samref.refiner.selector import error_ratio
 from samref.run_lengths import RunLengths

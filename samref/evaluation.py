@@ -39,7 +39,8 @@ from samref.clickloop import MOST_PATHS, ClickLoop, TooManyPathsError, Trajector
 from samref.config import EvaluateConfig, ModelConfig, Runtime
 from samref.data import Dataset, open_dataset
 from samref.embeddings import Embeddings
-from samref.judging import BOUNDARY_CLICKS, GLOBAL, PREVIOUS, Record
+from samref.judging import BOUNDARY_CLICKS
+from samref.nodes import GLOBAL, PREVIOUS, Record
 from samref.path_files import PathTable
 from samref.precision import autocast, products
 from samref.refiner import SamRef, windows

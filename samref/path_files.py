@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # the tables read the file, without torch
     from samref.clickloop import Trajectory
-    from samref.judging import Record
+    from samref.nodes import Record
 
 FILE = "paths.npz"
 

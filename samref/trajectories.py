@@ -9,7 +9,7 @@ import numpy as np
 
 from samref.clickloop import Trajectory
 from samref.clicks import Click
-from samref.judging import Record
+from samref.nodes import Record
 from samref.run_lengths import RunLengths
 
 

@@ -27,7 +27,8 @@ from samref.clickloop import ClickLoop, Trajectory
 from samref.config import EvaluateConfig
 from samref.data import Dataset
 from samref.embeddings import Embeddings
-from samref.judging import Wave, above
+from samref.judging import above
+from samref.nodes import Wave
 from samref.precision import autocast
 from samref.refiner import SamRef
 from samref.refiner.model import Context

@@ -14,7 +14,8 @@ from samref.backbones.backbone import resize_image
 from samref.clickloop import ClickLoop
 from samref.clicks import Click
 from samref.config import EvaluateConfig, ModelConfig, Runtime
-from samref.judging import GLOBAL, NO_SELECTOR, Node, OneByOne, Record, Together, Wave
+from samref.judging import OneByOne, Together
+from samref.nodes import GLOBAL, NO_SELECTOR, Node, Record, Wave
 from samref.refiner.resample import Images
 from samref.run_lengths import decode
 from samref.starts import Start

@@ -16,9 +16,9 @@ from samref.clicks import Click, next_click
 from samref.config import EvaluateConfig
 from samref.data import open_dataset
 from samref.embeddings import Embeddings
-from samref.judging import NO_SELECTOR, Record
 from samref.measures import MEASURES
 from samref.metrics import iou
+from samref.nodes import NO_SELECTOR, Record
 from samref.path_files import PathTable
 from samref.run_lengths import RunLengths, decode
 from samref.weights import build_model

@@ -15,7 +15,7 @@ from samref.clicks import Click
 from samref.embed import Embed
 from samref.embeddings import EmbeddingError, Embeddings
 from samref.evaluation import SECONDS, Evaluate
-from samref.judging import Record
+from samref.nodes import Record
 from samref.run_lengths import RunLengths
 from samref.run_stage import run_job, work_shards
 from samref.shards import Shards
