@@ -38,10 +38,10 @@ def findings(design: Design, comparisons: Comparisons) -> list[Finding]:
     groups: dict[tuple[str, str], list[Effect]] = {}
     for effect in comparisons.effects:
         groups.setdefault((effect.axis, effect.data), []).append(effect)
-    return [_finding(design, effects) for effects in groups.values()]
+    return [_finding(design, effects, len(comparisons.effects)) for effects in groups.values()]
 
 
-def _finding(design: Design, effects: Sequence[Effect]) -> Finding:
+def _finding(design: Design, effects: Sequence[Effect], num_compared: int) -> Finding:
     of = {metric: [one for one in effects if one.metric == metric.key] for metric in metrics.COMPARED}
     lowest = min(of[metrics.NOC_90], key=lambda one: one.interval.mean)
     sure = [one for one in of[metrics.NOC_90] if one.significant]
@@ -60,6 +60,8 @@ def _finding(design: Design, effects: Sequence[Effect]) -> Finding:
     same = first.interval.low == first.interval.high == 0
     objects = design.objects(first.data) or str(first.num_objects)
     parts = ["no object needs more or fewer" if same else _interval(first)]
+    if first.interval.low * first.interval.high > 0 and not first.significant:
+        parts[0] += f", p = {first.adjusted_p:.2f} among {num_compared} comparisons (Holm)"
     parts += [f"{objects} objects of {first.data}", f"{first.seeds} seed{'' if first.seeds == '1' else 's'}"]
     if first.num_pairs > 1:
         parts.append(f"mean of {first.num_pairs} pairs")

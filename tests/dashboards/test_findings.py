@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def test_of_many_values_the_best_answers_and_a_best_baseline_says_so(write_resul
     (finding,) = with_clicks(tmp_path, lambda trial, _: worse[trial["evaluate.theta"]]).findings
     assert finding.what == "θ 1.3: 5.00 more clicks to 90 % than 1.1, of 3 values"
     assert finding.sure
+
+
+def test_an_interval_without_zero_that_is_one_of_many_says_why_nothing_follows(
+    write_results: Writer, tmp_path: Path
+) -> None:
+    thetas = (1.1, *(1.2 + i / 100 for i in range(9)))
+    write_results(tmp_path, axes={"evaluate.theta": thetas})
+    (finding,) = with_clicks(tmp_path, lambda trial, i: 8 - (trial["evaluate.theta"] == 1.2 and i % 3 == 0)).findings
+    assert finding.what == "θ 1.20: 0.33 fewer clicks to 90 % than 1.10, of 10 values"
+    assert finding.verdict == "not distinguishable"
+    assert re.match(
+        r"95 % interval −0\.\d\d to −0\.\d\d clicks, p = 1\.00 among 18 comparisons \(Holm\); ", finding.how
+    )
 
 
 def test_axes_that_change_together_are_one_answer(write_results: Writer, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_the_end_tells_means_over_seeds_and_never_a_single_seed() -> None:
     lost = planned.trials[3].id
     outcomes = [Outcome("done")] * 3 + [Outcome("failed", "boom")]
     ranked = Ranking(planned, outcomes, lambda trial: by_trial[trial.id])
-    assert ranked.best() == "best NoC90: 4.00 ± 1.41 with gamma=0.6 theta=1.05"
+    assert ranked.best() == "best NoC90: 4.00 ± 1.41 with gamma=0.6 theta=1.05, n = 2"
     assert [column.header for column in ranked.table().columns] == ["gamma", "theta", "NoC90", "NoC95", "n", ""]
     assert [list(column.cells) for column in ranked.table().columns][1:3] == [
         ["1.05", "1.5"],

@@ -65,7 +65,8 @@ class Ranking:
         if (alike := means.count(found[1].mean)) > 1:
             return f"best {heading(metric.name)}: {mean_text(found[1])}, alike in {alike} configurations"
         where = words(found[0].values, short_names(self.plan.sweep.axes))
-        return f"best {heading(metric.name)}: {mean_text(found[1])}" + (f" with {where}" if where else "")
+        text = f"best {heading(metric.name)}: {mean_text(found[1])}" + (f" with {where}" if where else "")
+        return f"{text}, n = {found[1].count}"
 
     def values(self) -> list[dict[str, Any]]:
         """Give the ranking as plain values."""
