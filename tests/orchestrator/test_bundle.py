@@ -61,6 +61,15 @@ def test_a_bundle_says_what_is_in_it_and_under_which_licence(bundle):
     assert {part["@id"] for part in root["hasPart"]} == set(names) - {"ro-crate-metadata.json"}
 
 
+def test_no_file_of_claims_takes_another_one_s_place(bundle, tmp_path, capsys):
+    folder = bundle.parent
+    other = shutil.copy(folder / "claims.yaml", tmp_path)
+    out = str(tmp_path / "out.zip")
+    command = ["bundle", str(folder / "toy"), "--out", out, "--claims", str(folder / "claims.yaml"), "--claims", other]
+    assert main([str(each) for each in command]) == 2
+    assert f"{other}: another file of claims for this bundle has its name" in capsys.readouterr().err
+
+
 def test_it_opens_anywhere_as_the_folder_did(bundle, tmp_path, capsys):
     copy = shutil.copy(bundle, tmp_path / "elsewhere.zip")
     assert dashboard([str(copy), "--no-open"]) == 0

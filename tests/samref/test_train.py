@@ -103,6 +103,7 @@ def test_a_decoder_trained_with_the_refiner_equals_one_trained_alone_while_click
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_samples(runner, tmp_path):
+    runner.train()  # whose embeddings are this one's, too
     stage = runner.build(train={"learning_rate": 1e30, "gradient_clip": None}).stage("train")
     with pytest.raises(train_module.TrainingError, match=r"the loss is \S+ at step \d, learning rate \S+, samples "):
         runner.run_stages([stage], root=tmp_path)

@@ -11,7 +11,7 @@ ro-crate-metadata.json  the same for programs that read RO-Crates (https://www.r
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -84,11 +84,13 @@ def _sweep_files(named: str) -> list[Path]:
         return []
 
 
-def _present(files: Iterable[Path]) -> Iterable[Path]:
-    for file in files:
+def _present(files: Sequence[Path]) -> Sequence[Path]:
+    for number, file in enumerate(files):
         if not file.is_file():
             raise SpecError(f"{file}: there is no such file of claims")
-        yield file
+        if file.name in [other.name for other in files[:number]]:
+            raise SpecError(f"{file}: another file of claims for this bundle has its name; rename one of them")
+    return files
 
 
 def _weights(store: Store, stage: str) -> Path:
