@@ -37,6 +37,7 @@ from samref.embeddings import TORCH, Embeddings
 from samref.errors import UserError
 from samref.evaluation import before, columns, headline
 from samref.image_files import is_rgb
+from samref.judging import above
 from samref.precision import autocast, products
 from samref.progress import ProgressLine
 from samref.refiner import SamRef
@@ -233,7 +234,7 @@ class _Encoded(Embeddings):
 
     def __init__(self, model: Model, dataset: Dataset, resize: Resize) -> None:
         self._resize = resize
-        self._backbone, self._dtype = model.network.backbone, TORCH[model.config.embedding_precision]
+        self._backbone, self._config = model.network.backbone, model.config
         self._precision, self._device = model.config.precision, model.runtime.resolve_device()
         self._dataset = dataset
         self._encoded = lru_cache(2 * (os.cpu_count() or 1))(self._encode)  # several objects have one image
@@ -248,10 +249,15 @@ class _Encoded(Embeddings):
         image = torch.from_numpy(np.ascontiguousarray(self._dataset.image(key).transpose(2, 0, 1)))
         input_13SS = self._backbone.resize(image, self._resize)[None].to(self._device)
         with products(self._precision), autocast(self._device, self._precision):
-            features = self._backbone.encode(input_13SS.float())
-        if self._backbone.features_are_images:
-            return features
-        return {name: feature.to(self._dtype) for name, feature in features.items()}
+            return _rounded(self._backbone, input_13SS, self._config)
+
+
+def _rounded(backbone: Backbone, input_13SS: torch.Tensor, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """The features of an image, as a sweep's embeddings keep them, in float32."""
+    features = backbone.encode(input_13SS.float())
+    if backbone.features_are_images:
+        return features
+    return {name: feature.to(TORCH[config.embedding_precision]).float() for name, feature in features.items()}
 
 
 class _Pairs:
@@ -283,7 +289,7 @@ class Session:
         input_13SS = self._network.backbone.resize(image_3HW, "stretch")[None].to(device)
         self._frame = image.shape[:2]
         with torch.inference_mode(), products("fp32"):
-            features = self._network.backbone.encode(input_13SS.float())
+            features = _rounded(self._network.backbone, input_13SS, model.config)
             self._context = self._network.prepare(features, input_13SS, [image_3HW.to(device)])
         self.reset()
 
@@ -314,9 +320,8 @@ class Session:
         if made.error_area_B is not None:
             on_global = paste_on_global(float(error_ratio(made.error_area_B, self._area)[0]), self._theta)
             self._area = made.error_area_B
-        self._coarse, self._result = (
-            made.coarse_B1MM,
-            network.paste(made, 0, None if on_global else previous, self._frame),
-        )
-        self.mask = (self._result > network.backbone.threshold).cpu().numpy()
+        self._coarse, logits = made.coarse_B1MM, made.result_B1MM[0, 0]
+        if made.patch is not None:
+            logits = self._result = network.paste(made, 0, None if on_global else previous, self._frame)
+        self.mask = above(logits.float().cpu().numpy(), self._frame, network.backbone.threshold)
         return self.mask
