@@ -151,7 +151,7 @@ def train_step(built: SamRef, batch: int, rounds: int = 1) -> Counts:
     drawn = Batch(samples, tuple(range(batch)), list(images), images, truths, centers, {})
     config = TrainConfig(data="shapes", modules=("decoder", "refiner"))
     with ThreadPoolExecutor(1) as pool, counting() as counts:
-        training_step(built, drawn, config, 0, rounds, "cpu", pool)
+        training_step(built, drawn, config, 0, rounds, "cpu", pool, together=True)
     return counts
 
 

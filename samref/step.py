@@ -44,6 +44,8 @@ def training_step(
     rounds: int,
     device: str,
     pool: Executor,
+    *,
+    together: bool | None = None,
 ) -> dict[str, Tensor]:
     """The losses of a batch, or of a part of one, by name: click rounds without gradient, then one interaction with.
 
@@ -56,6 +58,8 @@ def training_step(
         rounds: n, the number of clicks after the first.
         device: the network's.
         pool: threads that place clicks, a sample each.
+        together: all objects at once, as a GPU works them unless this is given; one by one, a CPU's results are to the
+            bit what they always were.
     """
     images_B3SS, truth_BSS, *each_image = (
         tensor.to(device, non_blocking=True)
@@ -65,7 +69,7 @@ def training_step(
     sizes = [(network.backbone.image_size,) * 2] * len(each_image)
     frames: Frames | list[tuple[int, int]] = sizes
     images: Images | list[Tensor] = each_image
-    if images_B3SS.is_cuda:  # all objects at once; on a CPU one by one, as to the bit it always was
+    if images_B3SS.is_cuda if together is None else together:
         frames = Frames.of(sizes, network.result_size, images_B3SS.device)
         images = Images.stack(each_image)
     # Entered anew for each part: autocast keeps the weights that it cast until it ends, and in older releases those

@@ -26,4 +26,6 @@ def test_a_click_round_waits_twice_and_asks_nothing_more_for_more_samples(launch
     assert few.waits == many.waits == waits
     assert many.operators <= operators
     assert (many.operators - few.operators) / 3 < 1  # what is kept from the first call on is made in the first
-    assert launches.train_step(network, 2).waits <= waits + 1
+    few, many = (launches.train_step(network, batch) for batch in (2, 5))
+    assert few.waits == many.waits <= waits + 1
+    assert (many.operators - few.operators) / 3 <= 1  # its image's way to the device

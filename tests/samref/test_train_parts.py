@@ -1,11 +1,18 @@
 """A batch of a training that is worked in parts is the same batch, also where memory runs out for larger ones."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 from trainings import go_on, interrupt, losses, metrics, same, watching, weights
 
 from samref import train as train_module
-from samref.config import TrainConfig
+from samref.batches import Batches
+from samref.config import ModelConfig, Runtime, TrainConfig
+from samref.data import open_dataset
+from samref.step import training_step
+from samref.weights import build_model
 
 pytestmark = pytest.mark.slow
 
@@ -18,6 +25,26 @@ def test_accumulation_gives_the_same_curve(runner):
     assert losses(halves) == pytest.approx(losses(whole), rel=1e-4)
     assert losses(singles) == pytest.approx(losses(whole), rel=1e-4)
     assert not same(weights(whole), weights(halves))  # it really was worked otherwise
+
+
+def test_objects_that_are_worked_at_once_as_on_a_gpu_have_the_losses_of_those_one_by_one(device):
+    settings = {"refiner_width": 16, "refiner_blocks": 1, "patch_size_px": 64}
+    network = build_model(ModelConfig(backbone="tiny", **settings), Runtime(device=device), weights=None)
+    generator = torch.Generator().manual_seed(0)
+    for refiner in network.refiner_modules():  # it works, and suspects errors
+        refiner.fusion.heads[-1].weight.data.copy_(
+            torch.randn(refiner.fusion.heads[-1].weight.shape, generator=generator)
+        )
+    dataset = open_dataset("shapes", split="train", data_root=Path(), samples=4)
+    batches = Batches(dataset, size=256, resize="pad", batch_size=4, seed=0, augment=False)
+    config, batch = TrainConfig(data="shapes", modules=("decoder", "refiner")), batches.read(0)
+    with ThreadPoolExecutor(1) as pool:
+        once, each = (
+            training_step(network, batch, config, 0, 2, device, pool, together=together) for together in (True, False)
+        )
+    assert once.keys() == each.keys()
+    for name, loss in once.items():
+        torch.testing.assert_close(loss, each[name], rtol=1e-3, atol=1e-5)
 
 
 def test_accumulation_must_divide_the_batch():
