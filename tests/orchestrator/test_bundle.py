@@ -61,6 +61,14 @@ def test_a_bundle_says_what_is_in_it_and_under_which_licence(bundle):
     assert {part["@id"] for part in root["hasPart"]} == set(names) - {"ro-crate-metadata.json"}
 
 
+def test_it_tells_the_bundle_and_no_folder_that_is_gone(bundle, tmp_path, capsys):
+    assert main(["bundle", str(bundle.with_suffix("")), "--out", str(tmp_path / "again.zip")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"bundle:    {tmp_path / 'again.zip'} (")
+    with zipfile.ZipFile(bundle) as first, zipfile.ZipFile(tmp_path / "again.zip") as again:
+        assert {*again.namelist()} == {*first.namelist()} - {"claims/claims.yaml"}
+
+
 def test_no_file_of_claims_takes_another_one_s_place(bundle, tmp_path, capsys):
     folder = bundle.parent
     other = shutil.copy(folder / "claims.yaml", tmp_path)

@@ -1,6 +1,8 @@
 """The commands `samref-sweep bundle` (results in one file) and `samref-sweep prune` (what nobody needs, removed)."""
 
 import argparse
+import contextlib
+import io
 import shutil
 import sys
 import tempfile
@@ -61,9 +63,10 @@ def bundle(arguments: Sequence[str]) -> int:
         raise StoreError(f"{options.store}: there is no store, which has the weights; name it with --store")
     with tempfile.TemporaryDirectory() as folder:
         made, where = Path(folder), str(options.results)
-        for what in (["--out", str(made / "page.html"), "--no-open"], ["--tables", str(made / "tables")]):
-            if code := report.main([where, *what]):
-                return code
+        with contextlib.redirect_stdout(io.StringIO()):  # where it wrote them is no place to look
+            code = report.main([where, "--out", str(made / "page.html"), "--tables", str(made / "tables"), "--no-open"])
+        if code:
+            return code
         number = write(options.results, made, out, claims=options.claims, store=store)
     print(f"bundle:    {out} ({number} files, {readable_size(out.stat().st_size)}); samref-dashboard {out} opens it")
     return 0
