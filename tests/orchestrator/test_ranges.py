@@ -75,6 +75,16 @@ def test_rows_come_by_range_are_kept_and_fetched_again_when_damaged(
     assert (node("one").open("embed-1") / "embedding.0.npy").exists()  # whole, where it was made
 
 
+def test_who_lists_what_is_done_takes_nothing_from_a_stage_that_reads(
+    node: Callable[[str], ObjectStore], features: torch.Tensor
+) -> None:
+    store = node("another")
+    folder = store.open("embed-1")
+    assert node("another").done() == {"embed-1"}  # another process of this node, a moment after the stage was done
+    found = Embeddings(folder, pickle.loads(pickle.dumps(store.far))).read(KEYS, "cpu")["embedding"]
+    assert torch.equal(found, features)
+
+
 def test_a_missing_array_is_found_when_the_stage_is_opened_or_read_which_is_then_made_anew(
     node: Callable[[str], ObjectStore], features: torch.Tensor
 ) -> None:

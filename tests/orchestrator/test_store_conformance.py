@@ -18,6 +18,7 @@ from samref.shards import Shards, linked
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store.folder import FolderStore
+from samref_sweep.store.locks import if_free
 from samref_sweep.store.object_store import ObjectStore
 from samref_sweep.store.store import Store
 
@@ -138,6 +139,26 @@ class TestStore:
         thread.join(10)
         assert order == ["killed", "claimed"]
 
+    def test_who_waited_for_several_stages_goes_on_when_their_holder_removed_what_it_held(self, one: Store) -> None:
+        stages, began = ["evaluate-1", "evaluate-2"], threading.Event()
+
+        def finish() -> None:
+            with one.claim(stages) as claim:
+                began.set()
+                time.sleep(0.5)
+                for stage_id in stages:
+                    with claim.workspace(stage_id) as folder:
+                        (folder / "summary.json").write_text(summary_text(stage_id))
+
+        other = threading.Thread(target=finish)
+        other.start()
+        began.wait()
+        with one.claim([*stages, "evaluate-3"]) as claim:
+            assert [one.has(stage_id) for stage_id in (*stages, "evaluate-3")] == [True, True, False]
+            with claim.scratch("evaluate-3") as scratch, if_free(scratch) as free:
+                assert not free
+        other.join()
+
     def test_scratch_outlives_an_attempt_and_ends_with_the_stage(self, one: Store) -> None:
         def stop() -> None:
             with one.claim(["train-1"]) as claim, claim.scratch("train-1") as folder:
@@ -231,6 +252,12 @@ def test_a_shard_that_is_handed_over_comes_to_another_node_once_and_whole(one: S
         another.shards("evaluate-1").fetch()
         assert files(came) == {"paths.json": b"clicks"}
         assert shard.is_dir() == (one.shared is not None)
+
+
+def test_of_two_processes_of_a_node_that_finished_a_shard_one_hands_it_over(one: Store) -> None:
+    shard, place = finished_shard(one), one.shards("evaluate-1")
+    assert place.hand_over(shard)
+    assert place.hand_over(shard) == (one.shared is not None)  # elsewhere it is gone, and with whoever was first
 
 
 def test_another_node_goes_on_from_the_shards_of_one_that_stopped(one: Store, another: Store, place: Place) -> None:

@@ -78,6 +78,20 @@ def test_an_interrupted_sweep_leaves_nothing_that_seems_to_run(
     assert set(found.values()) == {"SCHEDULED"}
 
 
+def test_a_stage_that_cannot_be_read_keeps_no_other_from_being_logged(finished: tuple[Plan, FolderStore]) -> None:
+    planned, store = finished
+    damaged, *others = planned.trials
+    stage = damaged.stage("evaluate")
+    assert stage is not None
+    (store.folder(stage.id) / "clicks.npz").write_bytes(b"?")
+    (told,) = track(planned, store)
+    assert told.startswith("MLflow lacks what cannot be read: ")
+    assert f"{stage.id}/clicks.npz" in told
+    found = runs_of(store.node.mlflow)
+    assert {found[trial.id].info.status for trial in others} == {"FINISHED"}
+    assert found[""].info.status != "RUNNING"
+
+
 @pytest.mark.parametrize("name", ["Anna's θ", "both 'kinds' of \"quotes\"", "50 %_; -- 蛙"])
 def test_any_name_of_a_sweep_is_found_again(finished: tuple[Plan, Store], name: str) -> None:
     planned, store = finished

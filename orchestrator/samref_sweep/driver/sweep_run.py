@@ -116,12 +116,13 @@ def run(
     options = {"address": address, "jobs": jobs, "interrupted": interrupted}
     with ends_in_order(interrupted.set), _results_folder(where) as folder, tracker:
         for _ in range(2):
+            before = store.done()
             final, ending = _execute(planned, store, tracker, on_event, **options)
-            failures, done = {**remembered, **ending.failures}, store.done()
+            failures, done = {**remembered, **ending.failures}, before | store.done()
             outcomes = tables.write(final, store, failures, folder, command, planned.odd, warn)
             if ending.interrupted or done <= store.done():
                 break
-            planned = again(planned, store)  # what the tables found damaged is made anew
+            planned = again(planned, store)  # what the tables, or the tracker, found damaged is made anew
         note_leaves(final, store)
         draw(folder)
         # A batch system kills seconds after its signal; what is not logged by then is by the next run, or by --sync.

@@ -20,6 +20,7 @@ from typing import Self
 
 from samref.errors import masked
 from samref.trial import Trial
+from samref_sweep.errors import StoreError
 from samref_sweep.planning.plan import Outcome, Plan, leaves
 from samref_sweep.planning.work import Event
 from samref_sweep.record.live import Live
@@ -198,6 +199,12 @@ class Tracker:
                     task(self._runs)
                     self._refused |= self._runs.refused
                 return True
+            except StoreError as error:  # no fault of MLflow's, and no reason for all else to wait
+                if not self._refused:
+                    self._warn(f"MLflow lacks what cannot be read: {error}")
+                self._refused = True
+                self._forget_damaged()
+                return True
             except Exception as error:  # MLflow raises dozens of kinds; none may end a sweep
                 self._runs = None
                 if attempt == 2 or (last and attempt == 1):
@@ -206,6 +213,13 @@ class Tracker:
                     return False
                 self._closing.wait(RETRY_SECONDS)
         return False
+
+    def _forget_damaged(self) -> None:
+        self._runs = None
+        with contextlib.suppress(StoreError):
+            done = self._store.done()
+            for stage_id in [stage_id for stage_id in list(self._ended) if stage_id not in done]:
+                self._ended.pop(stage_id, None)
 
     def _connected(self) -> SweepRuns:
         """The sweep's runs as they are now, with those that are to come."""

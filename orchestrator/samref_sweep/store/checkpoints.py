@@ -10,8 +10,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.repeating import every
@@ -51,18 +52,34 @@ class _Mirror:
 
     def fetch(self) -> None:
         """Download the uploaded checkpoint, unless one as new is here; one that is not whole is left alone."""
-        with suppress(FileNotFoundError, DamagedError), self._temporary("checkpoint") as aside:
-            about = json.loads(self._bucket.read(f"{self._name}.json"))
+        before = ""
+        while about := self._uploaded():
             self._step, self._upload = about["step"], about["upload"]
-            if self._newest() < self._step:
-                self._bucket.get_folder(about, aside)
-                (aside / manifest.FILE).unlink()
-                aside.rename(self._folder / self._step)
+            if self._newest() >= self._step:
+                return
+            try:
+                with self._temporary("checkpoint") as aside:
+                    self._bucket.get_folder(about, aside)
+                    (aside / manifest.FILE).unlink()
+                    aside.rename(self._folder / self._step)
+                return
+            except DamagedError:
+                if self._upload == before:  # and not one that a worker which was cut off replaced meanwhile
+                    self._step = ""
+                    return
+                before = self._upload
+        self._step = self._upload = ""
+
+    def _uploaded(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self._bucket.read(f"{self._name}.json")))
+        except FileNotFoundError:
+            return None
 
     def send(self) -> None:
         """Upload the newest checkpoint, unless it was, and then remove the one before it."""
         step = self._newest()
-        if step == self._step or not step:
+        if step <= self._step:
             return
         upload, before = f"{self._name}/{secrets.token_hex(6)}", self._upload
         try:

@@ -30,7 +30,7 @@ from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.journal import Journal
-from samref_sweep.store.locks import held, is_held
+from samref_sweep.store.locks import held, if_free
 from samref_sweep.store.node import NodeFolder
 from samref_sweep.store.notes import Codes, Failures, Files, Leaves
 from samref_sweep.store.shards import SeenByAll, ShardPlace
@@ -143,7 +143,7 @@ class FolderStore:
 
     def hold(self, stage_ids: Iterable[str]) -> AbstractContextManager[None]:
         """Hold the locks of stages for the block; waits while another process holds one."""
-        return held([self._scratch(stage_id) for stage_id in stage_ids])
+        return held(self._scratches / stage_id for stage_id in stage_ids)
 
     @contextmanager
     def scratch(self, stage_id: str) -> Iterator[Path]:
@@ -187,8 +187,8 @@ class FolderStore:
         self.node.clean(seconds)
         if self._scratches.is_dir():
             for folder in self._scratches.iterdir():
-                with contextlib.suppress(FileNotFoundError):  # who works on the stage removed it
-                    if (is_done or self.has)(folder.name) and not is_held(folder):
+                with if_free(folder) as free:
+                    if free and (is_done or self.has)(folder.name):
                         self.remove_scratch(folder.name)
 
 

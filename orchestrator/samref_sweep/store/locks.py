@@ -20,18 +20,54 @@ EXCLUSIVE_SECONDS = 30.0
 
 @contextmanager
 def held(folders: Iterable[Path]) -> Iterator[None]:
-    """Hold the locks of folders that exist, for the block; waits while other processes hold one."""
+    """Hold the locks of folders, made where there are none, for the block; waits while other processes hold one."""
     with ExitStack() as stack:
         for folder in sorted(folders):  # in one order, so that two cannot wait for each other
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            waits = False
-            while not _lock(descriptor):
-                if not waits:
-                    _LOG.warning("%s: another process works on it; waiting for its end", folder.name)
-                waits = True
-                time.sleep(TRY_SECONDS)
+            while not stack.enter_context(_held(folder)):
+                continue  # who held it removed it: a lock of what is gone keeps nobody away
         yield
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder for the block, and tell whether that is the folder of this name still."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        waits = False
+        while not _lock(descriptor):
+            if not waits:
+                _LOG.warning("%s: another process works on it; waiting for its end", folder.name)
+            waits = True
+            time.sleep(TRY_SECONDS)
+        yield _is_open(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def if_free(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock for the block unless a process holds it, or there is none; tells whether it is held."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor) and _is_open(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _is_open(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -55,15 +91,6 @@ def exclusive(path: Path, token: str, *, give_up: threading.Event) -> Iterator[b
             file.write(token)
             file.flush()
         yield undisturbed
-
-
-def is_held(folder: Path) -> bool:
-    """Tell whether a process holds a folder's lock."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        return not _lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

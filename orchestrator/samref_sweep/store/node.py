@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from samref.user_paths import absolute, home
-from samref_sweep.store.locks import held, is_held
+from samref_sweep.store.locks import held, if_free
 
 
 def caches() -> Path:
@@ -52,7 +52,8 @@ class NodeFolder:
         for folder in self.partial.iterdir():
             try:
                 newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                if newest < time.time() - seconds and not is_held(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
+                with if_free(folder) as free:
+                    if free and newest < time.time() - seconds:
+                        shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # another process finished or removed it meanwhile

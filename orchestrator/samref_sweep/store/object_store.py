@@ -67,6 +67,8 @@ class ObjectStore:
         self.failures = Failures(self._bucket, self.done)
         self.codes, self.leaves = Codes(self._bucket), Leaves(self._bucket)
         self._known = self.node.root / "done"
+        self._old: set[str] = set()
+        """Files in it that may be of a stage before it was made anew."""
         self._files = self.node.root / "files"
 
     def has(self, stage_id: str) -> bool:
@@ -80,7 +82,7 @@ class ObjectStore:
         for name, when in found.items():
             with suppress(FileNotFoundError):  # what this node read of a stage before that was made anew
                 if (self._known / name).stat().st_mtime < when + CLOCKS_SECONDS:
-                    (self._known / name).unlink()
+                    self._old.add(name)  # and not removed, as a stage that runs may read it
         return {name.removesuffix(".json"): when for name, when in found.items()}
 
     def supersede(self, stage_ids: Iterable[str]) -> None:
@@ -114,11 +116,12 @@ class ObjectStore:
         damaged and made anew has others.
         """
         path = self._known / f"{stage_id}.json"
-        if anew or not path.exists():
+        if anew or path.name in self._old or not path.exists():
             try:
                 self._download(done(stage_id), path)
             except FileNotFoundError as error:
                 raise DamagedError(f"{error}; run again to make it anew") from None
+            self._old.discard(path.name)
         return dict(json.loads(path.read_text()))
 
     def _download(self, name: str, path: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,8 +37,11 @@ class ShardPlace(Protocol):
     def scratch(self) -> Path:
         """This node's scratch folder of the stage; a finished shard is a folder two levels below."""
 
-    def hand_over(self, folder: Path) -> None:
-        """Bring a finished shard to where the node that joins them sees it; where that is elsewhere, none stays."""
+    def hand_over(self, folder: Path) -> bool:
+        """Bring a finished shard to where the node that joins them sees it; where that is elsewhere, none stays.
+
+        Returns whether it is there: another process of this node, which worked it too, may be bringing it.
+        """
 
     def fetch(self) -> None:
         """Bring what other nodes handed over into this node's scratch folder; what is damaged is left out."""
@@ -50,7 +53,8 @@ class SeenByAll:
 
     scratch: Path
 
-    def hand_over(self, folder: Path) -> None: ...
+    def hand_over(self, folder: Path) -> bool:
+        return True
 
     def fetch(self) -> None: ...
 
@@ -66,9 +70,21 @@ class OnObjects:
     leave: re.Pattern[str] | None = None
     """Files that are joined where they are, as their hashes are known, and never fetched."""
 
-    def hand_over(self, folder: Path) -> None:
-        self._send(folder)
-        shutil.rmtree(folder)
+    def hand_over(self, folder: Path) -> bool:
+        with self.temporary("shard") as aside:
+            own = aside / folder.parent.name / folder.name
+            own.parent.mkdir()
+            try:
+                folder.rename(own)
+            except FileNotFoundError:
+                return False
+            try:
+                self._send(own)
+            except BaseException:
+                with suppress(OSError):
+                    own.rename(folder)
+                raise
+        return True
 
     def fetch(self) -> None:
         self._fetch(set(self.bucket.list(self.name)))

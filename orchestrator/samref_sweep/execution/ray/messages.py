@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
 from samref_sweep.execution.dispatch import Order
@@ -64,7 +65,10 @@ class StopSign:
     def seen(self, order: Order) -> bool:
         """Whether an order's work is to end."""
         numbers = (None, order.number) if order.stoppable else (None,)
-        return any(internal_kv._internal_kv_exists(self._key(number)) for number in numbers)
+        try:
+            return any(internal_kv._internal_kv_exists(self._key(number)) for number in numbers)
+        except RayError:  # a link that is cut for a while; it is asked again
+            return False
 
     def _key(self, number: int | None) -> str:
         return self.name if number is None else f"{self.name}/{number}"

@@ -22,6 +22,7 @@ from samref_sweep.errors import StoreError
 from samref_sweep.execution.board import Board, Standing
 from samref_sweep.execution.ray.presence import node_here
 from samref_sweep.execution.unit import Sharing, logged
+from samref_sweep.repeating import every
 from samref_sweep.store.opening import is_uri, open_store
 
 LOOK_SECONDS = 0.5
@@ -135,19 +136,17 @@ def _help(group: ShardGroup, job: Job, board: Any, name: str, leaders: str) -> N
     store = open_store(group.where, patient=True)
     place = store.shards(job.stages[0].id)
     inputs = {role: store.open(need) for role, need in group.needs.items()}
-    last = 0.0
+    latest: tuple[int, Mapping[str, float]] = 0, {}
 
     def report(done: int, metrics: Mapping[str, float]) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LOOK_SECONDS:
-            last = time.monotonic()
-            board.tell.remote(name, done, metrics)
+        nonlocal latest
+        latest = done, metrics
 
     def finished(folder: Path) -> None:
-        if node_here() != leaders:
-            place.hand_over(folder)
-        ray.get(board.finish.remote(name, int(folder.name)))
+        if node_here() == leaders or place.hand_over(folder):
+            ray.get(board.finish.remote(name, int(folder.name)))
 
     job = replace(job, inputs=inputs, scratch=place.scratch, runtime=replace(job.runtime, far=store.far))
-    with logged(store.node.logs / group.log):
+    # From a thread: who loads a model, or uploads a shard, is slow and not cut off.
+    with logged(store.node.logs / group.log), every(LOOK_SECONDS, lambda: board.tell.remote(name, *latest), "tells"):
         group.runner.help(job, report, iter(lambda: ray.get(board.take.remote(name)), None), finished)

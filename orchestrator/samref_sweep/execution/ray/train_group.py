@@ -23,6 +23,8 @@ from samref_sweep.errors import WorkerLostError
 from samref_sweep.execution.unit import Runner, device_memory_given_back, logged
 
 POLL_SECONDS = 0.2
+END_SECONDS = 60.0
+"""What the workers have for a step and a checkpoint where the process that leads them fails."""
 STOP = "stop"
 """A file in the training's scratch folder, by which its workers are told to end."""
 
@@ -79,13 +81,18 @@ class TrainGroup:
         (job.scratch / STOP).unlink(missing_ok=True)
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        while not (ended.is_set() and progress.empty()):
-            try:
-                report(*progress.get(timeout=POLL_SECONDS))
-            except Empty:
-                continue
-            except Stopped:  # the workers end by themselves, after a checkpoint
-                (job.scratch / STOP).touch()
+        try:
+            while not (ended.is_set() and progress.empty()):
+                try:
+                    report(*progress.get(timeout=POLL_SECONDS))
+                except Empty:
+                    continue
+                except Stopped:  # the workers end by themselves, after a checkpoint
+                    (job.scratch / STOP).touch()
+        except BaseException:  # nor may they go on beside those of another attempt
+            (job.scratch / STOP).touch()
+            thread.join(END_SECONDS)
+            raise
         thread.join()
         progress.shutdown()
         if failed:

@@ -34,7 +34,7 @@ from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event
-from samref_sweep.store.locks import held, is_held
+from samref_sweep.store.locks import held, if_free
 from samref_sweep.store.store import Store
 
 POLL_SECONDS = 0.2
@@ -106,8 +106,9 @@ def _fit(tuner: tune.Tuner, dispatcher: Dispatcher, interrupted: threading.Event
     if not over.is_set():
         # In a thread as well: it tells workers through a server that may be gone.
         threading.Thread(target=dispatcher.interrupt, name="interrupt", daemon=True).start()
-        if gone.for_good() or not over.wait(END_SECONDS):
-            return replace(dispatcher.ending, interrupted=True, reason=LEFT)
+        if (lost := gone.for_good()) or not over.wait(END_SECONDS):
+            ending = dispatcher.ending
+            return replace(ending, interrupted=True, reason=LEFT if lost or gone.for_good() else ending.reason)
     for error in failed:  # what the dispatcher raised, in Tune's words
         if classify(error) == "storage" and not any(isinstance(cause, StoreError) for cause in causes(error)):
             return replace(dispatcher.ending, interrupted=True, reason=f"{FULL} ({next(causes(error))})")
@@ -130,8 +131,8 @@ def _files_of_tune(store: Store, alone: bool) -> Iterator[Path]:
 def _clear_left() -> None:
     """Remove Tune's folders of drivers on this machine that were killed: nobody holds those."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
-            if folder.stat().st_mtime < time.time() - LEFT_SECONDS and not is_held(folder):
+        with contextlib.suppress(OSError), if_free(folder) as free:  # another user's, or gone meanwhile
+            if free and folder.stat().st_mtime < time.time() - LEFT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
