@@ -195,6 +195,14 @@ class TestStore:
         assert one.journal("searches/a.jsonl").read() == [{"gamma": 0.5}, {"gamma": 0.6}]
         assert one.journal("searches/b.jsonl").read() == []
 
+    def test_two_drivers_that_write_one_journal_lose_no_line_of_each_other(
+        self, one: Store, another: Store, place: Place
+    ) -> None:
+        journals = [store.journal("rungs.jsonl") for store in (one, another)]
+        for number, journal in enumerate(journals * 2):
+            journal.append({"step": number})
+        assert sorted(entry["step"] for entry in place.node("third").journal("rungs.jsonl").read()) == [0, 1, 2, 3]
+
     def test_another_process_can_tell_whether_it_sees_the_store(self, one: Store) -> None:
         with one.probe() as probe:
             look = "import pickle, sys; pickle.load(sys.stdin.buffer)()"

@@ -289,13 +289,21 @@ class ObjectStore:
         return OnObjects(scratch, self._bucket, name, self.node.temporary, leave)
 
     def journal(self, name: str) -> Journal:
-        """Open a journal that is fetched first, and uploaded whole with each line."""
+        """Open a journal that is fetched first, and uploaded whole with each line, among those of other nodes."""
         path = self.node.root / name
         try:
             self._download(name, path)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
-        return Journal(path, lambda path: self._bucket.put(path, name))
+
+        def upload(path: Path) -> None:
+            with suppress(FileNotFoundError):
+                there, own = self._bucket.read(name).decode().splitlines(), set(path.read_text().splitlines())
+                with path.open("a") as file:
+                    file.writelines(f"\n{line}\n" for line in there if line not in own)
+            self._bucket.put(path, name)
+
+        return Journal(path, upload)
 
     def probe(self) -> AbstractContextManager[Callable[[], None]]:
         return self._bucket.probe()
