@@ -55,6 +55,23 @@ def test_a_loaded_trial_clicks_as_its_evaluation_did(store):
     assert not sessions[0].mask.any()
 
 
+@pytest.mark.slow
+@pytest.mark.cpu_only("a GPU rounds otherwise")
+def test_single_clicks_give_the_masks_of_an_evaluation_to_the_bit():
+    """Of a decoder alone, whose logits are resized, and of features as embeddings keep them."""
+    model = samref.model("tiny", refiner="none", device="cpu")
+    found = samref.evaluate(model, "shapes", clicks=10, samples=12)
+    dataset = open_dataset("shapes", split="val", data_root=Path(), samples=12)
+    sessions = [model.session(dataset.image(sample.image_key)) for sample in dataset.samples]
+    truths = [dataset.truth(sample.key) for sample in dataset.samples]
+    rows = zip(*(found.clicks[name] for name in ("x", "y", "positive", "iou", "sample")), strict=True)
+    ious = [
+        (np.float32(iou_of(truths[sample], sessions[sample].click(int(x), int(y), bool(positive)))), iou)
+        for x, y, positive, iou, sample in rows
+    ]
+    assert [own for own, _ in ious] == [expected for _, expected in ious]
+
+
 def test_what_is_wrong_is_one_line(store):
     root, *_ = store
     for trial, message in (("trial-nothing", "0 trials begin with"), ("train-nothing", "no finished stage is there")):
