@@ -1,9 +1,10 @@
-"""samref_sweep.failures: which exceptions are the stage's own, and which the machine's."""
+"""Which exceptions are the stage's own, and which the machine's; and one that ends no watch."""
 
 import errno
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from samref_sweep.execution.unit import reason
 from samref_sweep.failures import REMEMBERED, FailureKind, classify
+from samref_sweep.repeating import every
 
 
 def open_too_many() -> None:
@@ -70,3 +72,18 @@ def test_a_package_that_lacks_something_is_named_with_its_folder() -> None:
         import_what_a_folder_has_not()
     folder = Path(sys.modules["json"].__file__ or "").parent
     assert f"the package is the one in {folder}: rename that folder" in reason(caught.value)
+
+
+def test_a_look_that_fails_once_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    looks: list[int] = []
+    enough = threading.Event()
+
+    def look() -> None:
+        looks.append(len(looks))
+        if len(looks) < 3:
+            raise OSError("the link is cut")
+        enough.set()
+
+    with every(0.01, look, "watch"):
+        assert enough.wait(30)
+    assert [record.message for record in caplog.records] == ["watch: OSError: the link is cut"]

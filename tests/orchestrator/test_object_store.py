@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import fs
@@ -22,6 +24,7 @@ from samref_dashboards import report
 from samref_sweep.cli.commands import main
 from samref_sweep.errors import DamagedError
 from samref_sweep.failures import Failure
+from samref_sweep.store import checkpoints
 from samref_sweep.store.bucket import Bucket
 from samref_sweep.store.object_store import ObjectStore
 from samref_sweep.store.opening import open_store
@@ -41,6 +44,46 @@ def objects_of(bucket: str) -> dict[str, fs.FileInfo]:
     files, root = Bucket(bucket)._files, bucket.removeprefix("s3://")
     found = files.get_file_info(fs.FileSelector(root, recursive=True))
     return {each.path.removeprefix(f"{root}/"): each for each in found if each.type == fs.FileType.File}
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_fetched_is_fetched_again(bucket: str, tmp_path: Path) -> None:
+    """By a worker that was cut off from its driver alone; one that is damaged for good is replaced by any newer one."""
+    there = Bucket(bucket)
+
+    def checkpoint(folder: Path, step: int) -> None:
+        made = folder / f"step-{step:09d}"
+        made.mkdir(parents=True)
+        (made / "state").write_text(f"weights of {step}")
+
+    @contextmanager
+    def temporary(name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            yield Path(folder)
+
+    old, new, third = ((tmp_path / name) for name in ("old", "new", "third"))
+    for folder in (old, new, third):
+        folder.mkdir()
+    checkpoint(old, 1)
+    cut_off = checkpoints._Mirror(old, there, "checkpoints/train-1", temporary)
+    cut_off.send()
+
+    class Meanwhile(Bucket):
+        def get_folder(self, *arguments: Any) -> None:
+            if not (old / "step-000000002").exists():
+                checkpoint(old, 2)
+                cut_off.send()
+            super().get_folder(*arguments)
+
+    checkpoints._Mirror(new, Meanwhile(bucket), "checkpoints/train-1", temporary).fetch()
+    assert (new / "step-000000002" / "state").read_text() == "weights of 2"
+
+    there.write(f"{cut_off._upload}/state", b"others")
+    late = checkpoints._Mirror(third, there, "checkpoints/train-1", temporary)
+    late.fetch()
+    assert not list(third.iterdir())
+    checkpoint(third, 1)
+    late.send()
+    assert json.loads(there.read("checkpoints/train-1.json"))["step"] == "step-000000001"
 
 
 def test_a_store_of_version_1_is_read_as_it_was_written(node: Node, bucket: str) -> None:

@@ -18,7 +18,7 @@ from samref.shards import Shards, linked
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.failures import Failure
 from samref_sweep.store.folder import FolderStore
-from samref_sweep.store.locks import if_free
+from samref_sweep.store.locks import lock
 from samref_sweep.store.object_store import ObjectStore
 from samref_sweep.store.store import Store
 
@@ -155,7 +155,7 @@ class TestStore:
         began.wait()
         with one.claim([*stages, "evaluate-3"]) as claim:
             assert [one.has(stage_id) for stage_id in (*stages, "evaluate-3")] == [True, True, False]
-            with claim.scratch("evaluate-3") as scratch, if_free(scratch) as free:
+            with claim.scratch("evaluate-3") as scratch, lock(scratch) as free:
                 assert not free
         other.join()
 

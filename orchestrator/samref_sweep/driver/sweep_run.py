@@ -118,7 +118,8 @@ def run(
         for _ in range(2):
             before = store.done()
             final, ending = _execute(planned, store, tracker, on_event, **options)
-            failures, done = {**remembered, **ending.failures}, before | store.done()
+            failures = {**remembered, **ending.failures}
+            done = (before | store.done()) & final.stages.keys() - failures.keys()
             outcomes = tables.write(final, store, failures, folder, command, planned.odd, warn)
             if ending.interrupted or done <= store.done():
                 break

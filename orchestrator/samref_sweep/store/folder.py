@@ -30,7 +30,7 @@ from samref.summary import Summary
 from samref_sweep.errors import DamagedError, StoreError
 from samref_sweep.store import manifest
 from samref_sweep.store.journal import Journal
-from samref_sweep.store.locks import held, if_free
+from samref_sweep.store.locks import held, lock
 from samref_sweep.store.node import NodeFolder
 from samref_sweep.store.notes import Codes, Failures, Files, Leaves
 from samref_sweep.store.shards import SeenByAll, ShardPlace
@@ -187,9 +187,10 @@ class FolderStore:
         self.node.clean(seconds)
         if self._scratches.is_dir():
             for folder in self._scratches.iterdir():
-                with if_free(folder) as free:
-                    if free and (is_done or self.has)(folder.name):
-                        self.remove_scratch(folder.name)
+                if (is_done or self.has)(folder.name):
+                    with lock(folder) as free:
+                        if free:
+                            self.remove_scratch(folder.name)
 
 
 def check_version(version: object, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Journal:
-    """A file, which need not exist, in which one driver at a time writes down what it goes on from, an entry a line.
+    """A file, which need not exist, in which drivers write down what they go on from, an entry a line.
 
     `written` is called with the file after each line, before `append` returns.
     """

@@ -23,42 +23,30 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
     """Hold the locks of folders, made where there are none, for the block; waits while other processes hold one."""
     with ExitStack() as stack:
         for folder in sorted(folders):  # in one order, so that two cannot wait for each other
-            while not stack.enter_context(_held(folder)):
-                continue  # who held it removed it: a lock of what is gone keeps nobody away
+            while not stack.enter_context(lock(folder, wait=True)):
+                folder.mkdir(parents=True, exist_ok=True)  # there was none, or who held it removed it
         yield
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder for the block, and tell whether that is the folder of this name still."""
-    folder.mkdir(parents=True, exist_ok=True)
+def lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a folder's lock for the block, and tell whether it is held: a lock of what is gone keeps nobody away.
+
+    Where another process holds it, that one is waited for or, without `wait`, left alone.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         yield False
         return
     try:
-        waits = False
-        while not _lock(descriptor):
-            if not waits:
+        told = False
+        while not (locked := _lock(descriptor)) and wait:
+            if not told:
                 _LOG.warning("%s: another process works on it; waiting for its end", folder.name)
-            waits = True
+            told = True
             time.sleep(TRY_SECONDS)
-        yield _is_open(descriptor, folder)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def if_free(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock for the block unless a process holds it, or there is none; tells whether it is held."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        yield _lock(descriptor) and _is_open(descriptor, folder)
+        yield locked and _is_open(descriptor, folder)
     finally:
         os.close(descriptor)
 

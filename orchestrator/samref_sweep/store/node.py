@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from samref.user_paths import absolute, home
-from samref_sweep.store.locks import held, if_free
+from samref_sweep.store.locks import held, lock
 
 
 def caches() -> Path:
@@ -52,8 +52,9 @@ class NodeFolder:
         for folder in self.partial.iterdir():
             try:
                 newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                with if_free(folder) as free:
-                    if free and newest < time.time() - seconds:
-                        shutil.rmtree(folder, ignore_errors=True)
+                if newest < time.time() - seconds:
+                    with lock(folder) as free:
+                        if free:
+                            shutil.rmtree(folder, ignore_errors=True)
             except OSError:
                 continue  # another process finished or removed it meanwhile

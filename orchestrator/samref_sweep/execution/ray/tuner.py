@@ -34,7 +34,7 @@ from samref_sweep.execution.unit import Runner, run_watched
 from samref_sweep.failures import causes, classify
 from samref_sweep.planning.plan import Plan
 from samref_sweep.planning.work import Event
-from samref_sweep.store.locks import held, if_free
+from samref_sweep.store.locks import held, lock
 from samref_sweep.store.store import Store
 
 POLL_SECONDS = 0.2
@@ -131,9 +131,11 @@ def _files_of_tune(store: Store, alone: bool) -> Iterator[Path]:
 def _clear_left() -> None:
     """Remove Tune's folders of drivers on this machine that were killed: nobody holds those."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), if_free(folder) as free:  # another user's, or gone meanwhile
-            if free and folder.stat().st_mtime < time.time() - LEFT_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            if folder.stat().st_mtime < time.time() - LEFT_SECONDS:
+                with lock(folder) as free:
+                    if free:
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tuner(dispatcher: Dispatcher, carry_out: Callable[[dict[str, Any]], None], scratch: Path) -> tune.Tuner:
