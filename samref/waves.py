@@ -49,7 +49,8 @@ LARGEST = 64
 # What a sample takes at most on the device (measured, with the refiner, at 1024 px): for the networks, and for each
 # pixel of its image, of it what the masks of each path take.
 _BYTES, _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_AND_PATH = 300e6, 64, 2
-_SHARE = 0.7  # of the free memory is for samples (reckoned, not measured); CUDA graphs keep their inputs for each number of rows
+# Of the free memory, for samples (reckoned, not measured); CUDA graphs keep their inputs for each number of rows.
+_SHARE = 0.7
 _MOST_PATHS = 16  # on average; where one sample has more, the wave is played in halves
 
 
